@@ -1,0 +1,48 @@
+"""batchwave: which batch size is fast, fits, and why, on any NVIDIA GPU."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0.dev0"
+
+# The public names and the modules they live in. They are imported when first used, so that
+# `import advisor` costs a few milliseconds and no torch, numba or matplotlib.
+_PUBLIC = {
+    "AdvisorError": "advisor.errors",
+    "Gpu": "advisor.gpus",
+    "find_gpu": "advisor.gpus",
+    "list_gpus": "advisor.gpus",
+    "predict_gemm": "advisor.gemm",
+    "predict_step": "advisor.step",
+    "recommend": "advisor.recommendation",
+}
+__all__ = [
+    "AdvisorError",
+    "Gpu",
+    "__version__",
+    "find_gpu",
+    "list_gpus",
+    "predict_gemm",
+    "predict_step",
+    "recommend",
+]
+
+if TYPE_CHECKING:
+    from advisor.errors import AdvisorError
+    from advisor.gemm import predict_gemm
+    from advisor.gpus import Gpu, find_gpu, list_gpus
+    from advisor.recommendation import recommend
+    from advisor.step import predict_step
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562)."""
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'advisor' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

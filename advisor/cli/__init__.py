@@ -1,0 +1,68 @@
+"""The command `advisor`: thin shells on library calls. Results go to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from advisor import __version__
+from advisor.errors import AdvisorError
+
+# command name -> module that holds a click command `command`; imported only when that command runs,
+# so that `advisor recommend` does not pay for what other commands need.
+_COMMANDS = {
+    "doctor": "advisor.cli.doctor",
+    "explain": "advisor.cli.explain",
+    "gpus": "advisor.cli.gpus",
+    "models": "advisor.cli.models",
+    "predict": "advisor.cli.predict",
+    "quantize": "advisor.cli.quantize",
+    "recommend": "advisor.cli.recommend",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = _COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command: click.Command = importlib.import_module(module).command
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="advisor")
+def cli() -> None:
+    """Which batch size is fast, fits, and why: on the GPU you have, or the one you plan for.
+
+    \b
+    Exit codes: 0 done; 2 bad input or unknown name; 3 no usable GPU; 4 nothing fits, or no cut
+    reaches the global batch; 5 a damaged file; 6 a missing optional package; 7 a model that cannot
+    be traced; 1 anything else.
+    """
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return its exit code. An expected error is one line on stderr."""
+    try:
+        result = cli.main(args=argv, standalone_mode=False)
+    except AdvisorError as error:
+        click.echo(f"advisor: {error}", err=True)
+        return error.exit_code
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.Abort:
+        click.echo("advisor: stopped", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except BrokenPipeError:  # `advisor gpus | head`
+        sys.stderr.close()
+        return 0
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,111 @@
+"""How results leave a command: one set of rows as table, JSON, Markdown or CSV; files are written atomically."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from advisor.errors import BadInputError
+
+FORMATS = ("table", "json", "markdown", "csv")
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def output_options(formats: Sequence[str] = FORMATS) -> Callable[[_Command], _Command]:
+    """Add `--format` and `--output` to a click command (parameters `format_` and `output`)."""
+
+    def add(command: _Command) -> _Command:
+        command = click.option(
+            "--output", "-o", type=click.Path(path_type=Path), help="Write to this file instead of the terminal."
+        )(command)
+        return click.option(
+            "--format",
+            "format_",
+            type=click.Choice(formats),
+            default=formats[0],
+            show_default=True,
+            help="How to print.",
+        )(command)
+
+    return add
+
+
+def render_rows(rows: Sequence[Mapping[str, Any]], format_: str, *, headers: Mapping[str, str] | None = None) -> str:
+    """Render rows of one set of keys as "table", "markdown" or "csv".
+
+    `headers` maps keys to printed titles (table and Markdown); CSV keeps the keys. An unknown figure (None) prints
+    as "??", in CSV as an empty field: never as 0.
+    """
+    if format_ == "csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue().rstrip("\n")
+    from tabulate import tabulate
+
+    titles = [(headers or {}).get(key, key) for key in rows[0]] if rows else []
+    cells = [["??" if value is None else value for value in row.values()] for row in rows]
+    return tabulate(
+        cells,
+        headers=titles,
+        tablefmt="github" if format_ == "markdown" else "simple",
+        disable_numparse=True,
+        colalign=_alignment(cells),
+    )
+
+
+def _alignment(cells: Sequence[Sequence[Any]]) -> list[str] | None:
+    """Numbers (also as text with a unit) to the right, words to the left, decided by the column's first row."""
+    if not cells:
+        return None
+    return ["right" if str(cell).lstrip("-+~").replace("??", "0")[:1].isdigit() else "left" for cell in cells[0]]
+
+
+def to_json(value: Any) -> str:
+    """Encode a result as indented JSON; dataclasses, structs and tuples are understood, NaN is refused as null."""
+    return msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2).decode()
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # numpy scalars and arrays
+        return value.tolist()
+    raise NotImplementedError(type(value).__name__)
+
+
+def emit(text: str, output: Path | None) -> None:
+    """Print to stdout, or write a file all at once and say so on stderr."""
+    if output is None:
+        click.echo(text)
+        return
+    write_atomically(output, text.rstrip("\n").encode() + b"\n")
+    click.echo(f"wrote {output}", err=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside the target, then rename over it: a reader sees the old file or the whole new one.
+
+    Raises BadInputError where the folder is missing or cannot be written.
+    """
+    handle, temporary = -1, ""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise BadInputError(f"cannot write {path}: {error.strerror}; choose another --output") from error
