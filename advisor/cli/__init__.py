@@ -13,6 +13,7 @@ from advisor.errors import AdvisorError
 # command name -> module that holds a click command `command`; imported only when that command runs,
 # so that `advisor recommend` does not pay for what other commands need.
 _COMMANDS = {
+    "completion": "advisor.cli.completion",
     "doctor": "advisor.cli.doctor",
     "explain": "advisor.cli.explain",
     "gpus": "advisor.cli.gpus",

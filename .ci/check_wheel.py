@@ -1,0 +1,90 @@
+"""Check the wheel as a user meets it: one import name, and no harm to the packages it is installed beside.
+
+Builds the wheel, installs it into a clean environment beside Hugging Face's package `kernels`, runs the
+README's first command from another folder, and compares every file of theirs with its RECORD.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import shlex
+import subprocess
+import sys
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OTHER = "kernels"  # Hugging Face's: shares its name with a folder of this checkout
+
+
+def main(readme_command: str) -> None:
+    """Run every check; raise on the first that fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        run([sys.executable, "-m", "build", "--wheel", "--outdir", str(work / "dist"), str(ROOT)])
+        (wheel,) = (work / "dist").glob("*.whl")
+        check_import_names(wheel)
+
+        venv.create(work / ".venv", with_pip=True)
+        pip = [str(work / ".venv/bin/python"), "-m", "pip", "install", "-q"]
+        run([*pip, "--no-deps", OTHER])
+        (record,) = (work / ".venv").glob(f"lib/python*/site-packages/{OTHER}-*.dist-info/RECORD")
+        # The README's command as it stands, but for the environment that exists and the wheel that was built.
+        make_environment, install, job = (part.strip() for part in readme_command.split("&&"))
+        expect(make_environment, "python3 -m venv .venv")
+        expect(install, ".venv/bin/pip install .")
+        run([*pip, str(wheel)])
+        print(run(shlex.split(job), cwd=work))
+        check_record(record)
+        run(["du", "-sm", str(work / ".venv")])
+        megabytes = int(run(["du", "-sm", str(work / ".venv")]).split()[0])
+        if megabytes > 500:
+            raise SystemExit(f"the installed environment is {megabytes} MB, the limit is 500 MB: drop a dependency")
+    print(f"wheel: one import name, {OTHER} untouched, {megabytes} MB installed")
+
+
+def check_import_names(wheel: Path) -> None:
+    """The wheel holds the package `advisor`, its metadata, and nothing else."""
+    names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    unexpected = {name for name in names if name != "advisor" and not name.endswith(".dist-info")}
+    if unexpected:
+        raise SystemExit(f"the wheel installs {sorted(unexpected)} beside 'advisor'")
+    inside = zipfile.ZipFile(wheel).namelist()
+    for needed in ("advisor/py.typed", "advisor/_worker/bench/__main__.py", "advisor/_worker/kernels/__init__.py"):
+        if needed not in inside:
+            raise SystemExit(f"the wheel lacks {needed}")
+
+
+def check_record(record: Path) -> None:
+    """Every file of another distribution still has the hash it was installed with."""
+    site_packages = record.parent.parent
+    with record.open(newline="") as file:
+        for path, recorded, _size in csv.reader(file):
+            if not recorded:
+                continue  # RECORD itself and compiled files carry no hash
+            algorithm, _, digest = recorded.partition("=")
+            content = hashlib.new(algorithm, (site_packages / path).read_bytes()).digest()
+            if base64.urlsafe_b64encode(content).rstrip(b"=").decode() != digest:
+                raise SystemExit(f"installing batchwave changed {path} of {record.parent.name}")
+
+
+def expect(found: str, wanted: str) -> None:
+    """Stop where the README's command has changed and this check no longer follows it."""
+    if found != wanted:
+        raise SystemExit(f"README.md's first command has {found!r} where this check expects {wanted!r}")
+
+
+def run(command: list[str], cwd: Path | None = None) -> str:
+    """Run a command, return its standard output; show everything where it fails."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{shlex.join(command)} exited {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,68 @@
+"""Units at the edge: inside are bytes, seconds and FLOP; only text says GiB, ms and TFLOP/s."""
+
+from __future__ import annotations
+
+import math
+import re
+from fractions import Fraction
+
+from advisor.errors import BadInputError
+
+_FACTORS = {
+    "": 1, "b": 1,
+    "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+}  # fmt: skip
+
+
+def parse_bytes(text: str) -> Fraction:
+    """Exact number of bytes in a size such as "24GiB", "0.2 GiB", "80GB" or "1024".
+
+    GB is 10**9 and GiB 2**30; a bare G means GiB, as memory sizes of GPUs are meant.
+    Raises BadInputError where the text is no positive size.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?)\s*([a-zA-Z]*)\s*", text)
+    if match is None or match[2].lower() not in _FACTORS or Fraction(match[1]) <= 0:
+        raise BadInputError(f"{text!r} is no positive size: write it like 24GiB, 512MiB or 80GB")
+    return Fraction(match[1]) * _FACTORS[match[2].lower()]
+
+
+def parse_fraction(text: str) -> float:
+    """Share between 0 and 1 in "5%" or "0.05". Raises BadInputError outside of [0, 1)."""
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", text)
+    value = float(match[1]) / (100 if match[2] else 1) if match else math.nan
+    if not 0 <= value < 1:
+        raise BadInputError(f"{text!r} is no share from 0 up to 1: write it like 5% or 0.05")
+    return value
+
+
+def gib(size_bytes: float) -> str:
+    """Print bytes as GiB with two decimals, "0.20 GiB"; three significant digits from 100 GiB on."""
+    value = size_bytes / 2**30
+    return f"{value:.2f} GiB" if value < 100 else f"{value:.0f} GiB"
+
+
+def duration(time_s: float) -> str:
+    """Print a time with three significant digits in the unit that suits it: "5.3 us", "133 ms", "2.15 s"."""
+    for unit, factor in (("us", 1e6), ("ms", 1e3)):
+        if time_s * factor < 1000:
+            return f"{_three_digits(time_s * factor)} {unit}"
+    return f"{_three_digits(time_s)} s"
+
+
+def rate(per_s: float) -> str:
+    """Print a rate with three or more significant digits and thousands separated: "0.52", "41.3", "2,315"."""
+    return f"{per_s:,.0f}" if per_s >= 100 else _three_digits(per_s)
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """Print a share as per cent: 0.031 becomes "3 %"."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def _three_digits(value: float) -> str:
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:.{digits}f}"

@@ -1,0 +1,1 @@
+"""Triton kernels whose time `bench` measures beside cuBLAS and cuDNN."""

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from advisor import units
+from advisor.errors import BadInputError
+
+
+def test_sizes_are_exact_fractions() -> None:
+    assert units.parse_bytes("0.2 GiB") * 5 == 2**30
+    assert units.parse_bytes("24GiB") == units.parse_bytes("24g") == 24 * 2**30
+    assert units.parse_bytes("80GB") == Fraction(80 * 10**9)
+    assert units.parse_bytes("1024") == 1024
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "-1GiB", "0", "nan", "1e999GiB", "3 apples", "1/2GiB"])
+def test_no_size_is_refused(text: str) -> None:
+    with pytest.raises(BadInputError, match="no positive size"):
+        units.parse_bytes(text)
+
+
+def test_shares_are_per_cent_or_numbers() -> None:
+    assert units.parse_fraction("5%") == units.parse_fraction("0.05") == 0.05
+
+
+@pytest.mark.parametrize("text", ["100%", "1", "-1%", "nan", "five"])
+def test_no_share_is_refused(text: str) -> None:
+    with pytest.raises(BadInputError, match="no share"):
+        units.parse_fraction(text)
+
+
+@pytest.mark.parametrize(
+    ("time_s", "text"), [(5.3e-6, "5.30 us"), (0.1334, "133 ms"), (2.154, "2.15 s"), (0.0, "0 us"), (312.0, "312 s")]
+)
+def test_durations_have_three_digits(time_s: float, text: str) -> None:
+    assert units.duration(time_s) == text
+
+
+def test_rates_and_sizes_read_well() -> None:
+    assert [units.rate(r) for r in (0.5234, 41.3, 2315.4)] == ["0.523", "41.3", "2,315"]
+    assert [units.gib(2**30 * x) for x in (0.2, 23.456, 141)] == ["0.20 GiB", "23.46 GiB", "141 GiB"]
