@@ -93,6 +93,15 @@ def last_wave_fill(tiles: Ints, slots: Ints) -> Any:
     return ((tiles - 1) % slots + 1) / slots
 
 
+def largest_size(whole_waves: Ints, slots: Ints, tiles_across: Ints, tile: Ints) -> Any:
+    """Largest size of one dimension that still fits `whole_waves` waves; 0 where not even one tile does.
+
+    `tiles_across` is what every further tile along this dimension costs: the tiles of the other dimension x split_k
+    x batch. On 108 slots, 9 tile rows of 256 and columns of 128: 1536 in one wave, and 1537 starts the second.
+    """
+    return whole_waves * slots // tiles_across * tile
+
+
 def folk_batch_size(multiple: Ints, sms: int, height: int, width: int, channels: int) -> Any:
     """The folk rule floor(n 2^14 SMs / (H W C)), n a whole number, for comparison only.
 
@@ -209,6 +218,12 @@ def quantize_gemm(
         last_wave_fill=last_wave_fill(work, slots),
         note=_NOTES[schedule],
     )
+
+
+def run_starts(tiles: IntArray, whole_waves: IntArray) -> IntArray:
+    """Indices at which a staircase over one dimension takes its next step: tiles or whole waves change there."""
+    changed = (np.diff(tiles) != 0) | (np.diff(whole_waves) != 0)
+    return np.concatenate(([0], 1 + np.flatnonzero(changed)))
 
 
 def whole(name: str, value: Any, least: int = 1, most: int = MAX_SIZE) -> Ints:
