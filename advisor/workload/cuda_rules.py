@@ -8,6 +8,7 @@ ATen/autocast_mode.h of PyTorch 2.13.
 
 from __future__ import annotations
 
+import contextlib
 import types
 from collections.abc import Callable
 from typing import Any
@@ -29,8 +30,8 @@ _FP32 = frozenset({
     "frobenius_norm", "nuclear_norm", "upsample_nearest1d", "_upsample_nearest_exact1d", "upsample_nearest2d",
     "_upsample_nearest_exact2d", "upsample_nearest3d", "_upsample_nearest_exact3d", "upsample_linear1d",
     "upsample_bilinear2d", "_upsample_bilinear2d_aa", "upsample_trilinear3d", "upsample_bicubic2d",
-    "_upsample_bicubic2d_aa", "special_exp2", "special_expm1", "special_log1p",
-}) - {"special_exp2"}  # fmt: skip
+    "_upsample_bicubic2d_aa",
+})  # fmt: skip
 # These take an output dtype; CUDA's kernels convert while they read, without a cast of their own.
 _FP32_OUTPUT = frozenset({
     "prod", "cumprod", "cumsum", "sum", "norm", "linalg_vector_norm", "linalg_matrix_norm", "linalg_norm",
@@ -50,6 +51,8 @@ _NOT_ON_CUDA = frozenset({
     "linalg_det", "linalg_slogdet", "linalg_solve", "linalg_lstsq", "linalg_pinv", "linalg_matrix_rank",
     "binary_cross_entropy",
 })  # fmt: skip
+
+_RNN_MODES = {"rnn_relu": 0, "rnn_tanh": 1, "lstm": 2, "gru": 3}  # cudnnRNNMode_t
 
 _HALF = (torch.float16, torch.bfloat16)
 _OVERRIDE_CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
@@ -75,6 +78,7 @@ class CudaRules(TorchFunctionMode):
             "scaled_dot_product_attention": self._attention,
             "group_norm": self._group_norm,
             "rms_norm": self._rms_norm,
+            **dict.fromkeys(_RNN_MODES, self._rnn),
         }
 
     def __torch_function__(
@@ -84,37 +88,20 @@ class CudaRules(TorchFunctionMode):
         kwargs = kwargs or {}
         if isinstance(func, types.FunctionType):
             body = _body(func)
-            if body is not None:
-                with self:
-                    return body(*args, **kwargs)
-            return func(*args, **kwargs)
+            with self if body is not None else contextlib.nullcontext():
+                return (body or func)(*args, **kwargs)
         name = getattr(func, "__name__", "")
-        if "device" in kwargs:
-            kwargs = {**kwargs, "device": "cpu"}
         if name in ("cuda", "pin_memory") and isinstance(args[0], torch.Tensor):
-            return args[0]
+            return args[0]  # the tensors' device, the CPU, stands for the GPU
         if name == "to":
             args = tuple("cpu" if _is_cuda(a) else a for a in args)
+        if "device" in kwargs:
+            kwargs = {**kwargs, "device": "cpu"}
         special = self._special.get(name)
         if special is not None and "out" not in kwargs:
             return special(func, *args, **kwargs)
-        if not self._autocasting():
-            return func(*args, **kwargs)
-        if name in _FP32:
-            return _exactly(func, _cast(args, torch.float32), _cast(kwargs, torch.float32))
-        if name in _FP32_OUTPUT:
-            if args and _is_half(args[0]) and kwargs.get("dtype") is None and "out" not in kwargs:
-                kwargs = {**kwargs, "dtype": torch.float32}
-            return _exactly(func, args, kwargs)
-        if name in _PROMOTE:
-            if _has_float32((args, kwargs)):
-                args, kwargs = _cast(args, torch.float32), _cast(kwargs, torch.float32)
-            return _exactly(func, args, kwargs)
-        if name in _FP16_NOT_ON_CPU:
-            half = torch.get_autocast_dtype("cpu")
-            return _exactly(func, _cast(args, half), _cast(kwargs, half))
-        if name in _NOT_ON_CUDA:
-            return _exactly(func, args, kwargs)
+        if self._autocasting():
+            return _autocast(func, name, args, kwargs)
         return func(*args, **kwargs)
 
     def _autocasting(self) -> bool:
@@ -169,15 +156,30 @@ class CudaRules(TorchFunctionMode):
         # CUDA's kernel knows row-major tensors only, and so is its result (ATen/native/group_norm.cpp).
         return _exactly(func, (x.contiguous(), groups, weight, bias, *rest), kwargs)  # type: ignore[no-any-return]
 
-    def _rms_norm(
-        self, func: Any, x: torch.Tensor, shape: Any, weight: Any = None, eps: Any = None
-    ) -> torch.Tensor:
+    def _rms_norm(self, func: Any, x: torch.Tensor, shape: Any, weight: Any = None, eps: Any = None) -> torch.Tensor:
         if self._autocasting():
             x, weight = _cast((x, weight), torch.float32)
         fused = getattr(torch.ops.aten, "_fused_rms_norm", None)  # PyTorch 2.9 and later
         if fused is None:
             return _exactly(func, (x, shape, weight, eps), {})  # type: ignore[no-any-return]
         return _quietly(fused.default, x, list(shape), weight, eps)[0]  # type: ignore[no-any-return]
+
+    def _rnn(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+        """A recurrent layer as cuDNN runs it: all its time steps, layers and directions in one operator."""
+        if kwargs or len(args) != 9 or isinstance(args[3], torch.Tensor):  # packed sequences
+            return func(*args, **kwargs)
+        x, hx, weights, _biased, layers, dropout, train, both_ways, batch_first = args
+        h, c = hx if isinstance(hx, (list, tuple)) else (hx, None)
+        if self._autocasting():
+            x, h, c, weights = _cast((x, h, c, list(weights)), torch.get_autocast_dtype("cpu"))
+        is_lstm = c is not None
+        hidden = h.size(-1) if not is_lstm else c.size(-1)
+        out, hy, cy, _, _ = _quietly(
+            torch.ops.aten._cudnn_rnn.default, x, weights, len(weights) // (layers * (1 + both_ways)), None, h, c,
+            _RNN_MODES[func.__name__], hidden, h.size(-1) if h.size(-1) != hidden else 0, layers, batch_first,
+            dropout, train, both_ways, [], None,
+        )  # fmt: skip
+        return (out, hy, cy) if is_lstm else (out, hy)
 
     def _attention(
         self,
@@ -213,6 +215,24 @@ class CudaRules(TorchFunctionMode):
         else:
             out = _efficient_attention(query, key, value, attn_mask, dropout_p, is_causal, scale)
         return out.squeeze(1) if squeeze else out
+
+
+def _autocast(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call with the casts CUDA's autocast makes for this operator; what is on none of its lists is left to the CPU's,
+    which then holds CUDA's FP16 list only."""
+    to: torch.dtype | None = None
+    if name in _FP32 or (name in _PROMOTE and _has_float32((args, kwargs))):
+        to = torch.float32
+    elif name in _FP16_NOT_ON_CPU:
+        to = torch.get_autocast_dtype("cpu")
+    elif name in _FP32_OUTPUT:
+        if args and _is_half(args[0]) and kwargs.get("dtype") is None and "out" not in kwargs:
+            kwargs = {**kwargs, "dtype": torch.float32}
+    elif name not in _PROMOTE and name not in _NOT_ON_CUDA:
+        return func(*args, **kwargs)
+    if to is not None:
+        args, kwargs = _cast(args, to), _cast(kwargs, to)
+    return _exactly(func, args, kwargs)
 
 
 def _attention_by_parts(

@@ -19,7 +19,8 @@ FREE_OPERATORS = frozenset({  # move no data on a GPU, or run on the host
     "empty_strided", "empty_permuted", "new_empty", "new_empty_strided", "sym_size", "sym_stride", "sym_numel",
     "sym_storage_offset", "is_same_size", "resize_", "set_", "_local_scalar_dense", "scalar_tensor", "result_type",
     "_nested_tensor_size", "device", "layout", "size", "stride", "storage_offset", "is_contiguous", "record_stream",
-    "_assert_async", "_assert_tensor_metadata", "_assert_scalar",
+    "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk", "as_strided_", "transpose_", "t_", "squeeze_",
+    "unsqueeze_", "detach_", "_assert_async", "_assert_tensor_metadata", "_assert_scalar",
 })  # fmt: skip
 
 _KINDS: dict[Kind, tuple[str, ...]] = {
@@ -74,9 +75,8 @@ _UNREAD: dict[str, tuple[int, ...]] = {
     "reflection_pad2d_backward": (1,),
     "reflection_pad1d_backward": (1,),
     "replication_pad2d_backward": (1,),
-    **{name: (0,) for name in ("copy_", "fill_", "zero_", "bernoulli_", "uniform_", "normal_", "exponential_",
-                               "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "new_zeros",
-                               "new_ones", "new_full")},
+    **dict.fromkeys(("copy_", "fill_", "zero_", "bernoulli_", "uniform_", "normal_", "exponential_", "zeros_like",
+                     "ones_like", "full_like", "rand_like", "randn_like", "new_zeros", "new_ones", "new_full"), (0,)),
 }  # fmt: skip
 
 # Gathers read what they write (and the indices), not the whole table.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from math import prod
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from advisor.workload import operators
@@ -21,6 +24,10 @@ _DTYPES = {
     torch.bool: "bool", torch.complex64: "complex64", torch.complex128: "complex128",
 }  # fmt: skip
 _CPU = torch.device("cpu")
+_OTHER_DTYPE = frozenset({  # pointwise, but of a result type of their own
+    "eq", "ne", "lt", "le", "gt", "ge", "logical_not", "logical_and", "logical_or", "logical_xor", "isnan", "isinf",
+    "isfinite", "isneginf", "isposinf", "signbit", "real", "imag", "angle", "where", "isreal", "frexp", "view_as_real",
+})  # fmt: skip
 
 
 @dataclass
@@ -53,8 +60,9 @@ class Recorder(TorchDispatchMode):
     no activation can take over an address.
     """
 
-    def __init__(self, ignored: Sequence[torch.Tensor]) -> None:
-        super().__init__()
+    def __init__(self, fake_mode: FakeTensorMode, ignored: Sequence[torch.Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.fake_mode = fake_mode
         self.ops: list[RawOp] = []
         self.timeline = Timeline()
         self.last = "before the first operation"
@@ -110,7 +118,7 @@ class Recorder(TorchDispatchMode):
         if key in self._alive or key in self._ignored:
             return
         index = self._birth(storage.nbytes())
-        self._alive[key] = (index, weakref.ref(storage, lambda _, key=key, index=index: self._died(key, index)))
+        self._alive[key] = (index, weakref.ref(storage, functools.partial(self._died, key, index)))
 
     def became_gradient(self, parameter: torch.Tensor) -> None:
         """The parameter's gradient is complete: gradients allocated beforehand would now be added to, and it freed."""
@@ -129,7 +137,7 @@ class Recorder(TorchDispatchMode):
         self.timeline.events.append(("+", index))
         return index
 
-    def _died(self, key: int, index: int) -> None:
+    def _died(self, key: int, index: int, _: Any) -> None:
         if self._alive.get(key, (None,))[0] == index:
             del self._alive[key]
         self.timeline.events.append(("-", index))
@@ -186,7 +194,7 @@ class Recorder(TorchDispatchMode):
             temporaries = [
                 self.copy(phase, layer, t) for t in inputs if t is not None and len(t.shape) > 1 and not t.contiguous
             ]
-        out = func(*args, **kwargs)
+        out = self._quick(operator, func, args, kwargs)
         written = [args[i] for i in operator.written if i < len(args) and isinstance(args[i], torch.Tensor)]
         outputs = []
         for t in operators.flatten(out):
@@ -200,14 +208,40 @@ class Recorder(TorchDispatchMode):
         self.emit(phase, layer, name=operator.name, **facts)
         return out
 
+    def _quick(self, operator: _Operator, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Results of the commonest operators without FakeTensorMode's slow way to them; the same shapes and strides."""
+        if operator.pointwise and operator.name not in _OTHER_DTYPE and not kwargs:
+            first = args[0]
+            if isinstance(first, torch.Tensor) and first.is_floating_point() and _dense(first):
+                like = (first.dtype, first.shape, first.stride())
+                if all((t.dtype, t.shape, t.stride()) == like for t in args[1:] if isinstance(t, torch.Tensor)):
+                    return first if operator.written == (0,) else self.new(first.shape, first.stride(), first.dtype)
+        elif operator.name == "native_batch_norm" and _dense(args[0]):
+            x, training = args[0], args[5]
+            saved = (x.shape[1],) if training else (0,)
+            moments = [self.new(saved, (1,), _accumulator(x.dtype)) for _ in range(2)]
+            return (self.new(x.shape, x.stride(), x.dtype), *moments)
+        elif operator.name == "native_batch_norm_backward" and _dense(args[1]) and all(args[9]):
+            x, weight = args[1], args[2]
+            channels = (x.shape[1],)
+            dtype = weight.dtype if weight is not None else _accumulator(x.dtype)
+            gradients = [self.new(channels, (1,), dtype) for _ in range(2)]
+            return (self.new(x.shape, x.stride(), x.dtype), *gradients)
+        elif func is torch.ops.aten._to_copy.default and list(kwargs) == ["dtype"] and _dense(args[0]):
+            return self.new(args[0].shape, args[0].stride(), kwargs["dtype"])
+        return func(*args, **kwargs)
+
+    def new(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        """A fake tensor of these sizes."""
+        with no_dispatch():
+            return FakeTensor(self.fake_mode, torch.empty_strided(shape, strides, dtype=dtype, device="meta"), _CPU)
+
     def _matrix_product(
         self, operator: _Operator, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], phase: str, layer: int
     ) -> Any:
         bias = _info(args[0]) if operator.name in ("addmm", "baddbmm") else None
         a, b = (_info(t) for t in (args[1:3] if bias else args[:2]))
-        temporaries = [
-            self.copy(phase, layer, t) for t in (a, b) if operators.matrix_operand(t, operator.name)[1]
-        ]
+        temporaries = [self.copy(phase, layer, t) for t in (a, b) if operators.matrix_operand(t, operator.name)[1]]
         out = func(*args, **kwargs)
         self.watch(out)
         self._free(temporaries)
@@ -247,12 +281,8 @@ class Recorder(TorchDispatchMode):
             channels = wi.shape[0]
         if xi.shape[1] != wi.shape[0 if transposed else 1] * (1 if transposed else groups) or min(spatial) < 1:
             return func(*args, **kwargs)  # type: ignore[no-any-return]  # a wrong call: let PyTorch say what is wrong
-        out = torch.empty(
-            (xi.shape[0], channels, *spatial),
-            dtype=x.dtype,
-            device=x.device,
-            memory_format=torch.channels_last if channels_last and rank == 2 else torch.contiguous_format,
-        )
+        shape = (xi.shape[0], channels, *spatial)
+        out = self.new(shape, _strides(shape, channels_last), x.dtype)
         self.watch(out)
         self._free(temporaries)
         oi = _info(out)
@@ -279,35 +309,34 @@ class Recorder(TorchDispatchMode):
         stride, padding, dilation = (tuple(v) * (rank if len(v) == 1 else 1) for v in (stride, padding, dilation))
         temporaries = [self.copy(phase, layer, t) for t in (gi, xi, wi) if not t.contiguous_in(channels_last)]
         conv = _describe(xi, wi, gi, stride, padding, dilation, transposed, groups)
-        layout = torch.channels_last if channels_last and rank == 2 else torch.contiguous_format
-        out: list[torch.Tensor | None] = [None, None, None]
+        to_input = to_weight = to_bias = None
         kernels = _conv_kernels(xi, channels_last)
         dims = conv.dims()
         if mask[0]:
-            out[0] = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
-            self.watch(out[0])
+            to_input = self.new(x.shape, _strides(xi.shape, channels_last), x.dtype)
+            self.watch(to_input)
             self.emit(
                 phase, layer, name=operator.name, kind="conv_fprop" if transposed else "conv_dgrad", dtype=gi.dtype,
-                read_bytes=gi.traffic_bytes + wi.traffic_bytes, write_bytes=_info(out[0]).traffic_bytes,
+                read_bytes=gi.traffic_bytes + wi.traffic_bytes, write_bytes=_info(to_input).traffic_bytes,
                 flops=conv.flops, dims=dims, kernels=kernels,
             )  # fmt: skip
         if mask[1]:
-            out[1] = torch.empty(weight.shape, dtype=weight.dtype, device=x.device, memory_format=layout)
-            self.watch(out[1])
+            to_weight = self.new(weight.shape, _strides(wi.shape, channels_last), weight.dtype)
+            self.watch(to_weight)
             self.emit(
                 phase, layer, name=operator.name, kind="conv_wgrad", dtype=gi.dtype,
-                read_bytes=gi.traffic_bytes + xi.traffic_bytes, write_bytes=_info(out[1]).traffic_bytes,
+                read_bytes=gi.traffic_bytes + xi.traffic_bytes, write_bytes=_info(to_weight).traffic_bytes,
                 flops=conv.flops, dims=dims, kernels=kernels,
             )  # fmt: skip
         if mask[2]:
-            out[2] = torch.empty((gi.shape[1],), dtype=grad.dtype, device=x.device)
-            self.watch(out[2])
+            to_bias = self.new((gi.shape[1],), (1,), grad.dtype)
+            self.watch(to_bias)
             self.emit(
                 phase, layer, name="sum", kind="reduction", dtype=gi.dtype, read_bytes=gi.traffic_bytes,
-                write_bytes=_info(out[2]).traffic_bytes,
+                write_bytes=_info(to_bias).traffic_bytes,
             )  # fmt: skip
         self._free(temporaries)
-        return tuple(out)
+        return to_input, to_weight, to_bias
 
     def _attention(
         self, operator: _Operator, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], phase: str, layer: int
@@ -355,12 +384,88 @@ class Recorder(TorchDispatchMode):
         )  # fmt: skip
         return out
 
+    def _rnn(
+        self, operator: _Operator, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], phase: str, layer: int
+    ) -> tuple[torch.Tensor, ...]:
+        x, weights, h, c, mode, batch_first, train = args[0], args[1], args[4], args[5], args[6], args[10], args[12]
+        batch, steps = (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])
+        ways, width, rows = 1 + args[13], h.shape[-1], _rnn_rows(weights, args[2])
+        shape = (batch, steps, ways * width) if batch_first else (steps, batch, ways * width)
+        out = self.new(shape, _strides(shape, False), x.dtype)
+        states = [
+            self.new((0,), (1,), x.dtype) if s is None else self.new(s.shape, _strides(s.shape, False), x.dtype)
+            for s in (h, c)
+        ]
+        # What cuDNN keeps for backward is its secret; the gates and the states of every step are what it needs.
+        kept = sum(gates + 2 * state for gates, _, state in rows) * steps * batch * x.element_size() if train else 0
+        reserve = self.new((kept,), (1,), torch.uint8)
+        buffer = self.new((sum(w.numel() for w in weights),), (1,), x.dtype)
+        result = (out, *states, reserve, buffer)
+        for t in result:
+            self.watch(t)
+        for gates, inputs, state in rows:
+            self._rnn_product(operator, phase, layer, x, 1, (steps * batch, gates, inputs))
+            self._rnn_product(operator, phase, layer, x, steps, (batch, gates, state))
+            for _ in range(steps):
+                self._rnn_cell(phase, layer, x, batch, gates, state, mode)
+        return result
+
+    def _rnn_backward(
+        self, operator: _Operator, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], phase: str, layer: int
+    ) -> tuple[Any, ...]:
+        x, weights, h, c, mode, batch_first, mask = args[0], args[1], args[4], args[5], args[10], args[14], args[21]
+        batch, steps = (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])
+        gradients = [
+            self.new(t.shape, _strides(t.shape, False), t.dtype) if wanted and t is not None else None
+            for t, wanted in zip((x, h, c), mask, strict=False)
+        ]
+        of_weights = [self.new(w.shape, _strides(w.shape, False), w.dtype) for w in weights] if mask[3] else []
+        for t in (*gradients, *of_weights):
+            if t is not None:
+                self.watch(t)
+        for gates, inputs, state in _rnn_rows(weights, args[2]):
+            for _ in range(steps):
+                self._rnn_cell(phase, layer, x, batch, gates, state, mode)
+            self._rnn_product(operator, phase, layer, x, steps, (batch, state, gates))
+            self._rnn_product(operator, phase, layer, x, 1, (steps * batch, inputs, gates))
+            if mask[3]:
+                self._rnn_product(operator, phase, layer, x, 1, (gates, inputs, steps * batch))
+                self._rnn_product(operator, phase, layer, x, 1, (gates, state, steps * batch))
+        return (*gradients, of_weights)
+
+    def _rnn_product(
+        self, operator: _Operator, phase: str, layer: int, x: torch.Tensor, times: int, mnk: tuple[int, int, int]
+    ) -> None:
+        m, n, k = mnk
+        size = x.element_size()
+        for _ in range(times):
+            self.emit(
+                phase, layer, name=operator.name, kind="gemm", dtype=_DTYPES[x.dtype],
+                read_bytes=size * (m * k + k * n), write_bytes=size * m * n, flops=2 * m * n * k,
+                dims={"m": m, "n": n, "k": k, "a_t": 0, "b_t": 0},
+            )  # fmt: skip
+
+    def _rnn_cell(self, phase: str, layer: int, x: torch.Tensor, batch: int, gates: int, state: int, mode: int) -> None:
+        size = x.element_size() * batch
+        self.emit(
+            phase, layer, name="rnn_cell", kind="elementwise", dtype=_DTYPES[x.dtype],
+            read_bytes=size * (gates + state), write_bytes=size * (2 * state if mode == 2 else state),
+        )  # fmt: skip
+
+
+def _rnn_rows(weights: Sequence[torch.Tensor], per_layer: int) -> list[tuple[int, int, int]]:
+    """(gate rows, input width, state width) of each layer and direction of a recurrent network."""
+    return [(w.shape[0], w.shape[1], weights[i + 1].shape[1])
+            for i, w in enumerate(weights) if i % per_layer == 0]  # fmt: skip
+
 
 _SPECIAL: dict[str, Callable[..., Any]] = {
     "mm": Recorder._matrix_product,
     "addmm": Recorder._matrix_product,
     "bmm": Recorder._matrix_product,
     "baddbmm": Recorder._matrix_product,
+    "_cudnn_rnn": Recorder._rnn,
+    "_cudnn_rnn_backward": Recorder._rnn_backward,
     "convolution": Recorder._convolution,
     "convolution_backward": Recorder._convolution_backward,
     "_scaled_dot_product_flash_attention": Recorder._attention,
@@ -373,9 +478,7 @@ _SPECIAL: dict[str, Callable[..., Any]] = {
 def _inspect(func: Any) -> _Operator:
     schema = func._schema
     namespace, _, name = schema.name.partition("::")
-    written = tuple(
-        i for i, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write
-    )
+    written = tuple(i for i, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write)
     is_view = any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
     return _Operator(
         name=name if namespace == "aten" else schema.name,
@@ -386,10 +489,29 @@ def _inspect(func: Any) -> _Operator:
     )
 
 
+def _dense(t: torch.Tensor) -> bool:
+    """Row-major or channels_last without gaps: an operator's result then has the very same strides."""
+    return t.is_contiguous() or (t.dim() == 4 and t.is_contiguous(memory_format=torch.channels_last))
+
+
+def _accumulator(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
 def _info(t: torch.Tensor) -> TensorInfo:
     if t.layout is not torch.strided:
         raise NotImplementedError(f"a tensor of layout {t.layout}")
     return TensorInfo(tuple(t.shape), tuple(t.stride()), t.element_size(), _DTYPES.get(t.dtype, str(t.dtype)))
+
+
+def _strides(shape: Sequence[int], channels_last: bool) -> tuple[int, ...]:
+    """Of a dense tensor in row-major or channels_last order."""
+    order = (0, 2, 3, 1) if channels_last else range(len(shape))
+    strides, step = [0] * len(shape), 1
+    for dim in reversed(order):
+        strides[dim] = step
+        step *= max(1, shape[dim])
+    return tuple(strides)
 
 
 def _describe(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,7 +83,9 @@ def trace_module(
     traced: list[Variant] = []
     layers: dict[str, int] = {}
     for spec in variants:
-        for variant in _trace_variant(module, name, inputs, loss, spec, batches, verify_batch if verify else None, layers):
+        for variant in _trace_variant(
+            module, name, inputs, loss, spec, batches, verify_batch if verify else None, layers
+        ):
             if not any(_same_recipe(variant, v) for v in traced):
                 traced.append(variant)
     parameters = list(module.parameters())
@@ -174,7 +175,7 @@ def _run(
             torch.backends.mkldnn.flags(enabled=False),
         ):
             module.train(training)
-            recorder = Recorder(held)
+            recorder = Recorder(fake_mode, held)
             args, kwargs = _to_layout(inputs(batch), channels_last)
             with recorder, rules, _layers(module, recorder):
                 for t in _tensors((args, kwargs)):
@@ -301,7 +302,7 @@ def _layers(module: torch.nn.Module, recorder: Recorder) -> Iterator[None]:
             handles.append(m.register_forward_pre_hook(enter(name)))
             handles.append(m.register_forward_hook(leave))
         handles += [
-            p.register_post_accumulate_grad_hook(recorder.became_gradient)
+            p.register_post_accumulate_grad_hook(recorder.became_gradient)  # type: ignore[no-untyped-call]
             for p in module.parameters()
             if p.requires_grad
         ]
@@ -443,8 +444,13 @@ def _fit_sizes(name: str, batches: tuple[int, int], runs: Sequence[_Run]) -> lis
 def _in_order(events: list[tuple[str, int]]) -> list[tuple[str, int]]:
     """Events with each unbroken row of deaths sorted: autocast empties its cache in the order of a hash table."""
     ordered: list[tuple[str, int]] = []
-    for is_death, row in itertools.groupby(events, key=lambda event: event[0] == "-"):
-        ordered.extend(sorted(row) if is_death else row)
+    deaths: list[tuple[str, int]] = []
+    for event in (*events, ("end", -1)):
+        if event[0] == "-":
+            deaths.append(event)
+        else:
+            ordered += [*sorted(deaths), event]
+            deaths.clear()
     return ordered
 
 
