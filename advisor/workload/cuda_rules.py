@@ -8,7 +8,6 @@ ATen/autocast_mode.h of PyTorch 2.13.
 
 from __future__ import annotations
 
-import contextlib
 import types
 from collections.abc import Callable
 from typing import Any
@@ -70,6 +69,7 @@ class CudaRules(TorchFunctionMode):
         self.amp = amp
         self.fused = fused
         self.attention_seen = False
+        self._inside: list[types.FunctionType] = []
         self._special: dict[str, Callable[..., Any]] = {
             "softmax": self._softmax,
             "log_softmax": self._log_softmax,
@@ -88,8 +88,14 @@ class CudaRules(TorchFunctionMode):
         kwargs = kwargs or {}
         if isinstance(func, types.FunctionType):
             body = _body(func)
-            with self if body is not None else contextlib.nullcontext():
-                return (body or func)(*args, **kwargs)
+            if body is None or func in self._inside:  # its helper passes the call on once more
+                return func(*args, **kwargs)
+            self._inside.append(func)
+            try:
+                with self:
+                    return body(*args, **kwargs)
+            finally:
+                self._inside.pop()
         name = getattr(func, "__name__", "")
         if name in ("cuda", "pin_memory") and isinstance(args[0], torch.Tensor):
             return args[0]  # the tensors' device, the CPU, stands for the GPU
