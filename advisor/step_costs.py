@@ -1,0 +1,231 @@
+"""Seconds of each operation of a step, from a GPU's facts and a few fitted shares of its peaks.
+
+One formula per class of operation. All take arrays that broadcast: operations by batch sizes when predicting,
+one column of operations (each at its own batch size and layout) when fitting, so that both run the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.step_ops import MEMORY_CLASSES, PASSES, Attention, Depthwise, Grouped, Products
+
+Floats = NDArray[np.float64]
+
+LAYOUTS = ("nhwc", "nchw")
+PRODUCT_KINDS = (*(f"conv_{p}" for p in PASSES), "gemm", "bmm")
+LAYOUT_CLASSES = frozenset({  # memory-bound classes that move image tensors: their share depends on the layout
+    "batch_norm_forward", "batch_norm_backward", "elementwise_broadcast", "mean", "reduction", "pool_forward",
+    "pool_backward",
+})  # fmt: skip
+# Output tiles of cuBLAS's and cuDNN's FP16 kernels (CUTLASS names them in its profiler's list of sm80 HMMA kernels).
+TILES = ((256, 128), (128, 256), (128, 128), (256, 64), (64, 256), (128, 64), (64, 128), (64, 64), (128, 32), (32, 32))
+TILE_K = 32
+LARGEST_TILE = 256 * 128
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The facts of a GPU that the step model scales by."""
+
+    sms: int
+    half_flops_per_s: float  # dense peak for 2-byte operands
+    single_flops_per_s: float  # and for 4-byte operands: TF32 or FP32, as the recipe says
+    vector_flops_per_s: float  # FP32 outside Tensor Cores
+    bandwidth_bytes_per_s: float
+    l2_bytes: float
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Fitted shares as arrays: row 0 NHWC, row 1 NCHW; columns by kind, pass or class."""
+
+    rate: Floats  # (2, 5): share of the peak by kind of product, for long contractions in the largest tile
+    spatial: Floats  # (2, 3): factor for filters larger than 1x1, by pass
+    product_bandwidth: Floats  # (2, 5): share of the bandwidth
+    stem: Floats  # (2, 3): factor on the rate for at most 4 input channels
+    unaligned: Floats  # (2, 5): factor on the rate for channels that are no multiple of 8
+    padding_copies: Floats  # (2,): extra traffic of unaligned convolutions over their own
+    strided: Floats  # (2,): factor on the rate of strided data gradients
+    conversion: Floats  # (2,): NCHW only: extra traffic over the activations'
+    prologue_k: Floats  # (2,): elements of the contraction that the start of a tile costs; convolutions, gemm
+    tile_exponent: float  # rate of a tile falls as (area / largest area)^exponent
+    hardness: float  # 1: a part-full wave costs a whole one; 0: it costs its share
+    grouped_rate: Floats  # (2, 2, 3): FLOP/s share by (slow, fast) and pass at 16 channels per group
+    grouped_exponent: Floats  # (2, 2): growth with the width of a group
+    grouped_bandwidth: Floats  # (2,)
+    depthwise_bandwidth: Floats  # (2, 3)
+    depthwise_rate: Floats  # (2, 3): share of the vector peak
+    depthwise_strided: Floats  # (2, 3)
+    memory: Floats  # (2, classes): share of the bandwidth
+    attention_rate: Floats  # (2,): forward, backward: share of the peak
+    l2_gain: float  # bandwidth of tensors that stay in L2 over DRAM's
+    kernel_s: float  # least duration of a kernel, start to start
+    optimizer_bandwidth: float
+
+
+def coefficients(values: Mapping[str, float]) -> Coefficients:
+    """Arrange named values, as a profile stores them, into arrays."""
+
+    def table(*names: str) -> Floats:
+        return np.array([[_value(values, layout, name) for name in names] for layout in LAYOUTS])
+
+    def by_pass(name: str) -> Floats:
+        return table(*(f"{name}.{p}" for p in PASSES))
+
+    kinds = PRODUCT_KINDS
+    return Coefficients(
+        rate=table(*(f"{k}.rate" for k in kinds)),
+        spatial=by_pass("spatial"),
+        product_bandwidth=table(*(f"{k}.bandwidth" for k in kinds)),
+        stem=by_pass("stem"),
+        unaligned=table(*(f"{k}.unaligned" for k in kinds)),
+        padding_copies=table("padding_copies")[:, 0],
+        strided=table("strided")[:, 0],
+        conversion=np.array([0.0, values["nchw.conversion"]]),
+        prologue_k=np.array([values["conv.prologue_k"], values["gemm.prologue_k"]]),
+        tile_exponent=values["tile_exponent"],
+        hardness=values["hardness"],
+        grouped_rate=np.stack([by_pass("grouped_slow.rate"), by_pass("grouped_fast.rate")], axis=1),
+        grouped_exponent=table("grouped_slow.exponent", "grouped_fast.exponent"),
+        grouped_bandwidth=table("grouped.bandwidth")[:, 0],
+        depthwise_bandwidth=by_pass("depthwise.bandwidth"),
+        depthwise_rate=by_pass("depthwise.rate"),
+        depthwise_strided=by_pass("depthwise.strided"),
+        memory=table(*MEMORY_CLASSES),
+        attention_rate=np.array([values["attention.forward.rate"], values["attention.backward.rate"]]),
+        l2_gain=values["l2_gain"],
+        kernel_s=values["kernel_s"],
+        optimizer_bandwidth=values["optimizer.bandwidth"],
+    )
+
+
+def _value(values: Mapping[str, float], layout: str, name: str) -> float:
+    own = values.get(f"{layout}.{name}")
+    return values[name] if own is None else own
+
+
+def at(lines: Floats, batches: Any) -> Floats:
+    """a + b*B: (ops, 2) lines at batch sizes of shape (B,) or (ops, 1)."""
+    return np.asarray(lines[:, :1] + lines[:, 1:] * batches)
+
+
+def traffic_seconds(bytes_: Floats, share: Any, c: Coefficients, machine: Machine) -> Floats:
+    """Bytes over the reached bandwidth; small tensors move at L2's, which l2_gain holds against DRAM's."""
+    resident = 1 / (1 + (bytes_ / (0.5 * machine.l2_bytes)) ** 2)
+    return np.asarray(bytes_ / (machine.bandwidth_bytes_per_s * share * (1 + (c.l2_gain - 1) * resident)))
+
+
+@dataclass(frozen=True)
+class ProductCost:
+    """Time of matrix products, and the tiles it stands on; arrays (ops, batches)."""
+
+    seconds: Floats
+    compute_s: Floats
+    traffic_s: Floats
+    tile: NDArray[np.int64]  # index into TILES
+    split_k: Floats
+    waves: Floats
+    tile_efficiency: Floats
+    unquantized_s: Floats  # with whole tiles and waves
+
+
+def products_seconds(
+    p: Products, bytes_: Floats, batches: Any, layout: Any, c: Coefficients, machine: Machine
+) -> ProductCost:
+    """Matrix products in tiles and waves, split along the contraction where the tiles do not fill the GPU.
+
+    compute = waves x (tile_m tile_n (K / split + prologue)) / (rate of one SM), the cheapest tile; time joins it with
+    the traffic by a cube root of cubes: the two overlap, but not where they are equal.
+    """
+    m, n, k, count = (at(lines, batches) for lines in (p.m, p.n, p.k, p.batch))
+    kind, is_conv = p.kind[:, None], p.kind[:, None] < 3
+    pass_ = np.minimum(kind, 2)
+    rate = c.rate[layout, kind] * np.where(is_conv & (p.filter_taps[:, None] > 1), c.spatial[layout, pass_], 1)
+    rate = rate * np.where(p.stem[:, None], c.stem[layout, pass_], 1)
+    rate = rate * np.where(p.unaligned[:, None] & p.half[:, None], c.unaligned[layout, kind], 1)
+    rate = rate * np.where(p.strided[:, None], c.strided[layout], 1)
+    peak = np.where(p.half, machine.half_flops_per_s, machine.single_flops_per_s)[:, None]
+    flop_s_per_sm = peak / machine.sms * rate
+    prologue = np.where(is_conv, c.prologue_k[0], c.prologue_k[1])
+
+    best = np.full(np.broadcast_shapes(m.shape, k.shape, count.shape), np.inf)
+    best_tile = np.zeros(best.shape, dtype=np.int64)
+    for i, (tile_m, tile_n) in enumerate(TILES):
+        tiles = np.ceil(m / tile_m) * np.ceil(n / tile_n) * count
+        split = _split(tiles, k, machine.sms)
+        waves = _waves(tiles * split / machine.sms, c.hardness)
+        speed = (tile_m * tile_n / LARGEST_TILE) ** c.tile_exponent
+        cost = waves * (k / split + prologue) * (2 * tile_m * tile_n / speed)
+        better = cost < best
+        best = np.where(better, cost, best)
+        best_tile = np.where(better, i, best_tile)
+    compute = best / flop_s_per_sm
+
+    extra = c.conversion[layout] * at(p.in_bytes, batches)
+    extra = extra + np.where(p.unaligned[:, None] & is_conv, c.padding_copies[layout], 0) * bytes_
+    share = c.product_bandwidth[layout, kind]
+    traffic = traffic_seconds(bytes_, share, c, machine)
+    seconds = np.cbrt(compute**3 + traffic**3) + extra / machine.bandwidth_bytes_per_s
+
+    shapes = np.array(TILES, dtype=float)
+    tile_m, tile_n = shapes[best_tile, 0], shapes[best_tile, 1]
+    rows, columns = np.ceil(m / tile_m), np.ceil(n / tile_n)
+    tiles = rows * columns * count
+    split = _split(tiles, k, machine.sms)
+    waves = tiles * split / machine.sms
+    tile_efficiency = m * n / (rows * tile_m * columns * tile_n)
+    lossless = compute * tile_efficiency * waves / np.maximum(_waves(waves, c.hardness), 1e-9)
+    return ProductCost(
+        seconds=seconds,
+        compute_s=compute,
+        traffic_s=traffic,
+        tile=best_tile,
+        split_k=split,
+        waves=waves,
+        tile_efficiency=tile_efficiency,
+        unquantized_s=np.cbrt(lossless**3 + traffic**3) + extra / machine.bandwidth_bytes_per_s,
+    )
+
+
+def _split(tiles: Floats, k: Floats, sms: int) -> Floats:
+    """Slices of the contraction: as many as the SMs that the tiles leave idle, none shorter than 8 steps."""
+    return np.maximum(1, np.minimum(np.floor(sms / tiles), np.floor(k / (8 * TILE_K))))
+
+
+def _waves(waves: Floats, hardness: float) -> Floats:
+    """Waves as they cost: between their exact number (at least one) and the next whole one."""
+    return hardness * np.ceil(waves) + (1 - hardness) * np.maximum(waves, 1)
+
+
+def grouped_seconds(g: Grouped, bytes_: Floats, batches: Any, layout: Any, c: Coefficients, machine: Machine) -> Floats:
+    """Grouped convolutions: a rate that grows with the width of a group, joined with the traffic."""
+    fast, pass_ = g.fast[:, None].astype(np.int64), g.pass_[:, None]
+    rate = c.grouped_rate[layout, fast, pass_] * (g.width[:, None] / 16) ** c.grouped_exponent[layout, fast]
+    compute = at(g.flops, batches) / (machine.half_flops_per_s * np.minimum(rate, 0.6))
+    traffic = traffic_seconds(bytes_, c.grouped_bandwidth[layout], c, machine)
+    return np.asarray(np.cbrt(compute**3 + traffic**3))
+
+
+def depthwise_seconds(
+    d: Depthwise, bytes_: Floats, batches: Any, layout: Any, c: Coefficients, machine: Machine
+) -> Floats:
+    """Depthwise convolutions run outside Tensor Cores: traffic, plus the taps at a share of the vector peak."""
+    pass_ = d.pass_[:, None]
+    taps = 2 * d.taps[:, None] * at(d.outputs, batches)
+    traffic = traffic_seconds(bytes_, c.depthwise_bandwidth[layout, pass_], c, machine)
+    seconds = traffic + taps / (machine.vector_flops_per_s * c.depthwise_rate[layout, pass_])
+    return np.asarray(seconds * np.where(d.strided[:, None], c.depthwise_strided[layout, pass_], 1))
+
+
+def attention_seconds(
+    a: Attention, bytes_: Floats, batches: Any, layout: Any, c: Coefficients, machine: Machine
+) -> Floats:
+    """Fused attention: its products at a share of the peak, joined with the traffic."""
+    compute = at(a.flops, batches) / (machine.half_flops_per_s * c.attention_rate[a.backward.astype(np.int64)][:, None])
+    return np.asarray(np.cbrt(compute**3 + traffic_seconds(bytes_, 0.7, c, machine) ** 3))

@@ -1,0 +1,87 @@
+"""The fitted coefficients of the step-time and memory models: where they come from and how wrong they were.
+
+One file per GPU whose training tables exist, in `advisor/profiles/step`. Coefficients are shares of the GPU's own
+peaks, so that another GPU is predicted with them and its own facts.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+
+from advisor.errors import BrokenFileError
+
+SCHEMA_VERSION = 1
+FOLDER = Path(__file__).parent / "profiles" / "step"
+MAX_BYTES = 1 << 20
+_CURE = "write it anew with `python -m bench fit-step`"
+
+
+class HeldOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """|ln(predicted / measured)| of samples/s over rows that the fit has not seen."""
+
+    mean: float
+    median: float
+    p90: float
+    bias: float  # mean of the signed logarithm
+    rows: int
+    what: str  # which rows, and how they were held out
+
+
+class MemoryCoefficients(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the bytes of a traced step do not say."""
+
+    allocator_share: float  # reserved beyond allocated, as a share of the live peak
+    overhead_bytes: int  # context, loaded kernels and library workspaces together
+    workspace_bytes: int  # of that, cuBLAS's and cuDNN's
+    driver_bytes: int  # of the card's memory that the driver keeps for itself
+    log_error: float  # standard deviation of ln(true / predicted) of the memory of a step
+    margin: float  # share added by default
+
+
+class StepProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Fitted coefficients of one GPU's training and inference steps."""
+
+    schema_version: int
+    gpu: str  # id of the GPU it was fitted on
+    origin: str
+    rows: int  # fitted
+    train: dict[str, float]  # advisor.step_costs.coefficients
+    host_s: float  # host time per kernel launch
+    memory: MemoryCoefficients
+    held_out: dict[str, HeldOut]  # "nhwc", "nchw": the same GPU; "other_gpus": predicted from this one
+
+
+@lru_cache(maxsize=4)
+def load_step_profile(gpu: str = "rtx3090") -> StepProfile:
+    """Return the shipped step profile of a GPU. Raises BrokenFileError naming the file and the cure."""
+    path = FOLDER / f"{gpu}.json"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BrokenFileError(f"cannot read {path}: {error.strerror}; reinstall the package, or {_CURE}") from error
+    return parse_step_profile(content, str(path))
+
+
+def parse_step_profile(content: bytes, name: str) -> StepProfile:
+    """Decode and check a step profile. Raises BrokenFileError naming the place and the cure."""
+    if len(content) > MAX_BYTES:
+        raise BrokenFileError(f"step profile {name} has {len(content)} bytes, limit {MAX_BYTES}: is it a profile?")
+    try:
+        profile = msgspec.json.decode(content, type=StepProfile)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BrokenFileError(f"step profile {name}: {error}; {_CURE}") from error
+    if profile.schema_version != SCHEMA_VERSION:
+        raise BrokenFileError(f"step profile {name}: version {profile.schema_version}, not {SCHEMA_VERSION}; {_CURE}")
+    for key, value in profile.train.items():
+        if not math.isfinite(value) or value < 0:
+            raise BrokenFileError(f"step profile {name}: train.{key} is {value}, no positive finite number; {_CURE}")
+    return profile
+
+
+def step_profile_bytes(profile: StepProfile) -> bytes:
+    """The file of a step profile."""
+    return msgspec.json.format(msgspec.json.encode(profile), indent=1) + b"\n"

@@ -1,0 +1,347 @@
+"""Time of one step at every batch size: a workload's operations, a GPU's facts and a step profile's coefficients.
+
+The GPU's time is the sum of its kernels' (they run one after another); the host's is its launches. A step takes the
+longer of the two, rounded where they meet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.errors import BadInputError
+from advisor.gpus.model import Gpu
+from advisor.profile import GpuProfile
+from advisor.recipe import Recipe
+from advisor.step_costs import (
+    LAYOUTS,
+    PRODUCT_KINDS,
+    TILES,
+    Machine,
+    ProductCost,
+    at,
+    attention_seconds,
+    coefficients,
+    depthwise_seconds,
+    grouped_seconds,
+    products_seconds,
+    traffic_seconds,
+)
+from advisor.step_ops import MEMORY_CLASSES, step_ops
+from advisor.step_profile import StepProfile, load_step_profile
+from advisor.workload.schema import Op, Variant, Workload
+
+Floats = NDArray[np.float64]
+Batches = NDArray[np.int64]
+
+CLASSES = ("conv", "gemm", "attention", "normalisation", "elementwise", "optimizer", "other")
+_CLASS_OF_KIND = {
+    "gemm": "gemm", "batch_norm": "normalisation", "norm": "normalisation", "elementwise": "elementwise",
+}  # fmt: skip
+OVERLAP_POWER = 6  # sharpness of the change from host-bound to GPU-bound
+DEFAULT_BANDWIDTH_SHARE_OF_L2 = 6 * 2**20  # L2 of a GPU whose size is unknown: the smallest of those with profiles
+
+
+@dataclass(frozen=True)
+class StepError:
+    """Held-out |ln(predicted / measured)| of samples/s."""
+
+    mean_abs_log: float
+    p90_abs_log: float
+    origin: str
+
+
+@dataclass(frozen=True)
+class StepCurve:
+    """A step at each batch size; every array has the shape of `batches`, times are in seconds."""
+
+    batches: Batches
+    time_s: Floats
+    gpu_time_s: Floats  # sum of all kernels
+    host_time_s: Floats  # launches
+    class_time_s: dict[str, Floats]  # sums to gpu_time_s
+    wave_efficiency: Floats  # of matrix products, convolutions and attention products, weighted by their time
+    tile_efficiency: Floats
+    quantization_loss_s: Floats  # what whole tiles and waves cost
+
+    @property
+    def busy_share(self) -> Floats:
+        """Share of the step in which the GPU runs kernels."""
+        return np.minimum(1.0, self.gpu_time_s / self.time_s)
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One operation of the step, all its calls together; tiles and sizes are 0 where it has none."""
+
+    layer: str
+    op: str  # "fprop", "dgrad", "wgrad", "attention forward", ... or the class of the operations summed up
+    m: int
+    n: int
+    k: int
+    count: int
+    time_s: float
+    ideal_time_s: float  # with whole tiles and waves
+    tile_m: int
+    tile_n: int
+    split_k: int
+    waves: float
+    wave_efficiency: float
+    tile_efficiency: float
+    bound: str  # "compute", "memory" or "latency"
+    alignment_note: str | None
+    share: float  # of the step
+
+
+def pick_variant(workload: Workload, recipe: Recipe) -> Variant:
+    """Return the traced variant that a recipe runs. Raises BadInputError if the workload lacks it."""
+    precision = "amp" if recipe.autocast else "fp32"
+    for variant in workload.variants:
+        if (
+            variant.mode == recipe.mode
+            and variant.precision == precision
+            and variant.layout in (recipe.layout, "any")
+            and variant.attention in (recipe.attention, "none")
+        ):
+            return variant
+    held = ", ".join(f"{v.mode} {v.precision} {v.layout} {v.attention}" for v in workload.variants) or "nothing"
+    # A model that writes its attention out has only the unfused variant.
+    for variant in workload.variants:
+        if (variant.mode, variant.precision) == (recipe.mode, precision) and variant.layout in (recipe.layout, "any"):
+            return variant
+    raise BadInputError(
+        f"workload {workload.name!r} holds {held}, not {recipe.mode} {precision} {recipe.layout}: "
+        "trace it again with that variant"
+    )
+
+
+def machine(gpu: Gpu, recipe: Recipe) -> Machine:
+    """The facts the step model scales by. Raises BadInputError where bandwidth or peak of the GPU is unknown."""
+    bandwidth = gpu.memory_bandwidth_bytes_per_s
+    vector = gpu.peak_flops_per_s("fp32")
+    if bandwidth is None or vector is None:
+        missing = "memory bandwidth" if bandwidth is None else "FP32 peak"
+        raise BadInputError(f"the {missing} of {gpu.name} is unknown, so no step can be predicted: see advisor gpus")
+    half = gpu.peak_flops_per_s("bf16" if recipe.precision == "bf16" else "fp16")
+    single = gpu.peak_flops_per_s("tf32") if recipe.precision == "tf32" else None
+    return Machine(
+        sms=gpu.sms,
+        half_flops_per_s=half or vector,
+        single_flops_per_s=single or vector,
+        vector_flops_per_s=vector,
+        bandwidth_bytes_per_s=bandwidth,
+        l2_bytes=gpu.l2_bytes or DEFAULT_BANDWIDTH_SHARE_OF_L2,
+    )
+
+
+@dataclass(frozen=True)
+class Update:
+    """What the optimizer and the handling of gradients move and launch, beside the traced forward and backward."""
+
+    bytes_: float
+    kernels: float
+
+
+def update_work(workload: Workload, recipe: Recipe) -> Update:
+    """Optimizer step, gradient handling and loss scaling, from PyTorch's operations on FP32 tensors.
+
+    Bytes per parameter: SGD with momentum multiplies the momentum, adds the gradient, adds to the weight (8 + 12 +
+    12); Adam lerps one moment (12), scales and accumulates the other (8 + 16), then square root, scale, shift and
+    weight (8 + 8 + 8 + 16); AdamW decays the weight too (8). Gradients that are kept are zeroed (4) and added to (12);
+    a GradScaler unscales them in place (8). A loop launches one kernel per tensor and operation; multi-tensor kernels
+    take about 30 tensors each (torch/optim, ATen/native/cuda/MultiTensorApply.cuh).
+    """
+    if recipe.mode == "infer":
+        return Update(0.0, 0.0)
+    operations, per_parameter = {"sgd": (3, 32), "adam": (7, 76), "adamw": (8, 84)}[recipe.optimizer]
+    tensors = float(workload.parameter_tensors)
+    kernels = operations * (max(1.0, tensors / 30) if recipe.foreach else tensors)
+    if not recipe.set_to_none:
+        per_parameter += 16
+        kernels += (max(1.0, tensors / 30) if recipe.foreach else tensors) + tensors
+    if recipe.grad_scaler and recipe.precision == "fp16":
+        per_parameter += 8
+        kernels += max(1.0, tensors / 30) + 4
+    return Update(per_parameter * float(workload.trainable_parameters), kernels)
+
+
+class StepModel:
+    """Predicts one workload's step on one GPU under one recipe. Cheap to build; `curve` takes many batch sizes.
+
+    Raises BadInputError for a recipe the workload was not traced for, or a GPU without known bandwidth.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        *,
+        gpu: Gpu,
+        profile: GpuProfile,
+        recipe: Recipe,
+        step_profile: StepProfile | None = None,
+    ) -> None:
+        self.workload, self.gpu, self.profile, self.recipe = workload, gpu, profile, recipe
+        self.step_profile = step_profile or load_step_profile()
+        self.variant = pick_variant(workload, recipe)
+        self.machine = machine(gpu, recipe)
+        self._c = coefficients(self.step_profile.train)
+        self._layout = LAYOUTS.index("nchw" if self.variant.layout == "nchw" else "nhwc")
+        self._ops = step_ops(self.variant)
+        self._update = update_work(workload, recipe)
+        kinds = [_class_of(op) for op in self.variant.ops]
+        self._class = np.array([CLASSES.index(name) for name in kinds], dtype=np.int64)
+
+    @property
+    def error(self) -> StepError:
+        """Held-out error on a card like this one."""
+        own = self.gpu.id.startswith(self.step_profile.gpu) and self.recipe.mode == "train"
+        key = ("nchw" if self._layout else "nhwc") if own else "other_gpus"
+        found = self.step_profile.held_out[key]
+        return StepError(found.mean, found.p90, found.what)
+
+    def curve(self, batches: Batches) -> StepCurve:
+        """Predict a step at each batch size (whole numbers, any order)."""
+        sizes = np.asarray(batches, dtype=float)
+        seconds, cost = self._op_seconds(sizes)
+        weighted = seconds * self._ops.count[:, None]
+        optimizer = self._optimizer_s()
+        classes = {name: weighted[self._class == i].sum(axis=0) for i, name in enumerate(CLASSES)}
+        classes["optimizer"] = np.full(len(sizes), optimizer)
+        gpu_time = weighted.sum(axis=0) + optimizer
+        launches = float((self._ops.count * self._ops.kernels).sum()) + self._update.kernels
+        host_time = np.full(len(sizes), launches * self.step_profile.host_s)
+        p = OVERLAP_POWER
+        longest = np.maximum(gpu_time, host_time)
+        time = longest * ((gpu_time / longest) ** p + (host_time / longest) ** p) ** (1 / p)
+        counts = self._ops.count[self._ops.products.index][:, None]
+        product_s = cost.seconds * counts
+        total = np.maximum(product_s.sum(axis=0), 1e-30)
+        wave_efficiency = cost.waves / np.ceil(cost.waves)
+        loss = ((cost.seconds - cost.unquantized_s) * counts).sum(axis=0)
+        has_products = len(self._ops.products.index) > 0
+        return StepCurve(
+            batches=np.asarray(batches, dtype=np.int64),
+            time_s=time,
+            gpu_time_s=gpu_time,
+            host_time_s=host_time,
+            class_time_s=classes,
+            wave_efficiency=(product_s * wave_efficiency).sum(axis=0) / total if has_products else np.ones(len(sizes)),
+            tile_efficiency=(product_s * cost.tile_efficiency).sum(axis=0) / total
+            if has_products
+            else np.ones(len(sizes)),
+            quantization_loss_s=np.maximum(loss, 0.0),
+        )
+
+    def layers(self, batch: int) -> list[LayerCost]:
+        """Cost of every product, convolution and attention at one batch size, then the rest by class, largest first."""
+        sizes = np.array([batch], dtype=float)
+        seconds, cost = self._op_seconds(sizes)
+        step_s = float(self.curve(np.array([batch])).time_s[0])
+        out = [self._product_layer(i, float(batch), cost, step_s) for i in range(len(self._ops.products.index))]
+        for index in (self._ops.grouped.index, self._ops.depthwise.index, self._ops.attention.index):
+            out += [self._plain_layer(int(i), float(seconds[i, 0]), float(batch), step_s) for i in index]
+        totals: dict[str, tuple[float, int]] = {}
+        for i, j in zip(self._ops.memory, self._ops.memory_class, strict=True):
+            name = MEMORY_CLASSES[j].replace("_", " ")
+            time, calls = totals.get(name, (0.0, 0))
+            totals[name] = time + float(seconds[i, 0] * self._ops.count[i]), calls + int(self._ops.count[i])
+        if self.recipe.mode == "train":
+            totals["optimizer"] = self._optimizer_s(), 1
+        out += [_summed(name, calls, time, step_s) for name, (time, calls) in totals.items()]
+        return sorted(out, key=lambda layer: layer.time_s, reverse=True)
+
+    # Inside -----------------------------------------------------------------------------------------------------------
+
+    def _op_seconds(self, sizes: Floats) -> tuple[Floats, ProductCost]:
+        """Seconds of one call of each operation (ops, batches), launch gaps included."""
+        ops, c, gpu, layout = self._ops, self._c, self.machine, self._layout
+        bytes_ = at(ops.bytes_, sizes)
+        seconds = np.zeros((len(ops.count), len(sizes)))
+        cost = products_seconds(ops.products, bytes_[ops.products.index], sizes, layout, c, gpu)
+        seconds[ops.products.index] = cost.seconds
+        at_grouped, at_depthwise, at_attention = ops.grouped.index, ops.depthwise.index, ops.attention.index
+        seconds[at_grouped] = grouped_seconds(ops.grouped, bytes_[at_grouped], sizes, layout, c, gpu)
+        seconds[at_depthwise] = depthwise_seconds(ops.depthwise, bytes_[at_depthwise], sizes, layout, c, gpu)
+        seconds[at_attention] = attention_seconds(ops.attention, bytes_[at_attention], sizes, layout, c, gpu)
+        share = c.memory[layout, ops.memory_class][:, None]
+        seconds[ops.memory] = traffic_seconds(bytes_[ops.memory], share, c, gpu)
+        return seconds + ops.kernels[:, None] * c.kernel_s, cost
+
+    def _optimizer_s(self) -> float:
+        traffic = self._update.bytes_ / (self.machine.bandwidth_bytes_per_s * self._c.optimizer_bandwidth)
+        return traffic + self._update.kernels * self._c.kernel_s
+
+    def _product_layer(self, i: int, batch: float, cost: ProductCost, step_s: float) -> LayerCost:
+        p, index = self._ops.products, int(self._ops.products.index[i])
+        op = self.variant.ops[index]
+        tile_m, tile_n = TILES[int(cost.tile[i, 0])]
+        m, n, k = (round(float(line[i, 0] + line[i, 1] * batch)) for line in (p.m, p.n, p.k))
+        waves, launch = float(cost.waves[i, 0]), op.kernels * self._c.kernel_s
+        time = float(cost.seconds[i, 0])
+        bound = "compute" if cost.compute_s[i, 0] >= cost.traffic_s[i, 0] else "memory"
+        kind = PRODUCT_KINDS[int(p.kind[i])]
+        return LayerCost(
+            layer=self._layer_name(op),
+            op=kind.removeprefix("conv_") if kind.startswith("conv") else f"{op.phase} {kind}",
+            m=m, n=n, k=k,
+            count=op.count,
+            time_s=(time + launch) * op.count,
+            ideal_time_s=(float(cost.unquantized_s[i, 0]) + launch) * op.count,
+            tile_m=tile_m, tile_n=tile_n,
+            split_k=int(cost.split_k[i, 0]),
+            waves=waves,
+            wave_efficiency=waves / float(np.ceil(waves)),
+            tile_efficiency=float(cost.tile_efficiency[i, 0]),
+            bound="latency" if launch > time else bound,
+            alignment_note=_alignment(p.unaligned[i], p.stem[i], kind),
+            share=(time + launch) * op.count / step_s,
+        )  # fmt: skip
+
+    def _plain_layer(self, index: int, seconds: float, batch: float, step_s: float) -> LayerCost:
+        op = self.variant.ops[index]
+        grouped = index in set(self._ops.grouped.index.tolist())
+        name = op.kind.removeprefix("conv_").replace("_", " ")
+        groups = op.dims.get("groups", (1, 0))[0]
+        is_conv, launch = op.kind.startswith("conv"), op.kernels * self._c.kernel_s
+        note = f"{groups} groups" if grouped else "depthwise: no Tensor Cores" if is_conv else None
+        bound = "memory" if is_conv and not grouped else "compute"
+        return LayerCost(
+            layer=self._layer_name(op), op=name, m=0, n=0, k=0, count=op.count, time_s=seconds * op.count,
+            ideal_time_s=seconds * op.count, tile_m=0, tile_n=0, split_k=1, waves=0.0, wave_efficiency=1.0,
+            tile_efficiency=1.0,
+            bound="latency" if 2 * launch > seconds else bound,
+            alignment_note=note, share=seconds * op.count / step_s,
+        )  # fmt: skip
+
+    def _layer_name(self, op: Op) -> str:
+        names = [self.workload.layer_names[i] for i in op.layers if i < len(self.workload.layer_names)]
+        distinct = list(dict.fromkeys(name or self.workload.name for name in names))
+        return (distinct[0] if distinct else op.name) + (f" and {len(distinct) - 1} more" if len(distinct) > 1 else "")
+
+
+def _class_of(op: Op) -> str:
+    if op.kind.startswith("conv"):
+        return "conv"
+    if op.kind.startswith("attention") or op.kind == "bmm" or op.name.startswith(("_softmax", "_safe_softmax")):
+        return "attention"
+    return _CLASS_OF_KIND.get(op.kind, "other")
+
+
+def _alignment(unaligned: Any, stem: Any, kind: str) -> str | None:
+    if stem:
+        return "few input channels: padded to 4 or 8"
+    if not unaligned:
+        return None
+    what = "channels" if kind.startswith("conv") else "a contiguous dimension"
+    return f"{what} not a multiple of 8 (16 bytes)"
+
+
+def _summed(name: str, calls: int, time: float, step_s: float) -> LayerCost:
+    return LayerCost(
+        layer="all", op=name, m=0, n=0, k=0, count=calls, time_s=time, ideal_time_s=time, tile_m=0, tile_n=0,
+        split_k=1, waves=0.0, wave_efficiency=1.0, tile_efficiency=1.0, bound="memory", alignment_note=None,
+        share=time / step_s,
+    )  # fmt: skip
