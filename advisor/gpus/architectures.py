@@ -31,7 +31,7 @@ class Architecture:
 # fmt: off
 ARCHITECTURES: dict[tuple[int, int], Architecture] = {
     (6, 0):  Architecture("Pascal", 2048, 32,  64 * KIB,  48 * KIB, 128, 0, None, doc.P100_PAPER),
-    (6, 1):  Architecture("Pascal", 2048, 32,  96 * KIB,  48 * KIB, 256, 0, None, doc.P100_PAPER),
+    (6, 1):  Architecture("Pascal", 2048, 32,  96 * KIB,  48 * KIB, 256, 0, None, doc.THROUGHPUT),
     (7, 0):  Architecture("Volta",  2048, 32,  96 * KIB,  96 * KIB, 128, 8, 1024, doc.V100_PAPER),
     (7, 5):  Architecture("Turing", 1024, 16,  64 * KIB,  64 * KIB, 128, 8, 1024, doc.TURING,
                           f"GeForce: 53.8 TFLOP/s of 107.6 with FP32 accumulate on the RTX 2080 Ti, {doc.TURING}"),

@@ -63,7 +63,6 @@ L4 = f"NVIDIA L4 data sheet, {_RESOURCES}/en-us-data-center-overview/l4-gpu-data
 L40 = f"NVIDIA L40 data sheet, {_RESOURCES}/en-us-data-center-overview/l40-datasheet"
 L40S = f"NVIDIA L40S data sheet, {_RESOURCES}/en-us-l40s/l40s-datasheet-28413"
 H100 = f"NVIDIA H100 data sheet, {_RESOURCES}/en-us-tensor-core/nvidia-tensor-core-gpu-datasheet"
-H100_NVL = f"NVIDIA H100 NVL product brief, {_SOLUTIONS}/Data-Center/h100/PB-11773-001_v01.pdf"
 H200 = (
     f"NVIDIA H200 data sheet, {_RESOURCES}/en-us-data-center-overview-mc/"
     "en-us-data-center-overview/hpc-datasheet-sc23-h200"
@@ -81,6 +80,10 @@ SPARK = f"NVIDIA DGX Spark hardware overview, {_DOCS}/dgx/dgx-spark/hardware.htm
 CUDA_GUIDE = (
     "CUDA Programming Guide, Technical Specifications per Compute Capability, "
     f"{_DOCS}/cuda/cuda-programming-guide/05-appendices/compute-capabilities.html"
+)
+THROUGHPUT = (
+    "CUDA Programming Guide, throughput of native arithmetic instructions, "
+    f"{_DOCS}/cuda/cuda-c-programming-guide/index.html#arithmetic-instructions"
 )
 TUNING = f"NVIDIA Blackwell Tuning Guide, {_DOCS}/cuda/blackwell-tuning-guide"
 CUDNN = (

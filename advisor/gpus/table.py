@@ -72,8 +72,8 @@ _CARDS: dict[str, _Card] = {
     "rtx-5080":                 _Card((12, 0),  84,    16,  15840, 2617, None,  960,   64,  360, HALF),
     "rtx-5090":                 _Card((12, 0), 170,    32,  32102, 2407, None, 1792,   96,  575, HALF),
     "gb10":                     _Card((12, 1),  48,   128,   None, 2418, None,  273,   24,  140, FULL),
-    "p100-pcie-16gb":           _Card( (6, 0),  56,    16,  16280, 1329, None,  732,    4,  250, FULL),
-    "p4":                       _Card( (6, 1),  20,     8,   None, 1114, None,  192,    2,   75, FULL),
+    "p100-pcie-16gb":           _Card( (6, 0),  56,    16,  16280, 1297, None,  732,    4,  250, FULL),
+    "p4":                       _Card( (6, 1),  20,     8,   None, 1074, None,  192,    2,   75, FULL),
 }
 
 # The driver's name; the words that make the model; further words its name may hold. "nvidia", "tesla", "geforce" may
@@ -145,7 +145,7 @@ _SOURCES: dict[str, tuple[str, dict[str, str]]] = {
     "h100-pcie": (doc.H100_PAPER, {}),
     "h100-nvl": (
         doc.H100,
-        _from(doc.DRIVER, "sms") | _from(doc.H100_NVL, "boost_clock_hz") | _from(_CLOCK, "tensor_clock_hz"),
+        _from(doc.DRIVER, "sms boost_clock_hz") | _from(_CLOCK, "tensor_clock_hz"),
     ),
     "h200-sxm": (doc.H200, _from(doc.DRIVER, "sms boost_clock_hz l2_bytes") | _from(_CLOCK, "tensor_clock_hz")),
     "h20": (
@@ -211,8 +211,16 @@ _SOURCES: dict[str, tuple[str, dict[str, str]]] = {
     "rtx-5080": (doc.RTX_BLACKWELL, {}),
     "rtx-5090": (doc.RTX_BLACKWELL, {}),
     "gb10": (doc.SPARK, _from(doc.DRIVER, "sms boost_clock_hz l2_bytes")),
-    "p100-pcie-16gb": (doc.P100, _from(doc.P100_PAPER, "sms l2_bytes") | _from(doc.DRIVER, "boost_clock_hz")),
-    "p4": (doc.P4, _from(doc.DRIVER, "sms boost_clock_hz l2_bytes")),
+    "p100-pcie-16gb": (
+        doc.P100,
+        _from(doc.P100_PAPER, "sms l2_bytes")
+        | _from(f"derived: 9.3 TFLOP/s FP32 / (56 SMs x 128 FLOP): {doc.P100}", "boost_clock_hz"),
+    ),
+    "p4": (
+        doc.P4,
+        _from(doc.DRIVER, "sms l2_bytes")
+        | _from(f"derived: 5.5 TFLOP/s FP32 / (20 SMs x 256 FLOP): {doc.P4}", "boost_clock_hz"),
+    ),
 }
 
 # Cards of which the maker publishes too little: their figures rest on drivers' outputs, the press, or an inference.
