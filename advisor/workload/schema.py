@@ -87,3 +87,4 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     layer_names: tuple[str, ...]
     variants: tuple[Variant, ...]
     largest_parameter: int = 0  # elements of the largest parameter tensor (optimizer temporaries)
+    factory: str = ""  # how to build it anew for another input size: "torchvision:resnet50", "hf:BertForMaskedLM"

@@ -8,6 +8,7 @@ This module imports torch: import it inside functions.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,7 +48,6 @@ class _Run:
     timeline: Timeline
     layer_names: list[str]
     attention_seen: bool
-    four_dimensional: bool = field(default=False)
 
 
 def trace_module(
@@ -62,6 +62,7 @@ def trace_module(
     title: str | None = None,
     task: str = "",
     origin: str | None = None,
+    factory: str = "",
     verify: bool = True,
     batches: tuple[int, int] = (2, 4),
     verify_batch: int = 5,
@@ -80,14 +81,8 @@ def trace_module(
         if not input_shape or any(s < 1 for s in input_shape):
             raise BadInputError(f"input shape {input_shape} of one sample is not usable: give e.g. (3, 224, 224)")
         inputs = _tensor_inputs(tuple(input_shape), getattr(torch, input_dtype))
-    traced: list[Variant] = []
-    layers: dict[str, int] = {}
-    for spec in variants:
-        for variant in _trace_variant(
-            module, name, inputs, loss, spec, batches, verify_batch if verify else None, layers
-        ):
-            if not any(_same_recipe(variant, v) for v in traced):
-                traced.append(variant)
+    tracer = _Tracer(module, name, inputs, loss, batches, verify_batch if verify else None)
+    traced = tracer.variants(variants)
     parameters = list(module.parameters())
     return Workload(
         schema_version=SCHEMA_VERSION,
@@ -101,54 +96,68 @@ def trace_module(
         trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
         buffer_bytes=sum(b.numel() * b.element_size() for b in module.buffers()),
         batch_norm_layers=sum(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in module.modules()),
-        layer_names=tuple(layers),
-        variants=tuple(traced),
+        layer_names=tuple(tracer.layers),
+        variants=traced,
         largest_parameter=max((p.numel() for p in parameters), default=0),
+        factory=factory,
     )
 
 
-def _same_recipe(a: Variant, b: Variant) -> bool:
-    return (a.mode, a.precision, a.layout, a.attention) == (b.mode, b.precision, b.layout, b.attention)
+# One variant --------------------------------------------------------------------------------------------------------
 
 
-# One variant -----------------------------------------------------------------------------------------------------
+@dataclass
+class _Tracer:
+    """What the variants of one module share."""
 
+    module: torch.nn.Module
+    name: str
+    inputs: MakeInputs
+    loss: Loss | None
+    batches: tuple[int, int]
+    verify_batch: int | None
+    layers: dict[str, int] = field(default_factory=dict)  # name to index
+    calls_attention: bool = True  # scaled_dot_product_attention; until a run has shown otherwise
 
-def _trace_variant(
-    module: torch.nn.Module,
-    name: str,
-    inputs: MakeInputs,
-    loss: Loss | None,
-    spec: VariantSpec,
-    batches: tuple[int, int],
-    verify_batch: int | None,
-    layers: dict[str, int],
-) -> Iterator[Variant]:
-    has_convolutions = any(isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)) for m in module.modules())
-    layout = spec.layout or ("nhwc" if has_convolutions else None)
-    runs = [_run(module, name, inputs, loss, spec, layout == "nhwc", batch) for batch in batches]
-    ops = _fit_ops(name, batches, runs, layers)
-    sizes = _fit_sizes(name, batches, runs)
-    if verify_batch is not None:
-        third = _run(module, name, inputs, loss, spec, layout == "nhwc", verify_batch)
-        _verify(name, ops, sizes, third, verify_batch)
-    live, live_with_gradients, saved = _envelopes(sizes, runs[0].timeline)
-    kinds = {op.kind for op in ops if op.phase == "forward"}
-    attention: Literal["fused", "unfused", "none"] = "none"
-    if runs[0].attention_seen:
-        attention = spec.attention
-    elif {"bmm", "softmax"} <= kinds:
-        attention = "unfused"  # the model writes its attention out
-    yield Variant(
-        mode=spec.mode,
-        precision=spec.precision,
-        layout="any" if layout is None or not has_convolutions else layout,
-        attention=attention,
-        ops=tuple(ops),
-        live=live,
-        live_with_gradients=live_with_gradients if spec.mode == "train" else (),
-        saved=saved if spec.mode == "train" else (0, 0),
-    )
+    def variants(self, specs: Sequence[VariantSpec]) -> tuple[Variant, ...]:
+        """Trace each way to run a step once; ways that do not differ for this module are one."""
+        has_images = any(isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)) for m in self.module.modules())
+        traced: dict[VariantSpec, Variant] = {}
+        for wanted in specs:
+            spec = dataclasses.replace(wanted, layout=(wanted.layout or "nhwc") if has_images else None)
+            if self._key(spec) not in traced:
+                variant = self._variant(spec)
+                traced[self._key(spec)] = variant
+        return tuple(traced.values())
+
+    def _key(self, spec: VariantSpec) -> VariantSpec:
+        return spec if self.calls_attention else dataclasses.replace(spec, attention="fused")
+
+    def _variant(self, spec: VariantSpec) -> Variant:
+        low, high = (self._run(spec, batch) for batch in self.batches)
+        ops = _fit_ops(self.name, self.batches, (low, high), self.layers)
+        sizes = _fit_sizes(self.name, self.batches, (low, high))
+        if self.verify_batch is not None:
+            _verify(self.name, ops, sizes, self._run(spec, self.verify_batch), self.verify_batch)
+        self.calls_attention = low.attention_seen
+        attention: Literal["fused", "unfused", "none"] = spec.attention if low.attention_seen else "none"
+        if not low.attention_seen and {"bmm", "softmax"} <= {op.kind for op in ops if op.phase == "forward"}:
+            attention = "unfused"  # the model writes its attention out
+        live, live_with_gradients, saved = _envelopes(sizes, low.timeline)
+        training = spec.mode == "train"
+        return Variant(
+            mode=spec.mode,
+            precision=spec.precision,
+            layout=spec.layout or "any",
+            attention=attention,
+            ops=tuple(ops),
+            live=live,
+            live_with_gradients=live_with_gradients if training else (),
+            saved=saved if training else (0, 0),
+        )
+
+    def _run(self, spec: VariantSpec, batch: int) -> _Run:
+        return _run(self.module, self.name, self.inputs, self.loss, spec, spec.layout == "nhwc", batch)
 
 
 def _run(
@@ -252,7 +261,7 @@ def _fake_parameters(
             with fake_mode:
                 if channels_last and t.dim() == 4:
                     new = torch.empty(t.shape, dtype=t.dtype, memory_format=torch.channels_last)
-                elif t.layout is torch.strided and t.device.type != "meta":
+                elif t.layout is torch.strided:
                     new = torch.empty_strided(t.size(), t.stride(), dtype=t.dtype)
                 else:
                     new = torch.empty(t.shape, dtype=t.dtype)
