@@ -76,7 +76,7 @@ class OperandAlignment:
     verdict: Literal["best", "good", "slow", "refused"]
     pad_to: int  # smallest size >= this one that is good (16 B)
     pad_to_best: int  # ... and best (128 B from A100 on, else 16 B)
-    measured_rate: float | None  # FP16 and BF16: share of the best rate measured at this alignment (MEASURED_NOTE)
+    measured_rate: float | None  # 2-byte types from A100 on: share of the best rate measured there (MEASURED_NOTE)
 
 
 def gemm_alignment(
@@ -160,7 +160,9 @@ def _records(rows: _Rows, precision: str, compute_capability: tuple[int, int]) -
                 verdict="best" if aligned >= best_bytes else "good" if aligned >= GOOD_BYTES else below,
                 pad_to=int(pad_to_bytes(size, element_bytes, GOOD_BYTES)),
                 pad_to_best=int(pad_to_bytes(size, element_bytes, best_bytes)),
-                measured_rate=measured_rate(role, aligned) if element_bytes == 2 else None,
+                measured_rate=measured_rate(role, aligned)
+                if element_bytes == 2 and compute_capability >= (8, 0)
+                else None,
             )
         )
     return tuple(records)

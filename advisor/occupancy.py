@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.errors import BadInputError
+from advisor.gpus.architectures import ARCHITECTURES
 from advisor.quantization import Ints, ceil_div, whole
 
 if TYPE_CHECKING:
@@ -68,29 +69,21 @@ def _limits(capability: tuple[int, int], threads: int, blocks: int, per_sm_kib: 
     return SmLimits(capability, threads, blocks, per_sm_kib * 1024, per_block_kib * 1024)
 
 
-_SM_LIMITS = {
-    limits.compute_capability: limits
-    for limits in (
-        _limits((5, 0), 2048, 32, 64, 48),
-        _limits((5, 2), 2048, 32, 96, 48),
-        replace(_limits((5, 3), 2048, 32, 64, 48), registers_per_block=32768),
-        _limits((6, 0), 2048, 32, 64, 48),  # P100
-        _limits((6, 1), 2048, 32, 96, 48),  # P4, P40, GTX 10
-        replace(_limits((6, 2), 2048, 32, 64, 48), registers_per_block=32768),
-        _limits((7, 0), 2048, 32, 96, 96),  # V100
-        _limits((7, 2), 2048, 32, 96, 96),  # Jetson Xavier
-        _limits((7, 5), 1024, 16, 64, 64),  # T4, RTX 20
-        _limits((8, 0), 2048, 32, 164, 163),  # A100, A30
-        _limits((8, 6), 1536, 16, 100, 99),  # A10, A40, RTX 30
-        _limits((8, 7), 1536, 16, 164, 163),  # Jetson Orin
-        _limits((8, 9), 1536, 24, 100, 99),  # L4, L40, RTX 40
-        _limits((9, 0), 2048, 32, 228, 227),  # H100, H200, H20
-        _limits((10, 0), 2048, 32, 228, 227),  # B200
-        _limits((10, 3), 2048, 32, 228, 227),  # B300
-        _limits((11, 0), 1536, 24, 228, 227),  # Jetson Thor
-        _limits((12, 0), 1536, 24, 100, 99),  # RTX 50, RTX PRO Blackwell
-        _limits((12, 1), 1536, 24, 100, 99),  # GB10
+# Those of the GPUs in `advisor.gpus` stand there, once; these are the others that the calculator knows.
+_OTHERS = {
+    (5, 0): _limits((5, 0), 2048, 32, 64, 48),
+    (5, 2): _limits((5, 2), 2048, 32, 96, 48),
+    (5, 3): replace(_limits((5, 3), 2048, 32, 64, 48), registers_per_block=32768),
+    (6, 2): replace(_limits((6, 2), 2048, 32, 64, 48), registers_per_block=32768),
+    (7, 2): _limits((7, 2), 2048, 32, 96, 96),  # Jetson Xavier
+    (8, 7): _limits((8, 7), 1536, 16, 164, 163),  # Jetson Orin
+    (11, 0): _limits((11, 0), 1536, 24, 228, 227),  # Jetson Thor
+}
+_SM_LIMITS = _OTHERS | {
+    capability: SmLimits(
+        capability, a.threads, a.blocks, a.shared_memory_bytes, a.shared_memory_per_block_bytes, a.registers
     )
+    for capability, a in ARCHITECTURES.items()
 }
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -22,6 +22,7 @@ from advisor.alignment import (
 from advisor.cli.output import emit, output_options, render_rows, to_json
 from advisor.convolution import Pass
 from advisor.errors import BadInputError
+from advisor.gpus import ResolvedGpu, resolve_gpu
 from advisor.occupancy import Occupancy, resident_blocks, sm_limits
 from advisor.quantization import (
     MAX_SIZE,
@@ -35,9 +36,6 @@ from advisor.quantization import (
     run_starts,
 )
 from advisor.units import percent
-
-if TYPE_CHECKING:
-    from advisor.gpus import ResolvedGpu
 
 MAX_RANGE = 100_000  # sizes of one staircase
 SCHEMA_VERSION = 1
@@ -84,11 +82,9 @@ def command(
     advisor quantize --gpu a100 --m 2304 --n 1537 --k 4096 --tile 256x128
     advisor quantize --gpu a100 --m 2304 --n 1024:2048 --k 4096 --tile 256x128 --plot stairs.png
 
-    One of m, n and k may be a range FIRST:LAST[:STEP], LAST included. The batch of a layer steps through m; it is
-    contiguous in no operand, so an odd batch costs tiles and waves, never Tensor Cores.
+    One of m, n and k may be a range FIRST:LAST[:STEP], LAST included. The batch of a layer steps through m (in
+    wgrad through k); it is contiguous in no operand, so an odd batch costs tiles and waves, never Tensor Cores.
     """
-    from advisor.gpus import resolve_gpu
-
     sizes: dict[str, Any] = {"m": parse_size("m", m_text), "n": parse_size("n", n_text), "k": parse_size("k", k_text)}
     swept = [name for name, size in sizes.items() if np.ndim(size)]
     if len(swept) > 1:
@@ -97,8 +93,6 @@ def command(
         raise BadInputError("a picture needs a range: for instance --n 1024:2048")
     tile_m, tile_n, tile_k = parse_tile(tile)
     resolved = resolve_gpu(gpu)
-    if resolved.note:
-        click.echo(f"advisor: {resolved.note}", err=True)
     resident, occupancy = _resident(resolved, ctas_per_sm, registers, shared_memory, threads)
     count = partial(
         quantize_gemm, tile_m=tile_m, tile_n=tile_n, tile_k=tile_k, sms=resolved.gpu.sms, split_k=split_k, batch=batch,
@@ -122,6 +116,8 @@ def command(
         save_staircase(
             count(**{**sizes, swept[0]: _every(sizes[swept[0]])}), swept[0], plot, title=title.replace(", on ", "\non ")
         )
+    if resolved.note:
+        click.echo(f"advisor: {resolved.note}", err=True)
     emit(text, output)
     if plot is not None:
         click.echo(f"wrote {plot}", err=True)

@@ -69,6 +69,12 @@ def test_before_a100_a_multiple_of_16_bytes_is_already_best() -> None:
     assert {r.verdict for r in gemm_alignment(8, 8, 8, compute_capability=A100)} == {"good"}
 
 
+def test_rates_measured_on_an_a100_are_not_shown_for_older_gpus_or_other_element_sizes() -> None:
+    for capability, precision in ((V100, "fp16"), (A100, "tf32"), (A100, "int8")):
+        records = gemm_alignment(8, 9, 9, precision=precision, compute_capability=capability)
+        assert {(r.verdict, r.measured_rate) for r in records} == {("slow", None)}
+
+
 def test_where_tensor_cores_lack_the_precision_there_is_nothing_to_align() -> None:
     assert gemm_alignment(8, 8, 8, precision="fp32", compute_capability=A100) == ()
     assert gemm_alignment(8, 8, 8, precision="bf16", compute_capability=T4) == ()
