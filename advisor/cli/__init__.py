@@ -51,7 +51,7 @@ def cli() -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return its exit code. An expected error is one line on stderr."""
     try:
-        result = cli.main(args=argv, standalone_mode=False)
+        result = cli.main(args=argv, prog_name="advisor", standalone_mode=False)
     except AdvisorError as error:
         click.echo(f"advisor: {error}", err=True)
         return error.exit_code
@@ -60,8 +60,15 @@ def main(argv: list[str] | None = None) -> int:
     except click.Abort:
         click.echo("advisor: stopped", err=True)
         return 130
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        return error.exit_code
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "advisor"
+        click.echo(f"advisor: {error.format_message()} See `{command} --help`.", err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        click.echo(f"advisor: {error.format_message()}", err=True)
         return error.exit_code
     except BrokenPipeError:  # `advisor gpus | head`
         sys.stderr.close()
