@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -52,25 +53,24 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; return its exit code. An expected error is one line on stderr."""
     try:
         result = cli.main(args=argv, prog_name="advisor", standalone_mode=False)
+        return result if isinstance(result, int) else 0
     except AdvisorError as error:
-        click.echo(f"advisor: {error}", err=True)
-        return error.exit_code
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.Abort:
-        click.echo("advisor: stopped", err=True)
-        return 130
+        return _say(str(error), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "advisor"
-        click.echo(f"advisor: {error.format_message()} See `{command} --help`.", err=True)
-        return error.exit_code
+        return _say(f"{error.format_message()} See `{command} --help`.", error.exit_code)
     except click.ClickException as error:
-        click.echo(f"advisor: {error.format_message()}", err=True)
-        return error.exit_code
+        return _say(error.format_message(), error.exit_code)
+    except click.Abort:
+        return _say("stopped", 130)
     except BrokenPipeError:  # `advisor gpus | head`
-        sys.stderr.close()
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # so that the interpreter's last flush has somewhere to go
         return 0
-    return result if isinstance(result, int) else 0
+
+
+def _say(text: str, exit_code: int) -> int:
+    click.echo(f"advisor: {text}", err=True)
+    return exit_code
