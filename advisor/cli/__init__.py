@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     except click.Abort:
         return _say("stopped", 130)
     except BrokenPipeError:  # `advisor gpus | head`
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # so that the interpreter's last flush has somewhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's last flush
         return 0
 
 
