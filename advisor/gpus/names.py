@@ -70,7 +70,8 @@ def compact(name: str) -> str:
     text = _FILLER.sub(" ", name.lower().replace("_", " "))
     text = re.sub(r"\blaptop\b", "mobile", text)
     text = re.sub(r"(?<![a-z0-9])(\d+)\s*g(?:i?b)?\b", r"\1gb", text)
-    return re.sub(r"[^a-z0-9]", "", text)
+    text = re.sub(r"[^a-z0-9]", "", text)
+    return re.sub(r"^(nvidia|tesla|geforce)+|(edition|gpu)$", "", text)  # written in one word
 
 
 def ambiguity_note(name: str, fits: list[str]) -> str | None:

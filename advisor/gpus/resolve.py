@@ -58,35 +58,34 @@ def resolve_gpu(
 ) -> ResolvedGpu:
     """Return the GPU that `spec` means: a name, "local", or "auto".
 
-    "auto" is, in this order: what the environment variable ADVISOR_GPU says (a name, or "local"); the GPU that CUDA
-    would take here (CUDA_VISIBLE_DEVICES and MIG respected), with the driver's own figures; A100-SXM4-80GB, with a
-    note. Raises NoGpuError for "local" without a usable GPU, UnknownNameError for a name nobody knows. `nvml` and
-    `cuda_order` stand in for NVML's module and for CUDA's list of UUIDs in tests.
+    "auto" is, in this order: the GPU that CUDA would take here (CUDA_VISIBLE_DEVICES and MIG respected), with the
+    driver's own figures; the GPU that the environment variable ADVISOR_GPU names; A100-SXM4-80GB. A note says when it
+    is not the local one, and why. ADVISOR_GPU=local makes "auto" refuse as "local" does. Raises NoGpuError for "local"
+    without a usable GPU, UnknownNameError for a name nobody knows. `nvml` and `cuda_order` stand in for NVML's module
+    and for CUDA's list of UUIDs in tests.
     """
     wanted = spec.strip()
-    if wanted.lower() == "auto":
-        chosen = environ.get(ENVIRONMENT, "").strip()
-        if chosen and chosen.lower() not in ("auto", "local"):
-            match = match_gpu(chosen)
-            note = f"{match.gpu.name}, from {ENVIRONMENT}={chosen}"
-            return ResolvedGpu(match.gpu, "environment", note=f"{note}; {match.note}" if match.note else note)
-        if chosen.lower() != "local":
-            try:
-                return _local_gpu(nvml, environ, cuda_order)
-            except NoGpuError as reason:
-                gpu = find_gpu(DEFAULT_GPU)
-                note = f"no usable NVIDIA GPU here ({reason}): planning for {gpu.name}; name another with --gpu"
-                return ResolvedGpu(gpu, "default", note=note)
-        wanted = "local"
-    if wanted.lower() == "local":
+    if wanted.lower() not in ("auto", "local"):
+        match = match_gpu(wanted)
+        return ResolvedGpu(match.gpu, "named", note=match.note)
+    named = environ.get(ENVIRONMENT, "").strip()
+    try:
         return _local_gpu(nvml, environ, cuda_order)
-    match = match_gpu(wanted)
-    return ResolvedGpu(match.gpu, "named", note=match.note)
+    except NoGpuError as reason:
+        if "local" in (wanted.lower(), named.lower()):
+            raise
+        why = f"no usable NVIDIA GPU here ({reason})"
+    if named and named.lower() != "auto":
+        match = match_gpu(named)
+        note = f"{why}: planning for {match.gpu.name}, named by {ENVIRONMENT}"
+        return ResolvedGpu(match.gpu, "environment", note=f"{note}; {match.note}" if match.note else note)
+    gpu = find_gpu(DEFAULT_GPU)
+    return ResolvedGpu(gpu, "default", note=f"{why}: planning for {gpu.name}; name another with --gpu")
 
 
 def _local_gpu(nvml: Any, environ: Mapping[str, str], cuda_order: Callable[[], Sequence[str]] | None) -> ResolvedGpu:
     machine = read_machine(nvml or load_nvml())
-    device, card, note = _cuda_device_0(machine, environ, cuda_order or (lambda: _ask_cuda(environ)))
+    device, card, note = _cuda_device_0(machine, environ, cuda_order or (lambda: ask_cuda(environ)))
     gpu = gpu_from_device(device, card)
     return ResolvedGpu(gpu, "local", device.free_bytes, note, device.uuid, machine.driver_version)
 
@@ -137,7 +136,7 @@ def _bare(uuid: str) -> str:
     return re.sub(r"^(GPU|MIG)-", "", uuid).lower()
 
 
-def _ask_cuda(environ: Mapping[str, str]) -> list[str]:
+def ask_cuda(environ: Mapping[str, str]) -> list[str]:
     """UUIDs in CUDA's order, as a child process sees them; [] where CUDA does not answer."""
     import subprocess
 

@@ -183,7 +183,7 @@ _SOURCES: dict[str, tuple[str, dict[str, str]]] = {
         _from(doc.ADA_PRO, "sms boost_clock_hz l2_bytes")
         | _from(f"FP16 Tensor 181.05 TFLOP/s dense, half of the L40S's: {doc.L40}", _TENSOR_RATES),
     ),
-    "l40s": (doc.L40S, _from(doc.ADA_PRO, "l2_bytes")),
+    "l40s": (doc.L40S, _from(doc.DRIVER, "l2_bytes")),
     "rtx-6000-ada": (doc.ADA_PRO, {}),
     "quadro-rtx-6000": (doc.TURING, {}),
     "rtx-pro-6000-server": (
