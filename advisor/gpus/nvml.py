@@ -59,7 +59,9 @@ def load_nvml() -> Any:
     if found is None:
         raise NoGpuError(f"the package nvidia-ml-py is missing: {INSTALL}")
     if found.submodule_search_locations is not None:  # nvidia-ml-py is the single module pynvml.py
-        raise NoGpuError(f"the deprecated package 'pynvml' (before 12) hides nvidia-ml-py: pip uninstall -y pynvml && {INSTALL}")
+        raise NoGpuError(
+            f"the deprecated package 'pynvml' (before 12) hides nvidia-ml-py: pip uninstall -y pynvml && {INSTALL}"
+        )
     return importlib.import_module("pynvml")
 
 
