@@ -70,6 +70,8 @@ _UNREAD: dict[str, tuple[int, ...]] = {
     "_adaptive_avg_pool2d_backward": (1,),
     "_adaptive_avg_pool3d_backward": (1,),
     "adaptive_max_pool2d_backward": (1,),
+    "nll_loss_forward": (0,),  # one element per row: less than its target
+    "nll_loss2d_forward": (0,),
     "nll_loss_backward": (1,),
     "nll_loss2d_backward": (1,),
     "reflection_pad2d_backward": (1,),
@@ -221,7 +223,7 @@ def memory_bound(
         read_bytes = sum(t.traffic_bytes for t in read[1:]) + sum(t.traffic_bytes for t in outputs)
     else:
         read_bytes = sum(t.traffic_bytes for t in read)
-    floating = [t for t in read if t.dtype in ("fp64", "fp32", "fp16", "bf16")]
+    floating = [t for t in inputs if t is not None and t.dtype in ("fp64", "fp32", "fp16", "bf16")]
     known = floating or read or list(outputs) or list(in_place)
     kernels = _KERNELS.get(name, 1)
     if name == "cat":

@@ -73,6 +73,7 @@ class Recorder(TorchDispatchMode):
         self._held = [t.untyped_storage() for t in ignored]
         self._ignored = {s._cdata for s in self._held}
         self._alive: dict[int, tuple[int, Any]] = {}
+        self._watching = True
         self._known: dict[Any, _Operator] = {}
 
     # Layers ---------------------------------------------------------------------------------------------------------
@@ -131,6 +132,10 @@ class Recorder(TorchDispatchMode):
         """What is alive now was saved for backward (or is an input or output)."""
         self.timeline.events.append(("f", -1))
 
+    def step_ended(self) -> None:
+        """What dies from now on dies because nobody asks any more."""
+        self._watching = False
+
     def _birth(self, nbytes: int) -> int:
         index = len(self.timeline.sizes)
         self.timeline.sizes.append(nbytes)
@@ -140,7 +145,8 @@ class Recorder(TorchDispatchMode):
     def _died(self, key: int, index: int, _: Any) -> None:
         if self._alive.get(key, (None,))[0] == index:
             del self._alive[key]
-        self.timeline.events.append(("-", index))
+        if self._watching:
+            self.timeline.events.append(("-", index))
 
     def _temporary(self, nbytes: int) -> int:
         return self._birth(nbytes)

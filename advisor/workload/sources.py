@@ -142,6 +142,10 @@ def from_transformers(name: str, input_shape: tuple[int, ...] | None = None, seq
     config.use_cache = False
     build = getattr(model_class, "_from_config", None) or model_class.from_config  # an auto class has the latter
     module = _build(f"hf:{name}", lambda: build(config))
+    if config._attn_implementation == "sdpa":
+        # Without padding Transformers looks at its data and then passes no mask; fake data cannot be looked at.
+        library.AttentionInterface.register("unpadded_sdpa", library.AttentionInterface()["sdpa"])
+        module.set_attn_implementation("unpadded_sdpa")
     kind = type(module).__name__
     origin = f"transformers {_version('transformers')}, {kind}({_arguments(changes)}), no padding mask"
     task = next((task for suffix, task in _TASKS.items() if kind.endswith(suffix)), "")

@@ -196,6 +196,7 @@ def _run(
                     recorder.forward_ended()
                     if value is not None:
                         value.backward()  # type: ignore[no-untyped-call]
+                recorder.step_ended()
             del args, kwargs, output, value
     except (TraceError, BadInputError):
         raise
