@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.step_ops import MEMORY_CLASSES, PASSES, Attention, Depthwise, Grouped, Products
+from advisor.step_ops import GROUPED_REGIMES, MEMORY_CLASSES, PASSES, Attention, Depthwise, Grouped, Products, StepOps
 
 Floats = NDArray[np.float64]
 
@@ -21,12 +21,18 @@ LAYOUTS = ("nhwc", "nchw")
 PRODUCT_KINDS = (*(f"conv_{p}" for p in PASSES), "gemm", "bmm")
 LAYOUT_CLASSES = frozenset({  # memory-bound classes that move image tensors: their share depends on the layout
     "batch_norm_forward", "batch_norm_backward", "elementwise_broadcast", "mean", "reduction", "pool_forward",
-    "pool_backward",
+    "pool_backward", "relayout", "copy", "concat",
 })  # fmt: skip
 # Output tiles of cuBLAS's and cuDNN's FP16 kernels (CUTLASS names them in its profiler's list of sm80 HMMA kernels).
 TILES = ((256, 128), (128, 256), (128, 128), (256, 64), (64, 256), (128, 64), (64, 128), (64, 64), (128, 32), (32, 32))
 TILE_K = 32
 LARGEST_TILE = 256 * 128
+GEMM = PRODUCT_KINDS.index("gemm")
+THIN = 16  # n or k up to which a product may as well run outside Tensor Cores
+THIN_RATE = 0.25  # share of the vector peak it reaches there: an estimate
+ATTENTION_BANDWIDTH = 0.7  # share of the bandwidth fused attention reaches: an estimate, seldom its bound
+GROUPED_WIDTHS = (16.0, 128.0, 16.0)  # channels per group at which the regimes' rates are given
+GROUPED_RATES = (0.005, 0.6)  # share of the peak between which grouped convolutions are believed
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,15 @@ class Coefficients:
     prologue_k: Floats  # (2,): elements of the contraction that the start of a tile costs; convolutions, gemm
     tile_exponent: float  # rate of a tile falls as (area / largest area)^exponent
     hardness: float  # 1: a part-full wave costs a whole one; 0: it costs its share
-    grouped_rate: Floats  # (2, 2, 3): FLOP/s share by (slow, fast) and pass at 16 channels per group
-    grouped_exponent: Floats  # (2, 2): growth with the width of a group
+    grouped_rate: Floats  # (2, 3): share of the peak by regime, at 16 (narrow, fast) or 128 (wide) channels a group
+    grouped_exponent: Floats  # (2, 3): its growth with the width of a group
+    groups_exponent: Floats  # (2,): growth of the narrow groups' rate with their number
     grouped_bandwidth: Floats  # (2,)
-    depthwise_bandwidth: Floats  # (2, 3)
-    depthwise_rate: Floats  # (2, 3): share of the vector peak
-    depthwise_strided: Floats  # (2, 3)
+    depthwise_bandwidth: Floats  # (2,)
+    depthwise_rate: Floats  # (2,): share of the vector peak
+    depthwise_strided: Floats  # (2,): factor on the time
+    depthwise_native: Floats  # (2,): factor on the time in PyTorch's own kernels, NCHW only
+    taps_exponent: Floats  # (2,): growth of the time per tap with the number of taps, over 3x3
     memory: Floats  # (2, classes): share of the bandwidth
     attention_rate: Floats  # (2,): forward, backward: share of the peak
     l2_gain: float  # bandwidth of tensors that stay in L2 over DRAM's
@@ -91,12 +100,15 @@ def coefficients(values: Mapping[str, float]) -> Coefficients:
         prologue_k=np.array([values["conv.prologue_k"], values["gemm.prologue_k"]]),
         tile_exponent=values["tile_exponent"],
         hardness=values["hardness"],
-        grouped_rate=np.stack([by_pass("grouped_slow.rate"), by_pass("grouped_fast.rate")], axis=1),
-        grouped_exponent=table("grouped_slow.exponent", "grouped_fast.exponent"),
+        grouped_rate=table(*(f"grouped_{r}.rate" for r in GROUPED_REGIMES)),
+        grouped_exponent=table(*(f"grouped_{r}.exponent" for r in GROUPED_REGIMES)),
+        groups_exponent=table("grouped_narrow.groups_exponent")[:, 0],
         grouped_bandwidth=table("grouped.bandwidth")[:, 0],
-        depthwise_bandwidth=by_pass("depthwise.bandwidth"),
-        depthwise_rate=by_pass("depthwise.rate"),
-        depthwise_strided=by_pass("depthwise.strided"),
+        depthwise_bandwidth=table("depthwise.bandwidth")[:, 0],
+        depthwise_rate=table("depthwise.rate")[:, 0],
+        depthwise_strided=table("depthwise.strided")[:, 0],
+        depthwise_native=np.array([1.0, values["nchw.depthwise.native"]]),
+        taps_exponent=table("depthwise.taps_exponent")[:, 0],
         memory=table(*MEMORY_CLASSES),
         attention_rate=np.array([values["attention.forward.rate"], values["attention.backward.rate"]]),
         l2_gain=values["l2_gain"],
@@ -128,7 +140,7 @@ class ProductCost:
     seconds: Floats
     compute_s: Floats
     traffic_s: Floats
-    tile: NDArray[np.int64]  # index into TILES
+    tile: NDArray[np.int8]  # index into TILES
     split_k: Floats
     waves: Floats
     tile_efficiency: Floats
@@ -136,12 +148,19 @@ class ProductCost:
 
 
 def products_seconds(
-    p: Products, bytes_: Floats, batches: Any, layout: Any, c: Coefficients, machine: Machine
+    p: Products,
+    bytes_: Floats,
+    batches: Any,
+    layout: Any,
+    c: Coefficients,
+    machine: Machine,
+    candidates: NDArray[np.bool_] | None = None,
 ) -> ProductCost:
     """Matrix products in tiles and waves, split along the contraction where the tiles do not fill the GPU.
 
-    compute = waves x (tile_m tile_n (K / split + prologue)) / (rate of one SM), the cheapest tile; time joins it with
-    the traffic by a cube root of cubes: the two overlap, but not where they are equal.
+    compute = waves x (tile_m tile_n (K / split + prologue)) / (rate of one SM), by the cheapest tile, or the cheapest
+    of each product's `candidates` (ops, tiles). Time joins it with the traffic as the sides of a right triangle: the
+    longer hides most of the shorter.
     """
     m, n, k, count = (at(lines, batches) for lines in (p.m, p.n, p.k, p.batch))
     kind, is_conv = p.kind[:, None], p.kind[:, None] < 3
@@ -155,23 +174,28 @@ def products_seconds(
     prologue = np.where(is_conv, c.prologue_k[0], c.prologue_k[1])
 
     best = np.full(np.broadcast_shapes(m.shape, k.shape, count.shape), np.inf)
-    best_tile = np.zeros(best.shape, dtype=np.int64)
+    best_tile = np.zeros(best.shape, dtype=np.int8)
     for i, (tile_m, tile_n) in enumerate(TILES):
-        tiles = np.ceil(m / tile_m) * np.ceil(n / tile_n) * count
-        split = _split(tiles, k, machine.sms)
-        waves = _waves(tiles * split / machine.sms, c.hardness)
+        rows: Any = slice(None) if candidates is None else np.flatnonzero(candidates[:, i])
+        tiles = np.ceil(m[rows] / tile_m) * np.ceil(n[rows] / tile_n) * count[rows]
+        split = _split(tiles, k[rows], machine.sms)
         speed = (tile_m * tile_n / LARGEST_TILE) ** c.tile_exponent
-        cost = waves * (k / split + prologue) * (2 * tile_m * tile_n / speed)
-        better = cost < best
-        best = np.where(better, cost, best)
-        best_tile = np.where(better, i, best_tile)
+        cost = _waves(tiles * split / machine.sms, c.hardness) * (k[rows] / split + prologue[rows])
+        cost = cost * (2 * tile_m * tile_n / speed)
+        found = best[rows]
+        better = cost < found
+        best[rows] = np.where(better, cost, found)
+        best_tile[rows] = np.where(better, np.int8(i), best_tile[rows])
     compute = best / flop_s_per_sm
+    thin = (np.minimum(n, k) <= THIN) & (kind == GEMM)
+    vector = 2 * m * n * k * count / (THIN_RATE * machine.vector_flops_per_s)
+    compute = np.where(thin, np.minimum(compute, vector), compute)
 
     extra = c.conversion[layout] * at(p.in_bytes, batches)
     extra = extra + np.where(p.unaligned[:, None] & is_conv, c.padding_copies[layout], 0) * bytes_
     share = c.product_bandwidth[layout, kind]
     traffic = traffic_seconds(bytes_, share, c, machine)
-    seconds = np.cbrt(compute**3 + traffic**3) + extra / machine.bandwidth_bytes_per_s
+    seconds = np.hypot(compute, traffic) + extra / machine.bandwidth_bytes_per_s
 
     shapes = np.array(TILES, dtype=float)
     tile_m, tile_n = shapes[best_tile, 0], shapes[best_tile, 1]
@@ -189,7 +213,7 @@ def products_seconds(
         split_k=split,
         waves=waves,
         tile_efficiency=tile_efficiency,
-        unquantized_s=np.cbrt(lossless**3 + traffic**3) + extra / machine.bandwidth_bytes_per_s,
+        unquantized_s=np.hypot(lossless, traffic) + extra / machine.bandwidth_bytes_per_s,
     )
 
 
@@ -205,27 +229,50 @@ def _waves(waves: Floats, hardness: float) -> Floats:
 
 def grouped_seconds(g: Grouped, bytes_: Floats, batches: Any, layout: Any, c: Coefficients, machine: Machine) -> Floats:
     """Grouped convolutions: a rate that grows with the width of a group, joined with the traffic."""
-    fast, pass_ = g.fast[:, None].astype(np.int64), g.pass_[:, None]
-    rate = c.grouped_rate[layout, fast, pass_] * (g.width[:, None] / 16) ** c.grouped_exponent[layout, fast]
-    compute = at(g.flops, batches) / (machine.half_flops_per_s * np.minimum(rate, 0.6))
+    regime = g.regime[:, None]
+    width = g.width[:, None] / np.array(GROUPED_WIDTHS)[regime]
+    width = np.where(regime == 1, np.minimum(width, 1), width)  # past one tile nothing is left to gain
+    rate = c.grouped_rate[layout, regime] * width ** c.grouped_exponent[layout, regime]
+    rate = rate * (g.groups[:, None] / 8) ** np.where(regime == 0, c.groups_exponent[layout], 0)
+    compute = at(g.flops, batches) / (machine.half_flops_per_s * np.clip(rate, *GROUPED_RATES))
     traffic = traffic_seconds(bytes_, c.grouped_bandwidth[layout], c, machine)
-    return np.asarray(np.cbrt(compute**3 + traffic**3))
+    return np.asarray(np.hypot(compute, traffic))
 
 
 def depthwise_seconds(
     d: Depthwise, bytes_: Floats, batches: Any, layout: Any, c: Coefficients, machine: Machine
 ) -> Floats:
     """Depthwise convolutions run outside Tensor Cores: traffic, plus the taps at a share of the vector peak."""
-    pass_ = d.pass_[:, None]
-    taps = 2 * d.taps[:, None] * at(d.outputs, batches)
-    traffic = traffic_seconds(bytes_, c.depthwise_bandwidth[layout, pass_], c, machine)
-    seconds = traffic + taps / (machine.vector_flops_per_s * c.depthwise_rate[layout, pass_])
-    return np.asarray(seconds * np.where(d.strided[:, None], c.depthwise_strided[layout, pass_], 1))
+    taps = 2 * d.taps[:, None] * at(d.outputs, batches) * (d.taps[:, None] / 9) ** c.taps_exponent[layout]
+    traffic = traffic_seconds(bytes_, c.depthwise_bandwidth[layout], c, machine)
+    seconds = traffic + taps / (machine.vector_flops_per_s * c.depthwise_rate[layout])
+    seconds = seconds * np.where(d.strided[:, None], c.depthwise_strided[layout], 1)
+    return np.asarray(seconds * np.where(d.native[:, None], c.depthwise_native[layout], 1))
 
 
-def attention_seconds(
-    a: Attention, bytes_: Floats, batches: Any, layout: Any, c: Coefficients, machine: Machine
-) -> Floats:
+def attention_seconds(a: Attention, bytes_: Floats, batches: Any, c: Coefficients, machine: Machine) -> Floats:
     """Fused attention: its products at a share of the peak, joined with the traffic."""
     compute = at(a.flops, batches) / (machine.half_flops_per_s * c.attention_rate[a.backward.astype(np.int64)][:, None])
-    return np.asarray(np.cbrt(compute**3 + traffic_seconds(bytes_, 0.7, c, machine) ** 3))
+    return np.asarray(np.hypot(compute, traffic_seconds(bytes_, ATTENTION_BANDWIDTH, c, machine)))
+
+
+def op_seconds(
+    ops: StepOps,
+    sizes: Floats,
+    layout: int,
+    c: Coefficients,
+    machine: Machine,
+    candidates: NDArray[np.bool_] | None = None,
+) -> tuple[Floats, ProductCost]:
+    """Seconds of one call of each operation at each batch size (ops, batches), gaps between kernels included."""
+    bytes_ = at(ops.bytes_, sizes)
+    seconds = np.zeros((len(ops.count), len(sizes)))
+    cost = products_seconds(ops.products, bytes_[ops.products.index], sizes, layout, c, machine, candidates)
+    seconds[ops.products.index] = cost.seconds
+    grouped, depthwise, attention = ops.grouped.index, ops.depthwise.index, ops.attention.index
+    seconds[grouped] = grouped_seconds(ops.grouped, bytes_[grouped], sizes, layout, c, machine)
+    seconds[depthwise] = depthwise_seconds(ops.depthwise, bytes_[depthwise], sizes, layout, c, machine)
+    seconds[attention] = attention_seconds(ops.attention, bytes_[attention], sizes, c, machine)
+    share = c.memory[layout, ops.memory_class][:, None]
+    seconds[ops.memory] = traffic_seconds(bytes_[ops.memory], share, c, machine)
+    return seconds + ops.kernels[:, None] * c.kernel_s, cost

@@ -17,6 +17,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 PASSES = ("fprop", "dgrad", "wgrad")
+# cuDNN's grouped Tensor Core kernels take groups in multiples of 32 of 4 to 64 channels ("fast"); other groups run
+# elsewhere, wide ones in tiles of 128 channels.
+GROUPED_REGIMES = ("narrow", "wide", "fast")
+NARROW_GROUP = 32  # channels
 ATTENTION_BLOCK = 64  # rows and columns of scores that fused attention kernels treat at a time
 ITEM_BYTES = 2  # of FP16
 STEM_CHANNELS = 4  # cuDNN pads up to this many input channels to 4 and has kernels for it
@@ -24,13 +28,14 @@ STEM_CHANNELS = 4  # cuDNN pads up to this many input channels to 4 and has kern
 # Memory-bound classes. Each has one bandwidth share per layout where the layout matters.
 MEMORY_CLASSES = (
     "batch_norm_forward", "batch_norm_backward", "norm_forward", "norm_backward", "elementwise", "elementwise_math",
-    "elementwise_broadcast", "cast", "copy", "concat", "softmax", "reduction", "mean", "pool_forward",
+    "elementwise_broadcast", "cast", "copy", "relayout", "concat", "softmax", "reduction", "mean", "pool_forward",
     "pool_backward", "embedding", "other",
 )  # fmt: skip
 _MATH = ("gelu", "silu", "sigmoid", "tanh", "erf", "exp", "softplus", "mish", "elu", "log", "pow", "sin", "cos",
          "softsign", "logit", "rsqrt", "native_dropout")  # fmt: skip
 _CONCATS = {"cat", "stack", "constant_pad_nd", "roll", "slice_backward", "select_backward", "repeat", "slice_scatter",
             "im2col", "col2im", "flip"}  # fmt: skip
+_COPIES = {"_to_copy": "cast", "copy_": "cast", "contiguous": "relayout"}
 _BINARY = {"add", "sub", "mul", "div", "where", "add_", "mul_", "sub_", "div_", "masked_fill", "addcmul"}
 
 
@@ -57,9 +62,9 @@ class Grouped:
     """Grouped convolutions, depthwise ones apart."""
 
     index: Ints
-    pass_: Ints
     width: Floats  # channels per group, the geometric mean of input and output
-    fast: NDArray[np.bool_]  # groups a multiple of 32 and 4 to 64 channels each: cuDNN's grouped Tensor Core kernels
+    groups: Floats
+    regime: Ints  # index into GROUPED_REGIMES
     flops: Floats  # (ops, 2)
 
 
@@ -68,9 +73,9 @@ class Depthwise:
     """Convolutions with one input channel per group."""
 
     index: Ints
-    pass_: Ints
     taps: Floats
     strided: NDArray[np.bool_]
+    native: NDArray[np.bool_]  # in NCHW, run by PyTorch's own kernel instead of cuDNN's
     outputs: Floats  # (ops, 2): output elements of the forward convolution
 
 
@@ -123,11 +128,16 @@ def _family(op: Op) -> str:
     if op.kind in ("gemm", "bmm"):
         return "product"
     if op.kind.startswith("conv"):
-        groups = op.dims["groups"][0]
+        groups = typical(op.dims["groups"])
         if groups == 1:
             return "product"
-        return "depthwise" if op.dims["c"][0] == groups else "grouped"
+        return "depthwise" if typical(op.dims["c"]) == groups else "grouped"
     return "attention" if op.kind.startswith("attention") else "mem"
+
+
+def typical(line: Affine) -> int:
+    """A size at batch 64. Channels and groups grow with the batch where every sample has filters of its own."""
+    return line[0] + 64 * line[1]
 
 
 def memory_class(op: Op) -> str:
@@ -137,7 +147,7 @@ def memory_class(op: Op) -> str:
     if op.kind == "reduction":
         return "mean" if op.name in ("mean", "var_mean", "std_mean", "var", "std") else "reduction"
     if op.kind == "copy":
-        return "cast" if op.name in ("_to_copy", "copy_") else "concat" if op.name in _CONCATS else "copy"
+        return _COPIES.get(op.name, "concat" if op.name in _CONCATS else "copy")
     if op.kind == "elementwise":
         return _elementwise_class(op)
     return op.kind if op.kind in MEMORY_CLASSES else "other"
@@ -233,15 +243,16 @@ def _times(line: Affine, factor: int) -> Affine:
 
 
 def _grouped(rows: list[tuple[int, Op]]) -> Grouped:
-    widths = [(op.dims["c"][0] // op.dims["groups"][0], op.dims["k"][0] // op.dims["groups"][0]) for _, op in rows]
+    groups, c_in, c_out = (
+        np.array([typical(op.dims[name]) for _, op in rows], dtype=np.int64) for name in ("groups", "c", "k")
+    )
+    c_in, c_out = c_in // groups, c_out // groups
+    fast = (groups % 32 == 0) & (c_in >= 4) & (c_in <= 64)
     return Grouped(
         index=_index(rows),
-        pass_=np.array([PASSES.index(op.kind.removeprefix("conv_")) for _, op in rows], dtype=np.int64),
-        width=np.array([np.sqrt(a * b) for a, b in widths], dtype=float),
-        fast=np.array(
-            [op.dims["groups"][0] % 32 == 0 and 4 <= a <= 64 for (_, op), (a, _) in zip(rows, widths, strict=True)],
-            dtype=bool,
-        ),
+        width=np.sqrt(c_in * c_out),
+        groups=groups.astype(float),
+        regime=np.where(fast, 2, np.where(c_in > NARROW_GROUP, 1, 0)),
         flops=_lines([op.flops for _, op in rows]),
     )
 
@@ -249,11 +260,32 @@ def _grouped(rows: list[tuple[int, Op]]) -> Grouped:
 def _depthwise(rows: list[tuple[int, Op]]) -> Depthwise:
     return Depthwise(
         index=_index(rows),
-        pass_=np.array([PASSES.index(op.kind.removeprefix("conv_")) for _, op in rows], dtype=np.int64),
         taps=np.array([op.dims["r"][0] * op.dims["s"][0] for _, op in rows], dtype=float),
         strided=np.array([op.dims["stride_h"][0] * op.dims["stride_w"][0] > 1 for _, op in rows], dtype=bool),
-        outputs=_lines([_times(op.dims["n"], op.dims["k"][0] * op.dims["p"][0] * op.dims["q"][0]) for _, op in rows]),
+        native=np.array([_runs_native(op) for _, op in rows], dtype=bool),
+        outputs=_lines([_depthwise_outputs(op) for _, op in rows]),
     )
+
+
+def _runs_native(op: Op) -> bool:
+    """Whether PyTorch keeps a row-major FP16 depthwise convolution for its own kernel, as its heuristic has it for
+    batches above 1 (use_cudnn_depthwise and check_cudnn_depthwise_workload_with_filter, ATen/native/Convolution.cpp).
+    """
+    d = {name: line[0] for name, line in op.dims.items()}
+    square, stride = d["r"] == d["s"], d["stride_h"]
+    if d["c"] < 32 or d["dilation_h"] > 1 or d["dilation_w"] > 1 or stride != d["stride_w"]:
+        return True
+    if not square or d["r"] not in (1, 3, 5) or d["w"] < 7 or stride > 2:
+        return True
+    return stride == 2 and (d["r"] == 1 or not (d["c"] >= 512 or (d["c"] >= 256 and d["w"] >= 28)))
+
+
+def _depthwise_outputs(op: Op) -> Affine:
+    pixels = op.dims["p"][0] * op.dims["q"][0]
+    images, channels = op.dims["n"], op.dims["k"]
+    if channels[1]:  # filters of each sample's own: one image of B times the channels
+        return _times(channels, images[0] * pixels)
+    return _times(images, channels[0] * pixels)
 
 
 def _attention(rows: list[tuple[int, Op]]) -> Attention:

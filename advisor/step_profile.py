@@ -13,6 +13,8 @@ from pathlib import Path
 import msgspec
 
 from advisor.errors import BrokenFileError
+from advisor.step_costs import coefficients
+from advisor.step_neighbours import FEATURES, Neighbours
 
 SCHEMA_VERSION = 1
 FOLDER = Path(__file__).parent / "profiles" / "step"
@@ -49,14 +51,15 @@ class StepProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gpu: str  # id of the GPU it was fitted on
     origin: str
     rows: int  # fitted
-    train: dict[str, float]  # advisor.step_costs.coefficients
-    host_s: float  # host time per kernel launch
+    train: dict[str, float]  # advisor.step_costs.coefficients, and host_s: the host's time per kernel launch
+    infer: dict[str, float]  # the same of the forward pass alone, fitted to inference on newer software
+    neighbours: dict[str, Neighbours]  # by layout: the correction beside measured training steps of this GPU
     memory: MemoryCoefficients
     held_out: dict[str, HeldOut]  # "nhwc", "nchw": the same GPU; "other_gpus": predicted from this one
 
 
 @lru_cache(maxsize=4)
-def load_step_profile(gpu: str = "rtx3090") -> StepProfile:
+def load_step_profile(gpu: str = "rtx-3090") -> StepProfile:
     """Return the shipped step profile of a GPU. Raises BrokenFileError naming the file and the cure."""
     path = FOLDER / f"{gpu}.json"
     try:
@@ -76,9 +79,17 @@ def parse_step_profile(content: bytes, name: str) -> StepProfile:
         raise BrokenFileError(f"step profile {name}: {error}; {_CURE}") from error
     if profile.schema_version != SCHEMA_VERSION:
         raise BrokenFileError(f"step profile {name}: version {profile.schema_version}, not {SCHEMA_VERSION}; {_CURE}")
-    for key, value in profile.train.items():
-        if not math.isfinite(value) or value < 0:
-            raise BrokenFileError(f"step profile {name}: train.{key} is {value}, no positive finite number; {_CURE}")
+    for mode, values in (("train", profile.train), ("infer", profile.infer)):
+        for key, value in values.items():
+            if not math.isfinite(value) or (value <= 0 and not key.endswith("exponent")):
+                raise BrokenFileError(f"step profile {name}: {mode}.{key} is {value}, no positive number; {_CURE}")
+        try:
+            coefficients(values)
+        except KeyError as error:
+            raise BrokenFileError(f"step profile {name}: {mode} lacks {error}; {_CURE}") from error
+    for key, known in profile.neighbours.items():
+        if len(known.shares) != len(known.weights) or any(len(row) != len(FEATURES) for row in known.shares):
+            raise BrokenFileError(f"step profile {name}: neighbours.{key} is not {len(FEATURES)} shares a row; {_CURE}")
     return profile
 
 

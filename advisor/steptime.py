@@ -6,7 +6,7 @@ longer of the two, rounded where they meet.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,11 @@ from advisor.step_costs import (
     Machine,
     ProductCost,
     at,
-    attention_seconds,
     coefficients,
-    depthwise_seconds,
-    grouped_seconds,
+    op_seconds,
     products_seconds,
-    traffic_seconds,
 )
+from advisor.step_neighbours import time_shares
 from advisor.step_ops import MEMORY_CLASSES, step_ops
 from advisor.step_profile import StepProfile, load_step_profile
 from advisor.workload.schema import Op, Variant, Workload
@@ -41,8 +39,9 @@ CLASSES = ("conv", "gemm", "attention", "normalisation", "elementwise", "optimiz
 _CLASS_OF_KIND = {
     "gemm": "gemm", "batch_norm": "normalisation", "norm": "normalisation", "elementwise": "elementwise",
 }  # fmt: skip
+ANCHORS = np.unique(np.rint(2 ** np.arange(0, 20.01, 0.4)))  # batch sizes, 1 to 2^20
 OVERLAP_POWER = 6  # sharpness of the change from host-bound to GPU-bound
-DEFAULT_BANDWIDTH_SHARE_OF_L2 = 6 * 2**20  # L2 of a GPU whose size is unknown: the smallest of those with profiles
+SMALLEST_L2_BYTES = 6 * 2**20  # L2 of a GPU whose size is unknown: the smallest of those with profiles
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def machine(gpu: Gpu, recipe: Recipe) -> Machine:
         single_flops_per_s=single or vector,
         vector_flops_per_s=vector,
         bandwidth_bytes_per_s=bandwidth,
-        l2_bytes=gpu.l2_bytes or DEFAULT_BANDWIDTH_SHARE_OF_L2,
+        l2_bytes=gpu.l2_bytes or SMALLEST_L2_BYTES,
     )
 
 
@@ -187,17 +186,20 @@ class StepModel:
         self.step_profile = step_profile or load_step_profile()
         self.variant = pick_variant(workload, recipe)
         self.machine = machine(gpu, recipe)
-        self._c = coefficients(self.step_profile.train)
+        self._values = self.step_profile.train if recipe.mode == "train" else self.step_profile.infer
+        self._c = coefficients(self._values)
         self._layout = LAYOUTS.index("nchw" if self.variant.layout == "nchw" else "nhwc")
         self._ops = step_ops(self.variant)
         self._update = update_work(workload, recipe)
         kinds = [_class_of(op) for op in self.variant.ops]
+        self._tiles = self._likely_tiles()
+        self._factor = self._neighbours_factor()
         self._class = np.array([CLASSES.index(name) for name in kinds], dtype=np.int64)
 
     @property
     def error(self) -> StepError:
         """Held-out error on a card like this one."""
-        own = self.gpu.id.startswith(self.step_profile.gpu) and self.recipe.mode == "train"
+        own = self.gpu.id == self.step_profile.gpu and self.recipe.mode == "train"
         key = ("nchw" if self._layout else "nhwc") if own else "other_gpus"
         found = self.step_profile.held_out[key]
         return StepError(found.mean, found.p90, found.what)
@@ -212,7 +214,7 @@ class StepModel:
         classes["optimizer"] = np.full(len(sizes), optimizer)
         gpu_time = weighted.sum(axis=0) + optimizer
         launches = float((self._ops.count * self._ops.kernels).sum()) + self._update.kernels
-        host_time = np.full(len(sizes), launches * self.step_profile.host_s)
+        host_time = np.full(len(sizes), launches * self._values["host_s"])
         p = OVERLAP_POWER
         longest = np.maximum(gpu_time, host_time)
         time = longest * ((gpu_time / longest) ** p + (host_time / longest) ** p) ** (1 / p)
@@ -256,30 +258,39 @@ class StepModel:
     # Inside -----------------------------------------------------------------------------------------------------------
 
     def _op_seconds(self, sizes: Floats) -> tuple[Floats, ProductCost]:
-        """Seconds of one call of each operation (ops, batches), launch gaps included."""
-        ops, c, gpu, layout = self._ops, self._c, self.machine, self._layout
-        bytes_ = at(ops.bytes_, sizes)
-        seconds = np.zeros((len(ops.count), len(sizes)))
-        cost = products_seconds(ops.products, bytes_[ops.products.index], sizes, layout, c, gpu)
-        seconds[ops.products.index] = cost.seconds
-        at_grouped, at_depthwise, at_attention = ops.grouped.index, ops.depthwise.index, ops.attention.index
-        seconds[at_grouped] = grouped_seconds(ops.grouped, bytes_[at_grouped], sizes, layout, c, gpu)
-        seconds[at_depthwise] = depthwise_seconds(ops.depthwise, bytes_[at_depthwise], sizes, layout, c, gpu)
-        seconds[at_attention] = attention_seconds(ops.attention, bytes_[at_attention], sizes, layout, c, gpu)
-        share = c.memory[layout, ops.memory_class][:, None]
-        seconds[ops.memory] = traffic_seconds(bytes_[ops.memory], share, c, gpu)
-        return seconds + ops.kernels[:, None] * c.kernel_s, cost
+        """Seconds of one call of each operation (ops, batches), the neighbours' correction applied."""
+        seconds, cost = op_seconds(self._ops, sizes, self._layout, self._c, self.machine, self._tiles)
+        if self._factor == 1:
+            return seconds, cost
+        corrected = replace(cost, seconds=cost.seconds * self._factor, unquantized_s=cost.unquantized_s * self._factor)
+        return seconds * self._factor, corrected
+
+    def _neighbours_factor(self) -> float:
+        """Correction from measured training steps of this very GPU that spend their time alike; 1 on any other."""
+        if self.gpu.id != self.step_profile.gpu or self.recipe.mode != "train" or not self.recipe.autocast:
+            return 1.0
+        traffic = self._update.bytes_ / (self.machine.bandwidth_bytes_per_s * self._c.optimizer_bandwidth)
+        shares = time_shares(self._ops, self._layout, self._c, self.machine, traffic)
+        return float(np.exp(self.step_profile.neighbours[LAYOUTS[self._layout]].log_correction(shares)))
+
+    def _likely_tiles(self) -> NDArray[np.bool_]:
+        """(products, tiles): those cheapest at any of a fixed set of batch sizes. Spares searching the rest."""
+        p = self._ops.products
+        found = np.zeros((len(p.index), len(TILES)), dtype=bool)
+        cost = products_seconds(p, at(self._ops.bytes_[p.index], ANCHORS), ANCHORS, self._layout, self._c, self.machine)
+        found[np.arange(len(p.index))[:, None], cost.tile] = True
+        return found
 
     def _optimizer_s(self) -> float:
         traffic = self._update.bytes_ / (self.machine.bandwidth_bytes_per_s * self._c.optimizer_bandwidth)
-        return traffic + self._update.kernels * self._c.kernel_s
+        return (traffic + self._update.kernels * self._c.kernel_s) * self._factor
 
     def _product_layer(self, i: int, batch: float, cost: ProductCost, step_s: float) -> LayerCost:
         p, index = self._ops.products, int(self._ops.products.index[i])
         op = self.variant.ops[index]
         tile_m, tile_n = TILES[int(cost.tile[i, 0])]
         m, n, k = (round(float(line[i, 0] + line[i, 1] * batch)) for line in (p.m, p.n, p.k))
-        waves, launch = float(cost.waves[i, 0]), op.kernels * self._c.kernel_s
+        waves, launch = float(cost.waves[i, 0]), op.kernels * self._c.kernel_s * self._factor
         time = float(cost.seconds[i, 0])
         bound = "compute" if cost.compute_s[i, 0] >= cost.traffic_s[i, 0] else "memory"
         kind = PRODUCT_KINDS[int(p.kind[i])]
@@ -305,7 +316,7 @@ class StepModel:
         grouped = index in set(self._ops.grouped.index.tolist())
         name = op.kind.removeprefix("conv_").replace("_", " ")
         groups = op.dims.get("groups", (1, 0))[0]
-        is_conv, launch = op.kind.startswith("conv"), op.kernels * self._c.kernel_s
+        is_conv, launch = op.kind.startswith("conv"), op.kernels * self._c.kernel_s * self._factor
         note = f"{groups} groups" if grouped else "depthwise: no Tensor Cores" if is_conv else None
         bound = "memory" if is_conv and not grouped else "compute"
         return LayerCost(
