@@ -5,6 +5,7 @@ Catalogue files are read with msgspec against the schema. Only "package.module:f
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 from functools import cache
@@ -15,7 +16,7 @@ import msgspec
 
 from advisor.errors import AdvisorError, BadInputError, BrokenFileError, MissingDependencyError, UnknownNameError
 from advisor.recipe import Recipe
-from advisor.workload.schema import SCHEMA_VERSION, Variant, Workload
+from advisor.workload.schema import SCHEMA_VERSION, StoredVariant, StoredWorkload, Variant, Workload
 
 if TYPE_CHECKING:
     import torch
@@ -55,46 +56,49 @@ def read_workload(path: Path) -> Workload:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise BrokenFileError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB: no workload; {cure}")
-        workload = msgspec.json.decode(path.read_bytes(), type=Workload)
+        stored = msgspec.json.decode(path.read_bytes(), type=StoredWorkload)
     except OSError as error:
         raise BrokenFileError(f"{path} cannot be read: {error.strerror}; {cure}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BrokenFileError(f"{path} is damaged: {error}; {cure}") from error
-    if problem := _inconsistency(workload):
+    if problem := _inconsistency(stored):
         raise BrokenFileError(f"{path} is damaged: {problem}; {cure}")
-    return workload
+    fields = {f.name: getattr(stored, f.name) for f in msgspec.structs.fields(Workload)}
+    fields["variants"] = tuple(
+        Variant(**{**msgspec.structs.asdict(v), "ops": tuple([stored.ops[i] for i in v.ops])}) for v in stored.variants
+    )
+    return Workload(**fields)
 
 
-def _inconsistency(workload: Workload) -> str | None:
+def _inconsistency(stored: StoredWorkload) -> str | None:
     """What the types alone cannot see."""
-    if workload.schema_version != SCHEMA_VERSION:
-        return f"schema_version {workload.schema_version}, this version reads {SCHEMA_VERSION}"
-    if not workload.variants:
-        return "no variants"
-    layers = len(workload.layer_names)
-    for i, variant in enumerate(workload.variants):
+    if stored.schema_version != SCHEMA_VERSION:
+        return f"schema_version {stored.schema_version}, this version reads {SCHEMA_VERSION}"
+    layers = len(stored.layer_names)
+    for i, op in enumerate(stored.ops):
+        if op.count != len(op.layers) or min(op.layers, default=-1) < 0 or max(op.layers) >= layers:
+            return f"ops[{i}]: count and layers disagree, or a layer has no name"
+        if min(op.read_bytes[1], op.write_bytes[1], op.flops[1], op.kernels) < 0:
+            return f"ops[{i}]: negative sizes"
+    for i, variant in enumerate(stored.variants):
         if not variant.ops or not variant.live:
             return f"variants[{i}] has no operations or no live memory"
-        for j, op in enumerate(variant.ops):
-            if op.count != len(op.layers) or any(not 0 <= layer < layers for layer in op.layers):
-                return f"variants[{i}].ops[{j}]: count and layers disagree, or a layer has no name"
-            if min(op.read_bytes[1], op.write_bytes[1], op.flops[1], op.kernels) < 0:
-                return f"variants[{i}].ops[{j}]: negative sizes"
-    return None
+        if min(variant.ops) < 0 or max(variant.ops) >= len(stored.ops):
+            return f"variants[{i}]: an operation that the table does not hold"
+    return None if stored.variants else "no variants"
 
 
 def encode_workload(workload: Workload) -> bytes:
     """JSON with one operation per line, so that differences read well; equal workloads give equal bytes."""
-    fields = {f.encode_name: getattr(workload, f.name) for f in msgspec.structs.fields(workload)}
-    del fields["variants"]
-    lines = [f"{_json(key)}:{_json(value)}," for key, value in fields.items()]
-    lines.append('"variants":[')
-    for i, variant in enumerate(workload.variants):
-        rest = {k: v for k, v in msgspec.to_builtins(variant).items() if k != "ops"}
-        lines.append(f'{_json(rest)[:-1]},"ops":[')
-        lines.append(",\n".join(_json(op) for op in variant.ops))
-        lines.append("]}" + ("," if i + 1 < len(workload.variants) else ""))
-    return ("{\n" + "\n".join(lines) + "\n]}\n").encode()
+    table: dict[bytes, int] = {}
+    variants = []
+    for variant in workload.variants:
+        ops = tuple(table.setdefault(msgspec.json.encode(op), len(table)) for op in variant.ops)
+        variants.append(StoredVariant(**{**msgspec.structs.asdict(variant), "ops": ops}))
+    fields = {f.name: getattr(workload, f.name) for f in msgspec.structs.fields(Workload)}
+    lines = [b"%b:%b," % (_json(key), _json(value)) for key, value in fields.items() if key != "variants"]
+    lines += [b'"ops":[', b",\n".join(table), b"],", b'"variants":[', b",\n".join(map(_json, variants)), b"]"]
+    return b"{\n" + b"\n".join(lines) + b"\n}\n"
 
 
 def select_variant(workload: Workload, recipe: Recipe) -> Variant:
@@ -164,12 +168,16 @@ def _from_catalogue(name: str, input_shape: tuple[int, ...] | None, seq_len: int
     shape = "x".join(map(str, workload.input_shape))
     builder = workload.factory
     if len(wanted) != len(workload.input_shape) or not builder:
-        raise BadInputError(f"{workload.name} takes {shape}, not {'x'.join(map(str, wanted))}")
+        raise BadInputError(
+            f"{workload.name} takes {shape}, not {'x'.join(map(str, wanted))}; "
+            "another size needs a model of your own, package.module:factory"
+        )
     _require_torch(f"{workload.name} at another size than the shipped {shape}")
     from advisor.workload import sources
 
     library, _, factory = builder.partition(":")
-    return sources.BUILDERS[library](factory, input_shape, seq_len).trace(workload.name, recipe)
+    source = sources.BUILDERS[library](factory, input_shape, seq_len)
+    return dataclasses.replace(source, title=workload.title, task=workload.task).trace(workload.name, recipe)
 
 
 def _trace_instance(module: Any, input_shape: tuple[int, ...] | None, seq_len: int | None, recipe: Recipe) -> Workload:
@@ -214,5 +222,5 @@ def _key(name: str) -> str:
     return name.lower().translate(_SEPARATORS)
 
 
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+def _json(value: Any) -> bytes:
+    return msgspec.json.encode(value)

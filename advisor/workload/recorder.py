@@ -173,7 +173,7 @@ class Recorder(TorchDispatchMode):
                         self.watch(t)
                 return out
             phase, layer = self._where()
-            self.last = f"{operator.name} in {self.layer_names[layer] or 'the top module'}, {phase}"
+            self.last = f"at {operator.name} in {self.layer_names[layer] or 'the top module'}, {phase}"
             if operator.special is not None:
                 return operator.special(self, operator, func, args, kwargs or {}, phase, layer)
             return self._run(operator, func, args, kwargs or {}, phase, layer)

@@ -88,3 +88,16 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     variants: tuple[Variant, ...]
     largest_parameter: int = 0  # elements of the largest parameter tensor (optimizer temporaries)
     factory: str = ""  # how to build it anew for another input size: "torchvision:resnet50", "hf:BertForMaskedLM"
+
+
+class StoredVariant(Variant, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A variant as a file holds it: `ops` are indices into the file's table, in order of execution."""
+
+    ops: tuple[int, ...]  # type: ignore[assignment]
+
+
+class StoredWorkload(Workload, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A workload as a file holds it: variants share most operations, so each is written once, in `ops`."""
+
+    ops: tuple[Op, ...]
+    variants: tuple[StoredVariant, ...]

@@ -33,7 +33,7 @@ LANGUAGE_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "gpt2": ("GPT2LMHeadModel", {}),
     "gpt2-medium": ("GPT2LMHeadModel", {"n_embd": 1024, "n_layer": 24, "n_head": 16}),
-    "t5-small": ("T5ForConditionalGeneration", {"decoder_start_token_id": 0}),
+    "t5-small": ("T5ForConditionalGeneration", {}),
 }
 _TASKS = {
     "MaskedLM": "masked language modelling",
@@ -95,7 +95,9 @@ def from_torchvision(name: str, input_shape: tuple[int, ...] | None = None, seq_
     names = library.list_models()
     if name not in names:
         raise UnknownNameError("torchvision model", name, names, "torchvision.models.list_models() has them all.")
-    module = _build(f"torchvision:{name}", lambda: library.get_model(name, weights=None))
+    takes = inspect.signature(library.get_model_builder(name)).parameters
+    unweighted = {key: None for key in ("weights", "weights_backbone") if key in takes}  # or it would download some
+    module = _build(f"torchvision:{name}", lambda: library.get_model(name, **unweighted))
     return Source(
         module,
         input_shape or (3, *[_torchvision_size(library, name)] * 2),
@@ -107,10 +109,11 @@ def from_torchvision(name: str, input_shape: tuple[int, ...] | None = None, seq_
 
 
 def _torchvision_size(library: ModuleType, name: str) -> int:
-    """The crop its published weights are evaluated at; 224 where that has no single side."""
-    weights = getattr(library.get_model_weights(name), "IMAGENET1K_V1", None)
-    crop = getattr(weights.transforms(), "crop_size", None) if weights is not None else None
-    return crop[0] if isinstance(crop, (list, tuple)) and len(crop) == 1 else 224
+    """The side its published weights are evaluated at; 224 where they name none."""
+    weights = next(iter(library.get_model_weights(name)), None)
+    transforms = weights.transforms() if weights is not None else None
+    sides = getattr(transforms, "crop_size", None) or getattr(transforms, "resize_size", None) or [224]
+    return sides[0] if isinstance(sides, (list, tuple)) else 224
 
 
 def from_timm(name: str, input_shape: tuple[int, ...] | None = None, seq_len: int | None = None) -> Source:
@@ -140,6 +143,8 @@ def from_transformers(name: str, input_shape: tuple[int, ...] | None = None, seq
         class_name, changes = LANGUAGE_MODELS[name]
     config, model_class = _transformers_classes(library, class_name, changes)
     config.use_cache = False
+    if getattr(config, "is_encoder_decoder", False) and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = 0  # shifts the labels into the decoder's input; no size depends on it
     build = getattr(model_class, "_from_config", None) or model_class.from_config  # an auto class has the latter
     module = _build(f"hf:{name}", lambda: build(config))
     if config._attn_implementation == "sdpa":

@@ -219,7 +219,7 @@ def _explain(name: str, recorder: Recorder | None, batch: int, error: Exception)
         )
     else:
         cure = "check the input shape, and that its forward and backward run on one device for this batch"
-    return f"model {name!r} cannot be traced at batch {batch}: after {at}: {reason}; {cure}"
+    return f"model {name!r} cannot be traced at batch {batch}, {at}: {reason}; {cure}"
 
 
 # Surroundings of a run ----------------------------------------------------------------------------------------------
