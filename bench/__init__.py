@@ -1,0 +1,1 @@
+"""Measures, fits and publishes: everything that a shipped number or report comes from."""
