@@ -30,6 +30,7 @@ _FP32 = frozenset({
     "_upsample_nearest_exact2d", "upsample_nearest3d", "_upsample_nearest_exact3d", "upsample_linear1d",
     "upsample_bilinear2d", "_upsample_bilinear2d_aa", "upsample_trilinear3d", "upsample_bicubic2d",
     "_upsample_bicubic2d_aa",
+    "square", "pairwise_distance",  # written in C++ with pow and norm, which autocast sees inside of them
 })  # fmt: skip
 # These take an output dtype; CUDA's kernels convert while they read, without a cast of their own.
 _FP32_OUTPUT = frozenset({
@@ -71,8 +72,8 @@ class CudaRules(TorchFunctionMode):
         self.attention_seen = False
         self._inside: list[types.FunctionType] = []
         self._special: dict[str, Callable[..., Any]] = {
-            "softmax": self._softmax,
-            "log_softmax": self._log_softmax,
+            **dict.fromkeys(("softmax", "special_softmax"), self._softmax),
+            **dict.fromkeys(("log_softmax", "special_log_softmax"), self._log_softmax),
             "cross_entropy_loss": self._cross_entropy,
             "dropout": self._dropout,
             "scaled_dot_product_attention": self._attention,

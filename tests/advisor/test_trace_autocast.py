@@ -191,3 +191,9 @@ def test_inner_calls_of_pythons_own_composites_follow_the_rules() -> None:
     attention = torch.nn.MultiheadAttention(8, 2, dropout=0.1, batch_first=True)
     assert run(lambda: attention(t(2, 3, 8), t(2, 3, 8), t(2, 3, 8), need_weights=False)) == torch.float16
     assert run(lambda: torch.meshgrid(t(2), t(3), indexing="ij")) == torch.float32
+
+
+def test_what_pytorch_writes_with_a_listed_operator_is_cast_as_it_is() -> None:
+    assert run(lambda: h(3).square()) == torch.float32  # pow
+    assert run(lambda: F.pairwise_distance(h(2, 3), h(2, 3))) == torch.float32  # norm
+    assert run(lambda: torch.special.softmax(h(2, 3), 1)) == torch.float32
