@@ -11,9 +11,9 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-# Two sizes whose predicted throughput differs by no more than this are said to tie. Measured sweeps of one model
-# repeat to 1-2 % between runs of one container on one GPU type, so a smaller difference is no evidence.
-TIE = 0.01
+# Two sizes whose predicted throughput differs by no more than this are said to tie: measured training speed differs by
+# 1-2 % between runs of one container on one type of GPU, so a smaller difference is no evidence.
+TIE = 0.02
 # The knee: smallest batch within this share of the fastest.
 TOLERANCE = 0.03
 # A step from B to B+1 that loses at least this much throughput is called a cliff.

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from advisor.cli.output import write_atomically
 from advisor.errors import UnknownNameError
+from advisor.files import write_atomically
 from advisor.workload.catalogue import CATALOGUE, encode_workload
 
 if TYPE_CHECKING:

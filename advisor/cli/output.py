@@ -1,12 +1,9 @@
-"""How results leave a command: one set of rows as table, JSON, Markdown or CSV; files are written atomically."""
+"""How results leave a command: one set of rows as table, JSON, Markdown or CSV."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +11,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from advisor.errors import BadInputError
+from advisor.files import write_atomically
 
 FORMATS = ("table", "json", "markdown", "csv")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -55,13 +52,14 @@ def render_rows(rows: Sequence[Mapping[str, Any]], format_: str, *, headers: Map
 
     titles = [(headers or {}).get(key, key) for key in rows[0]] if rows else []
     cells = [["??" if value is None else value for value in row.values()] for row in rows]
-    return tabulate(
+    table: str = tabulate(
         cells,
         headers=titles,
         tablefmt="github" if format_ == "markdown" else "simple",
         disable_numparse=True,
         colalign=_alignment(cells),
     )
+    return table
 
 
 def _alignment(cells: Sequence[Sequence[Any]]) -> list[str] | None:
@@ -89,23 +87,3 @@ def emit(text: str, output: Path | None) -> None:
         return
     write_atomically(output, text.rstrip("\n").encode() + b"\n")
     click.echo(f"wrote {output}", err=True)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the target, then rename over it: a reader sees the old file or the whole new one.
-
-    Raises BadInputError where the folder is missing or cannot be written.
-    """
-    handle, temporary = -1, ""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise BadInputError(f"cannot write {path}: {error.strerror}; choose another --output") from error

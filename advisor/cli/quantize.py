@@ -111,7 +111,7 @@ def command(
             )  # fmt: skip
         text = _render_one(found, resolved, occupancy, aligned, title, format_)
     if plot is not None:
-        from advisor.plots import save_staircase
+        from advisor.plots.staircase import save_staircase
 
         save_staircase(
             count(**{**sizes, swept[0]: _every(sizes[swept[0]])}), swept[0], plot, title=title.replace(", on ", "\non ")

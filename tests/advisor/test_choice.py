@@ -43,9 +43,9 @@ def test_largest_power_of_two(limit: int, power: int) -> None:
     assert choice.largest_power_of_two(limit) == power
 
 
-def test_one_per_cent_apart_is_a_tie_and_two_is_not() -> None:
-    assert choice.tied(100.0, 99.1)
-    assert not choice.tied(100.0, 98.0)
+def test_two_per_cent_apart_is_a_tie_and_three_is_not() -> None:
+    assert choice.tied(100.0, 98.0)
+    assert not choice.tied(97.0, 100.0)
 
 
 @given(

@@ -1,0 +1,111 @@
+"""`advisor recommend`: one batch size, with its reasons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from advisor.choice import TOLERANCE, tied
+from advisor.cli.output import FORMATS, emit, output_options, render_rows
+from advisor.cli.setup_options import setup_arguments, setup_options
+from advisor.plots.canvas import check_path
+from advisor.plots.curve import save_curve
+from advisor.recommendation import DEFAULT_MAX_BATCH, Answer, Candidate, Recommendation, headline, recommend
+from advisor.step import memory_sum
+from advisor.units import duration, gib, parse_fraction, percent, rate
+
+
+@click.command()
+@setup_options
+@click.option("--global-batch", type=int, help="Samples per optimizer step over all GPUs; kept exactly.")
+@click.option("--gpus", type=int, default=1, show_default=True, help="How many such GPUs train together.")
+@click.option("--current", type=int, metavar="BATCH", help="Your size today: says what moving would gain.")
+@click.option("--max-batch", type=int, default=DEFAULT_MAX_BATCH, show_default=True, help="Search up to this size.")
+@click.option("--tolerance", default=f"{TOLERANCE:.0%}", show_default=True, metavar="SHARE",
+              help="The knee is the smallest size this close to the fastest.")  # fmt: skip
+@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the curve (PNG, SVG or PDF).")
+@output_options((*FORMATS, "value"))
+def command(
+    *, global_batch: int | None, gpus: int, current: int | None, max_batch: int, tolerance: str, plot: Path | None,
+    format_: str, output: Path | None, **options: Any,
+) -> None:  # fmt: skip
+    """Recommend a batch size: fast, fitting, with the reason.
+
+    \b
+    advisor recommend --gpu auto --model resnet50
+    advisor recommend --gpu h100 --model gpt2 --global-batch 512 --gpus 8 --optimizer adamw
+    """
+    if plot is not None:
+        check_path(plot)
+    found = recommend(
+        gpus=gpus, global_batch=global_batch, current=current, max_batch=max_batch,
+        tolerance=parse_fraction(tolerance), **setup_arguments(options),
+    )  # fmt: skip
+    if found.answer.gpu.note:
+        click.echo(f"advisor: {found.answer.gpu.note}", err=True)
+    emit(_render(found, format_), output)
+    if plot is not None:
+        save_curve(found, plot)
+        click.echo(f"wrote {plot}", err=True)
+
+
+def _render(found: Recommendation, format_: str) -> str:
+    answer = found.answer
+    if format_ == "json":
+        return found.to_json()
+    if format_ == "value":
+        return str(answer.batch_size)
+    rows = [_row(candidate, answer) for candidate in answer.candidates]
+    table = render_rows(rows, format_)
+    if format_ == "csv":
+        return table
+    chosen = next(c.prediction for c in answer.candidates if c.prediction.batch == answer.batch_size)
+    limit = "unknown" if answer.memory_limit_bytes is None else gib(answer.memory_limit_bytes)
+    lines = [
+        headline(answer),
+        "",
+        table,
+        "",
+        *answer.reasons,
+        f"Memory at {chosen.batch}: {memory_sum(chosen.memory)}; limit {limit} less a margin of "
+        f"{percent(answer.margin, 1)}.",
+        *([answer.comparison.text] if answer.comparison else []),
+        *_other_cuts(answer),
+        "",
+        f"recipe   {answer.recipe}",
+        f"profile  {answer.gpu.profile}",
+        f"error    {percent(answer.error.mean_abs_log, 1)} mean, {percent(answer.error.p90_abs_log, 1)} in nine of ten "
+        f"({answer.error.origin})",
+        *(f"note     {note}" for note in answer.notes if note != answer.gpu.note),
+    ]
+    if format_ == "markdown":
+        lines = [f"**{lines[0]}**", *lines[1:3], *(f"{line}  " if line else "" for line in lines[3:])]
+    return "\n".join(lines)
+
+
+def _other_cuts(answer: Answer) -> list[str]:
+    best = answer.cut
+    if best is None:
+        return []
+    return [
+        f"Also exact: {cut}: {duration(cut.time_s)} per global step instead of {duration(best.time_s)}"
+        + (", a tie." if tied(cut.samples_per_s, best.samples_per_s) else ".")
+        for cut in answer.other_cuts
+    ]
+
+
+def _row(candidate: Candidate, answer: Answer) -> dict[str, str]:
+    p = candidate.prediction
+    return {
+        "batch": str(p.batch),
+        "samples/s": rate(p.samples_per_s),
+        "of fastest": percent(candidate.relative, 1),
+        "step": duration(p.time_s),
+        "memory": gib(p.memory.total_bytes),
+        "fits": "yes" if p.fits else "no",
+        "GPU busy": percent(p.busy_share),
+        "wave eff.": percent(p.wave_efficiency),
+        "why listed": ", ".join(candidate.roles),
+    }

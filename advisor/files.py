@@ -1,0 +1,30 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from advisor.errors import BadInputError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside the target, then rename over it: a reader sees the old file or the whole new one.
+
+    Raises BadInputError where the folder is missing or cannot be written.
+    """
+    handle, temporary = -1, ""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise BadInputError(f"cannot write {path}: {error.strerror}; choose another place") from error

