@@ -17,7 +17,9 @@ COMMANDS = {
     "catalogue": ("bench.catalogue", "build the shipped catalogue of models"),
     "fit": ("bench.fit", "fit the shipped GEMM profiles to published timings"),
     "fit-step": ("bench.fit_step", "fit the shipped step profiles to published training tables"),
+    "fit-step": ("bench.fit_step", "fit the step model to timm's tables"),
     "schemas": ("bench.schemas", "write the JSON schemas of what the project publishes"),
+    "trace-tables": ("bench.trace_tables", "trace the models of timm's tables, for fit-step and accuracy"),
 }
 
 
@@ -26,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] not in COMMANDS:
         asked = argv and argv[0] in ("-h", "--help")
-        lines = [f"  {name:<10} {what}" for name, (_, what) in COMMANDS.items()]
+        lines = [f"  {name:<12} {what}" for name, (_, what) in COMMANDS.items()]
         print("usage: python -m bench COMMAND ...\n", *lines, sep="\n", file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     try:
