@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.cli.output import write_atomically
+from advisor.files import write_atomically
 from advisor.gemm.correction import log_correction
 from advisor.gpus import Gpu, find_gpu
 from advisor.profile import (
@@ -27,10 +27,25 @@ from advisor.profile import (
     profile_bytes,
 )
 from bench.fit_gemm import Timings, fit_coefficients, fit_correction, physical_times
-from bench.gemm_data import FOLDS, LEAST_NK, ORIGIN, TABLES, Table, read_table
+from bench.gemm_data import (
+    DEEPBENCH,
+    ELEUTHERAI,
+    FOLDS,
+    LEAST_NK,
+    NEUSIGHT,
+    NEUSIGHT_ORIGIN,
+    ORIGIN,
+    TABLES,
+    Table,
+    read_deepbench,
+    read_eleutherai,
+    read_neusight,
+    read_table,
+)
 
 Floats = NDArray[np.float64]
-SAMPLE = 0.15  # of the rows; the physical form has some 30 coefficients for 26,000 rows
+SAMPLE = 0.12  # of the rows; the physical form has some 30 coefficients for 26,000 rows
+V100 = "v100-sxm2-16gb"
 UNJUDGED_WEIGHT = 0.15  # of rows that are launch-bound or narrower than real layers
 BF16_NOTE = "timings are BF16, which runs at the rate of FP16 with FP32 accumulate"
 FITTED = "2026-11-21"  # date of the shipped fit; a new fit of new data gets a new one
@@ -64,9 +79,21 @@ def rounded(coefficients: GemmCoefficients, digits: int = 5) -> GemmCoefficients
     return GemmCoefficients(tiles=tiles, **values)
 
 
+def agreed(table: Table, residual: Floats) -> Floats:
+    """Residuals half-way from the table's own to the median of all software versions that measured the shape.
+
+    Each version's mean distance from the table is taken off first: what is left is which shapes it treats otherwise,
+    and how noisy one measurement is.
+    """
+    apart = np.log(table.repeats_s / table.time_s)
+    apart -= np.nanmedian(apart, axis=(1, 2), keepdims=True)
+    middle = np.nanmedian(np.concatenate([np.zeros_like(residual)[None], apart]), axis=0)
+    return np.asarray(residual + 0.5 * middle)
+
+
 def predict_unseen(table: Table, residual: Floats, seen: NDArray[np.bool_]) -> Floats:
     """ln(predicted / measured), [m, unseen pair], of the pairs not seen, by the correction fitted to those seen."""
-    correction = fit_correction(table.m, table.pairs[seen], residual[:, seen])
+    correction = fit_correction(table.m, table.pairs[seen], agreed(table, residual)[:, seen])
     n, k = table.pairs[~seen].T
     m = np.repeat(table.m, len(n))
     found = log_correction(correction, m, np.tile(n, len(table.m)), np.tile(k, len(table.m)))
@@ -89,15 +116,15 @@ def error_of(log_ratio: Floats, what: str) -> Error:
     return Error(mean=mean, median=median, p90=p90, rows=len(size), what=what)
 
 
-def fit_profile(table: Table, gpu: Gpu) -> GpuProfile:
-    """The profile of one GPU: fitted to all rows, with the error of fits that left a fold of them out."""
+def fit_table(table: Table, gpu: Gpu) -> GemmModel:
+    """The FP16 model of one GPU: fitted to all rows, with the error of fits that left a fold of them out."""
     everything = np.ones(len(table.pairs), dtype=bool)
     fit = fit_physical(table, gpu, everything)
     error = error_of(
         held_out(table, gpu, table.folds())[table.judged],
         f"(n, k) pairs left out by folds of crc32 % {FOLDS}; m >= 128, n and k >= {LEAST_NK}, over 20 us",
     )
-    model = GemmModel(
+    return GemmModel(
         gpu=gpu.id,
         kind="public",
         origin=ORIGIN,
@@ -105,10 +132,9 @@ def fit_profile(table: Table, gpu: Gpu) -> GpuProfile:
         fitted=FITTED,
         coefficients=fit.coefficients,
         held_out=error,
-        correction=fit_correction(table.m, table.pairs, fit.residual),
+        correction=fit_correction(table.m, table.pairs, agreed(table, fit.residual)),
         note=BF16_NOTE,
     )
-    return GpuProfile(schema_version=SCHEMA_VERSION, gpu=gpu.id, gemm={"fp16": model})
 
 
 def borrow(gpu: Gpu, table: Table, donors: dict[str, GemmCoefficients]) -> tuple[str, Error]:
@@ -122,28 +148,83 @@ def borrow(gpu: Gpu, table: Table, donors: dict[str, GemmCoefficients]) -> tuple
     return donor, error_of(ratio, f"all rows of this GPU, from the coefficients of {donor} and this GPU's facts")
 
 
+def v100_rows(data: Path) -> Timings:
+    """FP16 products on V100: EleutherAI's aligned ones over 0.1 ms, and DeepBench's."""
+    sweep, deep = read_eleutherai(data, "v100"), read_deepbench(data, "fp16_mixed")
+    keep = sweep["aligned"].astype(bool)
+    m, n, k, time_s = (np.r_[sweep[name][keep], getattr(deep, name)] for name in ("m", "n", "k", "time_s"))
+    return Timings(m, n, k, time_s, np.ones(len(m)))
+
+
+def fit_v100(data: Path) -> GemmModel:
+    """The FP16 model of V100: the physical form alone, since its timings lie on no grid."""
+    gpu, rows = find_gpu(V100), v100_rows(data)
+    sizes = zip(rows.m, rows.n, rows.k, strict=True)
+    folds = np.array([zlib.crc32(f"{m:.0f}x{n:.0f}x{k:.0f}".encode()) % FOLDS for m, n, k in sizes])
+    ratio = np.empty(len(rows))
+    for fold in range(FOLDS):
+        coefficients = fit_coefficients(rows.where(folds != fold), gpu)
+        unseen = rows.where(folds == fold)
+        ratio[folds == fold] = np.log(physical_times(coefficients, gpu, "fp16", unseen) / unseen.time_s)
+    return GemmModel(
+        gpu=gpu.id,
+        kind="public",
+        origin=f"{ELEUTHERAI}; {DEEPBENCH}",
+        rows=len(rows),
+        fitted=FITTED,
+        coefficients=rounded(fit_coefficients(rows, gpu)),
+        held_out=error_of(ratio, f"rows left out by folds of crc32 % {FOLDS}; many of DeepBench's under 0.1 ms"),
+        note="timings of 2018 to 2023 (CUDA 10 and later), wall clock, launch included",
+    )
+
+
+def fit_fp32(data: Path, device: str) -> GemmModel:
+    """The FP32 model of one GPU (CUDA cores, no TF32), fitted to NeuSight's training rows, judged on its test rows."""
+    gpu, found = find_gpu(NEUSIGHT[device]), read_neusight(data, device)
+    rows = Timings(found.m, found.n, found.k, found.time_s, np.ones(len(found.m)))
+    coefficients = rounded(fit_coefficients(rows.where(found.seen), gpu, precision="fp32"))
+    unseen = rows.where(~found.seen)
+    ratio = np.log(physical_times(coefficients, gpu, "fp32", unseen) / unseen.time_s)
+    return GemmModel(
+        gpu=gpu.id,
+        kind="public",
+        origin=NEUSIGHT_ORIGIN,
+        rows=int(found.seen.sum()),
+        fitted=FITTED,
+        coefficients=coefficients,
+        held_out=error_of(ratio, "the source's own test rows, longer than three empty launches"),
+        note="FP32 on the CUDA cores, without TF32",
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Fit the GPUs named, or all, and write their profiles."""
+    """Fit every GPU with public timings and write its profile."""
     parser = argparse.ArgumentParser(prog="python -m bench fit", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the public data (aiconfigurator-gemm, ...)")
     parser.add_argument("--output", type=Path, default=FOLDER, help="folder to write to (default: the shipped one)")
     options = parser.parse_args(argv)
-    tables = {name: read_table(options.data, name) for name in TABLES}
-    gpus = {name: find_gpu(name) for name in TABLES}
-    profiles = {}
+    tables = {find_gpu(name).id: read_table(options.data, name) for name in TABLES}
+    models: dict[str, dict[str, GemmModel]] = {}  # GPU -> precision -> model
     for name, table in tables.items():
-        start = time.perf_counter()
-        profiles[name] = fit_profile(table, gpus[name])
-        error = profiles[name].gemm["fp16"].held_out
-        print(f"{name}: unseen (n, k) {100 * error.mean:.2f} %, {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    donors = {profile.gpu: profile.gemm["fp16"].coefficients for profile in profiles.values()}
-    options.output.mkdir(parents=True, exist_ok=True)
-    for name, profile in profiles.items():
-        donor, error = borrow(gpus[name], tables[name], donors)
-        model = msgspec.structs.replace(profile.gemm["fp16"], borrowed=error)
-        write_atomically(
-            options.output / f"{profile.gpu}.json",
-            profile_bytes(msgspec.structs.replace(profile, gemm={"fp16": model})),
-        )
+        models[name] = {"fp16": fit_table(table, find_gpu(name))}
+        say(name, models[name]["fp16"])
+    donors = {name: found["fp16"].coefficients for name, found in models.items()}
+    for name, table in tables.items():
+        donor, error = borrow(find_gpu(name), table, donors)
+        models[name]["fp16"] = msgspec.structs.replace(models[name]["fp16"], borrowed=error)
         print(f"{name}: from {donor} alone {100 * error.mean:.1f} %", file=sys.stderr)
+    models[V100] = {"fp16": fit_v100(options.data)}
+    say(V100, models[V100]["fp16"])
+    for device, name in NEUSIGHT.items():
+        models.setdefault(name, {})["fp32"] = fit_fp32(options.data, device)
+        say(name, models[name]["fp32"])
+    options.output.mkdir(parents=True, exist_ok=True)
+    for name, found in models.items():
+        profile = GpuProfile(schema_version=SCHEMA_VERSION, gpu=name, gemm=found)
+        write_atomically(options.output / f"{name}.json", profile_bytes(profile))
     return 0
+
+
+def say(name: str, model: GemmModel) -> None:
+    """Tell how far a fit is, on stderr."""
+    print(f"{name}: held-out mean {100 * model.held_out.mean:.2f} % ({model.held_out.what})", file=sys.stderr)

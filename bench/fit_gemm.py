@@ -44,6 +44,8 @@ TILES_9 = (
     (16, 64), (32, 64), (64, 32), (64, 64), (64, 128), (128, 64), (128, 128), (64, 256), (256, 64), (128, 192),
     (192, 128), (128, 256), (256, 128), (256, 192), (256, 256),
 )  # fmt: skip
+SIMT_TILES = ((32, 32), (32, 64), (64, 32), (32, 128), (128, 32), (64, 64), (64, 128), (128, 64), (128, 128))
+FEED_AT_FLOP = 2048  # FLOP per clock and SM for which feed_cycles starts where it does
 
 PRIOR_WEIGHT = 2e-4  # of one prior against the mean error of all rows
 SMALL_RESIDUAL = 0.02  # below it the robust (absolute) loss turns quadratic: the noise between repeats
@@ -92,9 +94,13 @@ def fit_coefficients(
 
     Deterministic. The result depends on the rows and the GPU's facts alone.
     """
-    menu = menu or tile_menu(gpu)
+    menu = menu or (SIMT_TILES if precision == "fp32" else tile_menu(gpu))
+    peak = getattr(gpu, f"{precision}_flop_per_clock_per_sm")
     start = np.log(np.array([value for value, _ in START.values()] + [1.0] * len(menu)))
     sigma = np.array([spread for _, spread in START.values()] + [TILE_SIGMA] * len(menu))
+    start[list(START).index("feed_cycles")] += np.log(FEED_AT_FLOP / peak)
+    if precision == "fp32":  # CUDA cores reach nearly their peak in any tile
+        start[list(START).index("efficiency")] = np.log(0.9)
     high = np.full(len(start), np.inf)
     for i, name in enumerate(START):
         high[i] = np.log(AT_MOST.get(name, np.inf))
@@ -168,7 +174,7 @@ class Smoothing:
     pair_octaves: float = 1.0
     line_variance: float = 0.3  # of what all pairs of one n, or one k, share
     m_octaves: float = 4.0
-    step_variance: float = 0.5
+    step_variance: float = 1.0
     step_octaves_n: float = 0.2
     step_octaves_k: float = 3.0
     noise: float = 0.3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,3 +86,76 @@ def read_csv(path: Path, columns: int | None) -> Floats:
     if found.ndim != 2 or (columns is not None and found.shape[1] != columns):
         raise BadInputError(f"{path} has not the expected columns: fetch the file again")
     return found
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Timings that lie on no grid: sizes (elements), measured time (s), and which rows a fit may see."""
+
+    m: Floats
+    n: Floats
+    k: Floats
+    time_s: Floats
+    seen: NDArray[np.bool_]
+
+
+NEUSIGHT = {  # device in neusight-fp32 with rows to fit -> GPU
+    "NVIDIA A100-PCIE-40GB": "a100-pcie-40gb",
+    "Tesla V100-PCIE-32GB": "v100-pcie-32gb",
+    "Tesla T4": "t4",
+    "Tesla P100-PCIE-16GB": "p100-pcie-16gb",
+}
+NEUSIGHT_UNFITTED = {
+    "NVIDIA A100 80GB PCIe": "a100-pcie-80gb",
+    "NVIDIA H100 80GB HBM3": "h100-sxm",
+    "NVIDIA L4": "l4",
+    "Tesla P4": "p4",  # its two splits disagree several times over: not fitted
+}
+NEUSIGHT_ORIGIN = (
+    "NeuSight, commit 6945927d (2025-06-23), linear layers, MIT: PyTorch 2.1.0, TF32 off; "
+    "one call between events, less what an empty one takes"
+)
+ELEUTHERAI = "EleutherAI cookbook, commits 27dff48d and fb3e361d (2024-01-09), sizing/results, Apache-2.0"
+DEEPBENCH = "Baidu DeepBench, commit da81ba78, training, Apache-2.0"
+
+
+def read_neusight(data: Path, device: str) -> Rows:
+    """FP32 linear layers of one device; those of the file's training split may be seen.
+
+    One launch between two events takes 30 to 60 us however little it does: the median of products below 1 MFLOP is
+    taken off, and rows that are not three times as long are left out.
+    """
+    found = [row for row in read_records(data / "neusight-fp32" / "linear_fp32_8gpus.csv") if row["device"] == device]
+    m, n, k, time_ms = (np.array([float(row[name]) for row in found]) for name in ("m", "n_out", "k_in", "latency_ms"))
+    seen = np.array([row["split"] == "train" for row in found])
+    empty = np.median(time_ms[m * n * k < 5e5]) if (m * n * k < 5e5).any() else time_ms.min()
+    keep = time_ms > 3 * empty
+    return Rows(m[keep], n[keep], k[keep], (time_ms[keep] - empty) * 1e-3, seen[keep])
+
+
+def read_eleutherai(data: Path, gpu: str, *, op: str = "mm") -> dict[str, Floats]:
+    """FP16 products of "a100" or "v100" over 0.1 ms: columns m, n, k, batch, time_s, aligned (n a multiple of 8)."""
+    path = data / "eleutherai-cookbook-sizing" / "gemm_bmm_fp16_a100_v100_mi250x.csv"
+    found = [row for row in read_records(path) if row["gpu"] == gpu and row["op"] == op]
+    m, n, k, batch, tflops = (
+        np.array([float(row[name]) for row in found]) for name in ("m", "k_out", "n_contraction", "b", "tflops")
+    )
+    time_s = 2 * m * n * k * batch / (tflops * 1e12)
+    columns = {"m": m, "n": n, "k": k, "batch": batch, "time_s": time_s, "aligned": (n % 8 == 0) & (k % 8 == 0)}
+    return {name: values[time_s > 1e-4] for name, values in columns.items()}
+
+
+def read_deepbench(data: Path, precision: str) -> Rows:
+    """V100 products, "fp32" or "fp16_mixed". Its matrices are column-major: its n is our m."""
+    found = [row for row in read_records(data / "deepbench" / "gemm_v100.csv") if row["precision"] == precision]
+    m, n, k, time_ms = (np.array([float(row[name]) for row in found]) for name in ("n", "m", "k", "time_ms"))
+    return Rows(m, n, k, time_ms * 1e-3, np.ones(len(m), dtype=bool))
+
+
+def read_records(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file by title. Raises BadInputError where it cannot be read."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise BadInputError(f"cannot read {path}: {error.strerror}; --data names the folder of public data") from error
