@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -205,8 +206,9 @@ def parse_profile(content: bytes, name: str) -> GpuProfile:
 
 
 def profile_bytes(profile: GpuProfile) -> bytes:
-    """The file of a profile: coefficients one per line, the correction's grid on one."""
-    return msgspec.json.format(msgspec.json.encode(profile), indent=0) + b"\n"
+    """The file of a profile: one figure per line, an array of numbers on one."""
+    text = msgspec.json.format(msgspec.json.encode(profile), indent=1)
+    return re.sub(rb'\[[^\[\]{}"]*\]', lambda array: b"".join(array[0].split()), text) + b"\n"
 
 
 _MAY_BE_ZERO = {"dram_latency_s", "prologue_cycles", "epilogue_cycles", "feed_cycles", "wave_hardness", "reread"}

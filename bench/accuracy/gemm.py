@@ -246,8 +246,8 @@ def cliffs_part(found: dict[str, HeldOut]) -> str:
     return "\n\n".join([
         "### Cliffs: m to m + 1 at multiples of 256",
         "Unseen (n, k), n and k >= 256, over 20 us. A cliff costs more than 10 %. Pairs between 7 and 13 %, "
-        "and pairs on which the tables of other software versions do not all agree with the fitted one, count neither way; "
-        "the columns after that count every pair.",
+        "and pairs on which the tables of other software versions do not all agree with the fitted one, count neither "
+        "way; the columns after that count every pair.",
         table(titles, rows),
     ])  # fmt: skip
 
