@@ -42,17 +42,25 @@ class Recipe:
         """Whether matrix products run in a 2-byte type under autocast."""
         return self.precision in ("fp16", "bf16")
 
-    def describe(self) -> str:
-        """One line for the header of a report."""
-        if self.mode == "infer":
-            return f"{self.precision} inference, {self.layout}, {self.attention} attention, eager"
-        scaler = ", GradScaler" if self.grad_scaler and self.precision == "fp16" else ""
-        amp = " AMP" if self.autocast else ""
-        return (
-            f"{self.precision}{amp}, {self.layout}, {self.optimizer}{scaler}, {self.attention} attention, "
-            f"zero_grad(set_to_none={self.set_to_none}), foreach={self.foreach}, "
-            f"cudnn.benchmark={self.cudnn_benchmark}, eager"
-        )
+    def describe(self, *, layout: str | None = None, attention: str | None = None) -> str:
+        """One line for the header of a report.
+
+        `layout` and `attention` are those of the traced step where they are not the recipe's: "any" and "none" for a
+        model without images or without attention, "unfused" for one that writes its attention out.
+        """
+        layout, attention = layout or self.layout, attention or self.attention
+        parts = [f"{self.precision}{' AMP' if self.autocast else ''}{' inference' if self.mode == 'infer' else ''}"]
+        if layout != "any":
+            parts.append(layout)
+        if self.mode == "train":
+            parts.append(self.optimizer + (" with momentum" if self.optimizer == "sgd" else ""))
+            if self.grad_scaler and self.precision == "fp16":
+                parts.append("GradScaler")
+        if attention != "none":
+            parts.append(f"{attention} attention")
+        if self.mode == "train":
+            parts += [f"zero_grad(set_to_none={self.set_to_none})", f"foreach={self.foreach}"]
+        return ", ".join([*parts, f"cudnn.benchmark={self.cudnn_benchmark}", "eager"])
 
 
 RECIPES = {

@@ -15,7 +15,7 @@ from advisor.choice import Cliff
 from advisor.cut import Cut, cut_global_batch
 from advisor.errors import BadInputError, DoesNotFitError
 from advisor.quantization import folk_batch_size
-from advisor.step import Setup, StepPrediction, check_count, prepare
+from advisor.step import Setup, StepPrediction, check_count, check_share, prepare
 from advisor.steptime import LayerCost, StepCurve
 from advisor.units import gib, percent, rate
 from advisor.workload import Workload
@@ -72,6 +72,7 @@ class ModelFacts:
     origin: str
     input_shape: tuple[int, ...]
     parameters: int
+    samples: str  # what a batch counts: "images", "sequences" (of tokens) or "samples"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,6 @@ class GpuFacts:
 
     id: str
     name: str
-    source: str  # "local", "named", "environment", "default"
     note: str | None
     sms: int
     profile: str  # where the time coefficients come from
@@ -102,6 +102,7 @@ class Answer:
     schema_version: int
     model: ModelFacts
     gpu: GpuFacts
+    gpu_source: str  # "local", "named", "environment", "default"
     recipe: str
     batch_size: int
     samples_per_s: float
@@ -177,7 +178,7 @@ def recommend(
     global_batch: int | None = None,
     current: int | None = None,
     max_batch: int = DEFAULT_MAX_BATCH,
-    tolerance: float = choice.TOLERANCE,
+    tolerance: str | float = choice.TOLERANCE,
     **setup: Any,
 ) -> Recommendation:
     """Recommend a batch size per GPU for training (or running) `model`.
@@ -198,9 +199,10 @@ def recommend(
     if global_batch is not None:
         check_count("global batch", global_batch, limit=1 << 30)
     if current is not None:
-        check_count("current batch", current, limit=max_batch)
-    if not 0 <= tolerance < 1:  # also false for NaN
-        raise BadInputError(f"tolerance {tolerance!r} is no share from 0 up to 1: write it like 0.03")
+        check_count("current batch", current, limit=1 << 16)
+        if current > max_batch:
+            raise BadInputError(f"current batch {current} is beyond the search, 1 to {max_batch}: raise --max-batch")
+    tolerance = check_share("tolerance", tolerance)
     return decide(
         prepare(model, gpu=gpu, gpus=gpus, **setup),
         global_batch=global_batch, current=current, max_batch=max_batch, tolerance=tolerance,
@@ -251,10 +253,10 @@ def decide(
     answer = Answer(
         schema_version=SCHEMA_VERSION,
         model=ModelFacts(setup.workload.name, setup.workload.title, setup.workload.origin, setup.workload.input_shape,
-                         setup.workload.parameters),
-        gpu=GpuFacts(gpu.id, gpu.name, setup.resolved_gpu.source, setup.resolved_gpu.note, gpu.sms,
-                     setup.profile.describe()),
-        recipe=setup.recipe.describe(),
+                         setup.workload.parameters, samples_of(setup.workload)),
+        gpu=GpuFacts(gpu.id, gpu.name, setup.resolved_gpu.note, gpu.sms, setup.profile.describe()),
+        gpu_source=setup.resolved_gpu.source,
+        recipe=setup.describe_recipe(),
         batch_size=int(batches[chosen]),
         samples_per_s=float(samples_per_s[chosen]),
         knee=int(batches[knee]),
@@ -279,10 +281,17 @@ def decide(
 
 def headline(answer: Answer) -> str:
     """The answer in one line."""
-    kind = "sequences" if len(answer.model.input_shape) == 1 else "images"
-    speed = f"{rate(answer.samples_per_s)} {kind}/s +-{percent(answer.error.mean_abs_log)} (predicted)"
+    speed = f"{rate(answer.samples_per_s)} {answer.model.samples}/s +-{percent(answer.error.mean_abs_log)} (predicted)"
     cut = f"; {answer.cut}" if answer.cut else ""
     return f"batch size {answer.batch_size} for {answer.model.title} on {answer.gpu.name}: {speed}{cut}"
+
+
+def samples_of(workload: Workload) -> str:
+    """What a batch of this model counts: "images", "sequences" where the input is looked up in a table, "samples"."""
+    if len(workload.input_shape) == 3:
+        return "images"
+    ops = workload.variants[0].ops
+    return "sequences" if any(op.kind == "embedding" and op.phase == "forward" for op in ops) else "samples"
 
 
 def explain(setup: Setup, batch: int) -> Explanation:
@@ -375,9 +384,7 @@ def _reasons(
 
 
 def _notes(setup: Setup, *, batch: int, largest: int, max_batch: int) -> tuple[str, ...]:
-    notes = [note for note in (setup.resolved_gpu.note, setup.profile.note) if note]
-    if setup.memory_limit_bytes is None:
-        notes.append("The memory of this GPU is unknown, so nothing was held against it: give --memory-limit.")
+    notes = [*setup.notes()]
     if largest == max_batch:
         notes.append(f"The search ended at {max_batch}; --max-batch searches further.")
     training = setup.recipe.mode == "train"
@@ -400,6 +407,8 @@ def _compare(
     gain, tie = ours / mine - 1, choice.tied(mine, ours)
     if not fits[current - 1]:
         text = f"Batch {current} is predicted not to fit; {batch} does."
+    elif current == batch:
+        text = f"Batch {current} is the recommended size already."
     elif tie:
         text = f"Batch {current} and {batch} tie: {100 * gain:+.1f} % is less than can be told apart."
     else:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.errors import BadInputError
+from advisor.gemm import TF32_NOTE
 from advisor.gpus import ResolvedGpu, resolve_gpu
 from advisor.memory import MemoryCurve, default_margin, memory_curve, usable_memory_bytes
 from advisor.profile import GpuProfile, load_profile
@@ -80,6 +81,25 @@ class Setup:
         """Held-out error of the time model on a card like this one, and where it comes from."""
         return self.model.error
 
+    def describe_recipe(self) -> str:
+        """One line: how the step is run, with the layout and the attention that were traced."""
+        variant = self.model.variant
+        return self.recipe.describe(layout=variant.layout, attention=variant.attention)
+
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of where the predictions come from, a line each; the GPU's own note is first."""
+        gpu, precision = self.resolved_gpu.gpu, self.recipe.precision
+        notes = [self.resolved_gpu.note, self.profile.note]
+        if precision != "fp32" and not gpu.supports(precision):
+            notes.append(
+                f"{gpu.name} has no {precision.upper()} Tensor Cores: matrix products are predicted at the FP32 rate."
+            )
+        elif precision == "tf32":
+            notes.append(f"{TF32_NOTE}.")
+        if self.memory_limit_bytes is None:
+            notes.append("The memory of this GPU is unknown, so nothing was held against it: give --memory-limit.")
+        return tuple(note for note in notes if note)
+
     def curve(self, batches: np.ndarray) -> StepCurve:
         """Time of a step at each batch size."""
         return self.model.curve(batches)
@@ -146,7 +166,7 @@ def prepare(
     recipe: str = "default",
     memory_limit: str | int | None = None,
     margin: str | float | None = None,
-    profile: Path | None = None,
+    profile: str | Path | None = None,
     gpus: int = 1,
 ) -> Setup:
     """Resolve names into a Setup.
@@ -160,14 +180,14 @@ def prepare(
     chosen = make_recipe(recipe, layout=layout, precision=precision, optimizer=optimizer, mode=mode)
     resolved = resolve_gpu(gpu)
     workload = resolve_workload(model, input_shape=input_shape, seq_len=seq_len, recipe=chosen)
-    loaded = load_profile(resolved.gpu, path=profile)
+    loaded = load_profile(resolved.gpu, path=None if profile is None else Path(profile))
     return Setup(
         workload=workload,
         resolved_gpu=resolved,
         profile=loaded,
         recipe=chosen,
         memory_limit_bytes=_memory_limit(memory_limit, resolved),
-        margin=default_margin(loaded) if margin is None else _margin(margin),
+        margin=default_margin(loaded) if margin is None else check_share("margin", margin),
         gpus=check_count("number of GPUs", gpus, limit=1 << 20),
     )
 
@@ -183,10 +203,18 @@ def predict_step(
     >>> predict_step("resnet50", gpu="rtx3090", batches=[128, 256])[0].fits
     True
     """
+    sizes = check_batches(batches)
+    return prepare(model, **setup).predict(sizes)
+
+
+def check_batches(batches: Iterable[int]) -> np.ndarray:
+    """Return batch sizes as an array; raise BadInputError where there are none, or one is no whole number in range."""
+    if not isinstance(batches, Iterable):
+        raise BadInputError(f"batches must be several sizes, such as [128, 256], not {batches!r}")
     sizes = np.array([check_count("batch size", batch, limit=MAX_BATCH) for batch in batches], dtype=np.int64)
     if not len(sizes):
         raise BadInputError("no batch size was given: name at least one")
-    return prepare(model, **setup).predict(sizes)
+    return sizes
 
 
 def check_count(what: str, value: int, *, limit: int) -> int:
@@ -214,15 +242,17 @@ def memory_sum(split: MemorySplit) -> str:
 
 def _memory_limit(given: str | int | None, resolved: ResolvedGpu) -> int | None:
     if given is None:
-        return resolved.free_bytes if resolved.free_bytes is not None else usable_memory_bytes(resolved.gpu)
+        known = (resolved.free_bytes, resolved.gpu.cuda_memory_bytes, usable_memory_bytes(resolved.gpu))
+        return next((size for size in known if size is not None), None)
     if isinstance(given, str):
-        return math.floor(parse_bytes(given))
+        given = math.floor(parse_bytes(given))
     return check_count("memory limit in bytes", given, limit=1 << 50)
 
 
-def _margin(given: str | float) -> float:
+def check_share(what: str, given: str | float) -> float:
+    """Return a share such as 0.05 or "5%"; raise BadInputError where it is none from 0 up to 1."""
     if isinstance(given, str):
         return parse_fraction(given)
-    if not 0 <= given < 1:  # also false for NaN
-        raise BadInputError(f"margin {given!r} is no share from 0 up to 1: write it like 0.05")
+    if not isinstance(given, (int, float)) or not 0 <= given < 1:  # also false for NaN
+        raise BadInputError(f"{what} {given!r} is no share from 0 up to 1: write it like 0.05")
     return float(given)

@@ -16,7 +16,6 @@ COMMANDS = {
     "accuracy": ("bench.accuracy", "write reports/ACCURACY.md: how wrong the predictions are"),
     "catalogue": ("bench.catalogue", "build the shipped catalogue of models"),
     "fit": ("bench.fit", "fit the shipped GEMM profiles to published timings"),
-    "fit-step": ("bench.fit_step", "fit the shipped step profiles to published training tables"),
     "fit-step": ("bench.fit_step", "fit the step model to timm's tables"),
     "schemas": ("bench.schemas", "write the JSON schemas of what the project publishes"),
     "trace-tables": ("bench.trace_tables", "trace the models of timm's tables, for fit-step and accuracy"),

@@ -46,7 +46,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=CATALOGUE, help="folder to write to (default: the shipped one)")
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
-    declare_torchvision_operators()
     for name in options.names or NAMES:
         start = time.perf_counter()
         path = options.output / f"{name}.json"
@@ -99,28 +98,6 @@ def unet_source() -> Source:
         origin="arXiv:1505.04597, figure 1, with padded convolutions and 2 classes",
     )
 
-
-def declare_torchvision_operators() -> None:
-    """Let torchvision's model definitions be imported under a torch it was not built for.
-
-    Its compiled operators (boxes, RoI) are not used here; only their declarations are missed. Held for good:
-    a library's declarations go when the object does.
-    """
-    import torch
-
-    try:
-        import torchvision.models  # noqa: F401
-    except RuntimeError:
-        for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
-        for operator in ("nms", "qnms"):
-            schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            library.define(schema)  # type: ignore[no-untyped-call]
-        _declarations.append(library)
-
-
-_declarations: list[object] = []
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import click
 
 from advisor.cli.output import emit, output_options, render_rows, to_json
-from advisor.cli.setup_options import setup_arguments, setup_options
+from advisor.cli.setup_options import say_gpu, setup_arguments, setup_facts, setup_lines, setup_options
 from advisor.recommendation import explain
 from advisor.step import prepare
 from advisor.steptime import LayerCost
@@ -26,19 +27,23 @@ def command(*, batch: int, rows: int, format_: str, output: Path | None, **optio
     \b
     advisor explain --gpu a100 --model resnet50 --batch 130
     """
-    found = explain(prepare(**setup_arguments(options)), batch)
+    setup = prepare(**setup_arguments(options))
+    found = explain(setup, batch)
+    say_gpu(setup)
     if format_ == "json":
-        emit(to_json(found), output)
+        emit(to_json({"schema_version": 1, **setup_facts(setup), **dataclasses.asdict(found)}), output)
         return
-    shown = found.layers if rows <= 0 or format_ == "csv" else found.layers[:rows]
-    table = render_rows([_row(layer) for layer in shown], format_)
     if format_ == "csv":
-        emit(table, output)
+        emit(render_rows([dataclasses.asdict(layer) for layer in found.layers], format_), output)
         return
+    shown = found.layers if rows <= 0 else found.layers[:rows]
+    table = render_rows([_row(layer) for layer in shown], format_)
     hidden = len(found.layers) - len(shown)
-    lines = [found.summary, "", table]
+    name, gpu = setup.workload.title, setup.resolved_gpu.gpu.name
+    lines = [f"{name} on {gpu}: a step of {duration(found.time_s)} (predicted). {found.summary}", "", table]
     if hidden:
         lines.append(f"... and {hidden} more that lose less; --rows 0 shows all.")
+    lines += ["", *setup_lines(setup)]
     emit("\n".join(lines), output)
 
 

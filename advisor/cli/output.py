@@ -63,10 +63,11 @@ def render_rows(rows: Sequence[Mapping[str, Any]], format_: str, *, headers: Map
 
 
 def _alignment(cells: Sequence[Sequence[Any]]) -> list[str] | None:
-    """Numbers (also as text with a unit) to the right, words to the left, decided by the column's first row."""
-    if not cells:
-        return None
-    return ["right" if str(cell).lstrip("-+~").replace("??", "0")[:1].isdigit() else "left" for cell in cells[0]]
+    """Numbers (also as text with a unit; empty and unknown cells do not matter) to the right, words to the left."""
+    columns = [
+        [str(cell).lstrip("-+~") for cell in column if cell not in ("", "??")] for column in zip(*cells, strict=True)
+    ]
+    return ["right" if column and all(c[:1].isdigit() for c in column) else "left" for column in columns] or None
 
 
 def to_json(value: Any) -> str:

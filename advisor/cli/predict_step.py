@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from advisor.cli.output import emit, output_options, render_rows, to_json
-from advisor.cli.setup_options import setup_arguments, setup_options
+from advisor.cli.setup_options import say_gpu, setup_arguments, setup_facts, setup_lines, setup_options
 from advisor.errors import BadInputError
-from advisor.step import StepPrediction, predict_step
+from advisor.step import StepPrediction, check_batches, prepare
 from advisor.units import duration, gib, percent, rate
 
 
@@ -24,14 +24,16 @@ def command(*, batches: str, format_: str, output: Path | None, **options: Any) 
     \b
     advisor predict step --gpu rtx3090 --model resnet50 --batches 128,192,256 --format json
     """
-    sizes = parse_batches(batches)
-    model = options.pop("model")
-    found = predict_step(model, batches=sizes, **setup_arguments(options))
+    sizes = check_batches(parse_batches(batches))
+    setup = prepare(**setup_arguments(options))
+    found = setup.predict(sizes)
+    say_gpu(setup)
     if format_ == "json":
-        emit(to_json({"schema_version": 1, "predictions": found}), output)
-        return
-    row = _plain_row if format_ == "csv" else _row
-    emit(render_rows([row(p) for p in found], format_), output)
+        emit(to_json({"schema_version": 1, **setup_facts(setup), "predictions": found}), output)
+    elif format_ == "csv":
+        emit(render_rows([plain_row(p) for p in found], format_), output)
+    else:
+        emit("\n".join([render_rows([_row(p) for p in found], format_), "", *setup_lines(setup)]), output)
 
 
 def parse_batches(text: str) -> list[int]:
@@ -58,7 +60,8 @@ def _row(p: StepPrediction) -> dict[str, str]:
     }
 
 
-def _plain_row(p: StepPrediction) -> dict[str, Any]:
+def plain_row(p: StepPrediction) -> dict[str, Any]:
+    """A prediction in plain numbers, for CSV: seconds, bytes and shares."""
     return {
         "batch": p.batch,
         "time_s": p.time_s,

@@ -9,7 +9,8 @@ import click
 
 from advisor.choice import TOLERANCE, tied
 from advisor.cli.output import FORMATS, emit, output_options, render_rows
-from advisor.cli.setup_options import setup_arguments, setup_options
+from advisor.cli.predict_step import plain_row
+from advisor.cli.setup_options import say_gpu, setup_arguments, setup_lines, setup_options
 from advisor.plots.canvas import check_path
 from advisor.plots.curve import save_curve
 from advisor.recommendation import DEFAULT_MAX_BATCH, Answer, Candidate, Recommendation, headline, recommend
@@ -43,8 +44,7 @@ def command(
         gpus=gpus, global_batch=global_batch, current=current, max_batch=max_batch,
         tolerance=parse_fraction(tolerance), **setup_arguments(options),
     )  # fmt: skip
-    if found.answer.gpu.note:
-        click.echo(f"advisor: {found.answer.gpu.note}", err=True)
+    say_gpu(found.setup)
     emit(_render(found, format_), output)
     if plot is not None:
         save_curve(found, plot)
@@ -57,10 +57,9 @@ def _render(found: Recommendation, format_: str) -> str:
         return found.to_json()
     if format_ == "value":
         return str(answer.batch_size)
-    rows = [_row(candidate, answer) for candidate in answer.candidates]
-    table = render_rows(rows, format_)
     if format_ == "csv":
-        return table
+        return render_rows([_plain_row(candidate) for candidate in answer.candidates], format_)
+    table = render_rows([_row(candidate, answer) for candidate in answer.candidates], format_)
     chosen = next(c.prediction for c in answer.candidates if c.prediction.batch == answer.batch_size)
     limit = "unknown" if answer.memory_limit_bytes is None else gib(answer.memory_limit_bytes)
     lines = [
@@ -74,11 +73,7 @@ def _render(found: Recommendation, format_: str) -> str:
         *([answer.comparison.text] if answer.comparison else []),
         *_other_cuts(answer),
         "",
-        f"recipe   {answer.recipe}",
-        f"profile  {answer.gpu.profile}",
-        f"error    {percent(answer.error.mean_abs_log, 1)} mean, {percent(answer.error.p90_abs_log, 1)} in nine of ten "
-        f"({answer.error.origin})",
-        *(f"note     {note}" for note in answer.notes if note != answer.gpu.note),
+        *setup_lines(found.setup, answer.notes),
     ]
     if format_ == "markdown":
         lines = [f"**{lines[0]}**", *lines[1:3], *(f"{line}  " if line else "" for line in lines[3:])]
@@ -109,3 +104,7 @@ def _row(candidate: Candidate, answer: Answer) -> dict[str, str]:
         "wave eff.": percent(p.wave_efficiency),
         "why listed": ", ".join(candidate.roles),
     }
+
+
+def _plain_row(candidate: Candidate) -> dict[str, Any]:
+    return {**plain_row(candidate.prediction), "of_fastest": candidate.relative, "roles": "; ".join(candidate.roles)}

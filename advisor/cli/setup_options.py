@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 from click.shell_completion import CompletionItem
 
 from advisor.errors import BadInputError
 from advisor.recipe import MODES, OPTIMIZERS, PRECISIONS, RECIPES, Layout
+from advisor.units import percent
+
+if TYPE_CHECKING:
+    from advisor.step import Setup
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -70,3 +74,38 @@ def setup_arguments(options: dict[str, Any]) -> dict[str, Any]:
     """Turn the options' values into arguments of `advisor.step.prepare`."""
     shape = options.pop("input_shape")
     return {**options, "input_shape": None if shape is None else parse_shape(shape)}
+
+
+def say_gpu(setup: Setup) -> None:
+    """One line on stderr where the GPU was not named exactly: which one is planned for, and why."""
+    if setup.resolved_gpu.note:
+        click.echo(f"advisor: {setup.resolved_gpu.note}", err=True)
+
+
+def setup_facts(setup: Setup) -> dict[str, Any]:
+    """What was predicted for, for a JSON document."""
+    gpu, error = setup.resolved_gpu.gpu, setup.error
+    return {
+        "model": setup.workload.name,
+        "gpu": gpu.id,
+        "gpu_source": setup.resolved_gpu.source,
+        "recipe": setup.describe_recipe(),
+        "profile": setup.profile.describe(),
+        "error": {"mean_abs_log": error.mean_abs_log, "p90_abs_log": error.p90_abs_log, "origin": error.origin},
+        "memory_limit_bytes": setup.memory_limit_bytes,
+        "margin": setup.margin,
+        "notes": setup.notes(),
+    }
+
+
+def setup_lines(setup: Setup, notes: Iterable[str] | None = None) -> list[str]:
+    """What a table was predicted for, to stand below it; `notes` are those of the setup unless given."""
+    error = setup.error
+    said = setup.resolved_gpu.note  # on stderr
+    return [
+        f"recipe   {setup.describe_recipe()}",
+        f"profile  {setup.profile.describe()}",
+        f"error    {percent(error.mean_abs_log, 1)} mean, {percent(error.p90_abs_log, 1)} in nine of ten "
+        f"({error.origin})",
+        *(f"note     {note}" for note in (setup.notes() if notes is None else notes) if note != said),
+    ]

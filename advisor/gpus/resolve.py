@@ -64,6 +64,8 @@ def resolve_gpu(
     without a usable GPU, UnknownNameError for a name nobody knows. `nvml` and `cuda_order` stand in for NVML's module
     and for CUDA's list of UUIDs in tests.
     """
+    if not isinstance(spec, str):
+        raise BadInputError(f"a GPU is named by text, not {type(spec).__name__}: see `advisor gpus`")
     wanted = spec.strip()
     if wanted.lower() not in ("auto", "local"):
         match = match_gpu(wanted)
@@ -73,7 +75,7 @@ def resolve_gpu(
         return _local_gpu(nvml, environ, cuda_order)
     except NoGpuError as reason:
         if "local" in (wanted.lower(), named.lower()):
-            raise
+            raise NoGpuError(f"no usable NVIDIA GPU here: {reason}; name one to plan for with --gpu") from reason
         why = f"no usable NVIDIA GPU here ({reason})"
     if named and named.lower() != "auto":
         match = match_gpu(named)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NoReturn
@@ -178,13 +180,20 @@ def from_transformers(name: str, input_shape: tuple[int, ...] | None = None, seq
 
 def _transformers_classes(library: ModuleType, name: str, changes: Mapping[str, Any]) -> tuple[Any, Any]:
     """(configuration, model class), the latter an auto class where the name is a configuration's."""
-    found = getattr(library, name, None) if name.isidentifier() else None
+    try:
+        found = getattr(library, name, None) if name.isidentifier() else None
+    except Exception as error:  # classes are imported when first asked for, and with them whatever they need
+        _broken("transformers", error)
     if found is None:
         if name.isidentifier() and not Path(name).exists():
             known = [n for n in dir(library) if n.endswith(("Config", "Model")) or "For" in n]
-            raise UnknownNameError("Transformers class", name, [*LANGUAGE_MODELS, *known], "Or name a configuration.")
+            raise UnknownNameError(
+                "Transformers class", name, [*LANGUAGE_MODELS, *known],
+                "Give a class such as hf:BertForMaskedLM, a folder with config.json, or OWNER/NAME on the Hub.",
+            )  # fmt: skip
         try:
-            config = library.AutoConfig.from_pretrained(name, trust_remote_code=False)
+            with _hub_without_retry_messages():
+                config = library.AutoConfig.from_pretrained(name, trust_remote_code=False)
         except Exception as error:
             raise BadInputError(
                 f"no Transformers configuration {name!r}: {_first_line(error)}; give a class such as "
@@ -198,6 +207,18 @@ def _transformers_classes(library: ModuleType, name: str, changes: Mapping[str, 
     if not hasattr(found, "config_class") or found.config_class is None:
         raise BadInputError(f"transformers.{name} is no model or configuration class")
     return found.config_class(**changes), found
+
+
+@contextmanager
+def _hub_without_retry_messages() -> Iterator[None]:
+    """Without a network the Hub's client warns at every retry; the error that follows says it once."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _auto_class(library: ModuleType, config: Any) -> Any:
@@ -240,7 +261,7 @@ def from_factory(path: str, name: str, input_shape: tuple[int, ...] | None, seq_
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        factory = getattr(importlib.import_module(path), name)
+        factory = getattr(importlib.import_module(path), name) if path and name else None
     except ModuleNotFoundError as error:
         if error.name and (path == error.name or path.startswith(f"{error.name}.")):
             raise UnknownNameError(
@@ -250,8 +271,10 @@ def from_factory(path: str, name: str, input_shape: tuple[int, ...] | None, seq_
         raise BadInputError(f"{path} cannot be imported: {error}") from error
     except AttributeError as error:
         raise BadInputError(f"{path} has no {name!r}: give the name of a function that returns an nn.Module") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInputError(f"{path} cannot be imported: {_first_line(error)}") from error
+    if factory is None:
+        raise BadInputError(f"model '{path}:{name}' lacks a module or a name: write package.module:factory")
     is_module = isinstance(factory, torch.nn.Module)
     module = factory if is_module else _build(f"{path}:{name}", factory, real=True)
     if not isinstance(module, torch.nn.Module):
@@ -313,12 +336,13 @@ def _build(what: str, build: Callable[[], Any], *, real: bool = False) -> Any:
             return build()
     except AdvisorError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInputError(f"{what} cannot be built: {type(error).__name__}: {_first_line(error)}") from error
 
 
 def _library(name: str, module: str | None = None) -> ModuleType:
     try:
+        declare_torchvision_operators()  # timm and Transformers import torchvision, too
         return importlib.import_module(module or name)
     except ImportError as error:
         if error.name and error.name.split(".")[0] == name:
@@ -326,6 +350,31 @@ def _library(name: str, module: str | None = None) -> ModuleType:
         _broken(name, error)
     except Exception as error:  # an operator of a wrong build is a RuntimeError
         _broken(name, error)
+
+
+def declare_torchvision_operators() -> None:
+    """Let torchvision's model definitions be imported under a torch it was not built for (a CPU build, say).
+
+    Its compiled operators (boxes, RoI) are not used here; only their declarations are missed. Held for good:
+    a library's declarations go when the object does. Does nothing where torchvision imports as it is, or is absent.
+    """
+    if find_spec("torchvision") is None:
+        return
+    try:
+        importlib.import_module("torchvision.models")
+    except ImportError:
+        return  # broken in another way: whoever needs it says so
+    except RuntimeError:
+        for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        for operator in ("nms", "qnms"):
+            schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            library.define(schema)  # type: ignore[no-untyped-call]
+        _declarations.append(library)
+
+
+_declarations: list[object] = []
 
 
 def _broken(name: str, error: Exception) -> NoReturn:
@@ -344,7 +393,7 @@ def _arguments(changes: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value!r}" for key, value in changes.items())
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
 

@@ -81,9 +81,14 @@ def trace_module(
         if not input_shape or any(s < 1 for s in input_shape):
             raise BadInputError(f"input shape {input_shape} of one sample is not usable: give e.g. (3, 224, 224)")
         inputs = _tensor_inputs(tuple(input_shape), getattr(torch, input_dtype))
+    parameters = list(module.parameters())
+    if any(spec.mode == "train" for spec in variants) and not any(p.requires_grad for p in parameters):
+        raise TraceError(
+            f"model {name!r} cannot be traced in training: none of its {len(parameters)} parameters requires a "
+            'gradient; unfreeze some, or predict inference (mode "infer")'
+        )
     tracer = _Tracer(module, name, inputs, loss, batches, verify_batch if verify else None)
     traced = tracer.variants(variants)
-    parameters = list(module.parameters())
     return Workload(
         schema_version=SCHEMA_VERSION,
         name=name,

@@ -32,7 +32,7 @@ def test_without_a_gpu_the_default_is_said_in_one_line(run, monkeypatch) -> None
     monkeypatch.delenv("ADVISOR_GPU", raising=False)
     code, out, err = run("recommend --model resnet50 --format json")
     document = json.loads(out)
-    if document["gpu"]["source"] != "default":
+    if document["gpu_source"] != "default":
         pytest.skip("this machine has an NVIDIA GPU, so no default is used")
     assert code == 0
     assert document["gpu"]["id"] == "a100-sxm4-80gb"
@@ -95,7 +95,8 @@ def test_completion_scripts_name_the_command(run, shell: str) -> None:  # type: 
         ("recommend --model resnet50 --gpu a100-sxm4-80gb --global-batch 10 --gpus 3", 2, "9 and 12 can"),
         ("recommend --model resnet50 --gpu a100-sxm4-80gb --global-batch 0", 2, "global batch"),
         ("recommend --model resnet50 --gpu a100-sxm4-80gb --max-batch 0", 2, "1 to"),
-        ("recommend --model resnet50 --gpu a100-sxm4-80gb --current 5000", 2, "1 to"),
+        ("recommend --model resnet50 --gpu a100-sxm4-80gb --current 5000", 2, "--max-batch"),
+        ("recommend --model resnet50 --gpu a100-sxm4-80gb --memory-limit 1e99GiB", 2, "memory limit"),
         ("recommend --model resnet50 --gpu a100-sxm4-80gb --plot curve.gif", 2, ".png"),
         ("recommend --model resnet50 --gpu a100-sxm4-80gb --profile no-such-file.json", 2, "no-such-file.json"),
         ("predict step --model resnet50 --gpu a100-sxm4-80gb --batches 1,x", 2, "128,192,256"),

@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch")
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from advisor.workload.catalogue import CATALOGUE, encode_workload, load_workload  # noqa: E402
-from bench.catalogue import NAMES, build, declare_torchvision_operators, unet_source  # noqa: E402
+from advisor.workload.sources import declare_torchvision_operators  # noqa: E402
+from bench.catalogue import NAMES, build, unet_source  # noqa: E402
 
 
 @pytest.fixture(scope="module")
