@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.gpus.model import Gpu
+from advisor.gpus import Gpu
 from advisor.profile import GpuProfile
 from advisor.recipe import Recipe
+from advisor.step_ops import typical
 from advisor.step_profile import StepProfile, load_step_profile
 from advisor.steptime import pick_variant
 from advisor.workload.schema import Affine, Variant, Workload
@@ -53,7 +54,7 @@ def memory_curve(
     workload: Workload,
     *,
     gpu: Gpu,
-    profile: GpuProfile,
+    profile: GpuProfile | None,
     recipe: Recipe,
     batches: NDArray[np.int64],
     gpus: int = 1,
@@ -85,7 +86,7 @@ def memory_curve(
         "gradients_bytes": gradients,
         "optimizer_state_bytes": constant(trainable * STATE_TENSORS[recipe.optimizer] if train else 0),
         "live_peak_bytes": live,
-        "workspace_bytes": constant(known.workspace_bytes),
+        "workspace_bytes": known.workspace_bytes + workspace(variant, sizes, known.depthwise_workspace),
         "reserved_bytes": np.rint(known.allocator_share * live).astype(np.int64),
         "context_bytes": constant(known.overhead_bytes - known.workspace_bytes),
         "first_step_spike_bytes": constant(0),
@@ -107,6 +108,16 @@ def _live_peak(workload: Workload, variant: Variant, recipe: Recipe, sizes: Byte
     return np.maximum(peak, in_update)
 
 
+def workspace(variant: Variant, sizes: Bytes, depthwise_share: float) -> Bytes:
+    """cuDNN's workspace for the largest depthwise convolution, as a share of that one's traffic."""
+    lines = tuple(
+        (op.read_bytes[0] + op.write_bytes[0], op.read_bytes[1] + op.write_bytes[1])
+        for op in variant.ops
+        if op.kind.startswith("conv") and typical(op.dims["groups"]) == typical(op.dims["c"]) > 1
+    )
+    return np.asarray(np.rint(depthwise_share * envelope(lines, sizes)), dtype=np.int64)
+
+
 def envelope(lines: tuple[Affine, ...], sizes: Bytes) -> Bytes:
     """Highest of the lines a + b*B at each B; 0 without lines."""
     if not lines:
@@ -119,7 +130,7 @@ def largest_batch(
     workload: Workload,
     *,
     gpu: Gpu,
-    profile: GpuProfile,
+    profile: GpuProfile | None,
     recipe: Recipe,
     limit_bytes: int,
     margin: float,

@@ -28,6 +28,11 @@ TILES = ((256, 128), (128, 256), (128, 128), (256, 64), (64, 256), (128, 64), (6
 TILE_K = 32
 LARGEST_TILE = 256 * 128
 GEMM = PRODUCT_KINDS.index("gemm")
+LARGEST_SINGLE_TILE = 128 * 128  # of FP32 kernels: cuBLAS's sgemm names end there
+# FP32 3x3 convolutions of stride 1 reach 0.95 of the peak in the median, more than any GEMM, by Winograd's transform:
+# NeuSight's measured convolutions (github sitar-lab/NeuSight, commit 6945927d), V100, above 0.5 ms.
+WINOGRAD = 1.25
+LARGE_FILTER = 49  # taps of the largest depthwise filter that cuDNN's fast kernels take, 7x7
 THIN = 16  # n or k up to which a product may as well run outside Tensor Cores
 THIN_RATE = 0.25  # share of the vector peak it reaches there: an estimate
 ATTENTION_BANDWIDTH = 0.7  # share of the bandwidth fused attention reaches: an estimate, seldom its bound
@@ -70,6 +75,7 @@ class Coefficients:
     depthwise_rate: Floats  # (2,): share of the vector peak
     depthwise_strided: Floats  # (2,): factor on the time
     depthwise_native: Floats  # (2,): factor on the time in PyTorch's own kernels, NCHW only
+    depthwise_large: Floats  # (2,): factor on the time of filters wider than 7
     taps_exponent: Floats  # (2,): growth of the time per tap with the number of taps, over 3x3
     memory: Floats  # (2, classes): share of the bandwidth
     attention_rate: Floats  # (2,): forward, backward: share of the peak
@@ -108,6 +114,7 @@ def coefficients(values: Mapping[str, float]) -> Coefficients:
         depthwise_rate=table("depthwise.rate")[:, 0],
         depthwise_strided=table("depthwise.strided")[:, 0],
         depthwise_native=np.array([1.0, values["nchw.depthwise.native"]]),
+        depthwise_large=table("depthwise.large")[:, 0],
         taps_exponent=table("depthwise.taps_exponent")[:, 0],
         memory=table(*MEMORY_CLASSES),
         attention_rate=np.array([values["attention.forward.rate"], values["attention.backward.rate"]]),
@@ -166,9 +173,11 @@ def products_seconds(
     kind, is_conv = p.kind[:, None], p.kind[:, None] < 3
     pass_ = np.minimum(kind, 2)
     rate = c.rate[layout, kind] * np.where(is_conv & (p.filter_taps[:, None] > 1), c.spatial[layout, pass_], 1)
-    rate = rate * np.where(p.stem[:, None], c.stem[layout, pass_], 1)
+    rate = rate * np.where(p.stem[:, None] & p.half[:, None], c.stem[layout, pass_], 1)
     rate = rate * np.where(p.unaligned[:, None] & p.half[:, None], c.unaligned[layout, kind], 1)
     rate = rate * np.where(p.strided[:, None], c.strided[layout], 1)
+    plain = ~p.half[:, None] & (p.filter_taps[:, None] == 9) & ~p.strided_layer[:, None]
+    rate = rate * np.where(plain, WINOGRAD, 1)
     peak = np.where(p.half, machine.half_flops_per_s, machine.single_flops_per_s)[:, None]
     flop_s_per_sm = peak / machine.sms * rate
     prologue = np.where(is_conv, c.prologue_k[0], c.prologue_k[1])
@@ -179,9 +188,12 @@ def products_seconds(
         rows: Any = slice(None) if candidates is None else np.flatnonzero(candidates[:, i])
         tiles = np.ceil(m[rows] / tile_m) * np.ceil(n[rows] / tile_n) * count[rows]
         split = _split(tiles, k[rows], machine.sms)
-        speed = (tile_m * tile_n / LARGEST_TILE) ** c.tile_exponent
+        area = tile_m * tile_n
+        speed = np.where(p.half, area / LARGEST_TILE, area / LARGEST_SINGLE_TILE)[rows, None] ** c.tile_exponent
         cost = _waves(tiles * split / machine.sms, c.hardness) * (k[rows] / split + prologue[rows])
-        cost = cost * (2 * tile_m * tile_n / speed)
+        cost = cost * (2 * area / speed)
+        if area > LARGEST_SINGLE_TILE:
+            cost = np.where(p.half[rows, None], cost, np.inf)
         found = best[rows]
         better = cost < found
         best[rows] = np.where(better, cost, found)
@@ -231,9 +243,10 @@ def grouped_seconds(g: Grouped, bytes_: Floats, batches: Any, layout: Any, c: Co
     """Grouped convolutions: a rate that grows with the width of a group, joined with the traffic."""
     regime = g.regime[:, None]
     width = g.width[:, None] / np.array(GROUPED_WIDTHS)[regime]
-    width = np.where(regime == 1, np.minimum(width, 1), width)  # past one tile nothing is left to gain
+    width = np.where(regime == 1, width / np.ceil(width), width)  # wide groups fill tiles of 128
     rate = c.grouped_rate[layout, regime] * width ** c.grouped_exponent[layout, regime]
     rate = rate * (g.groups[:, None] / 8) ** np.where(regime == 0, c.groups_exponent[layout], 0)
+    rate = np.where(regime == 0, np.minimum(rate, c.grouped_rate[layout, 1]), rate)  # no narrow group outruns wide ones
     compute = at(g.flops, batches) / (machine.half_flops_per_s * np.clip(rate, *GROUPED_RATES))
     traffic = traffic_seconds(bytes_, c.grouped_bandwidth[layout], c, machine)
     return np.asarray(np.hypot(compute, traffic))
@@ -247,6 +260,7 @@ def depthwise_seconds(
     traffic = traffic_seconds(bytes_, c.depthwise_bandwidth[layout], c, machine)
     seconds = traffic + taps / (machine.vector_flops_per_s * c.depthwise_rate[layout])
     seconds = seconds * np.where(d.strided[:, None], c.depthwise_strided[layout], 1)
+    seconds = seconds * np.where(d.taps[:, None] > LARGE_FILTER, c.depthwise_large[layout], 1)
     return np.asarray(seconds * np.where(d.native[:, None], c.depthwise_native[layout], 1))
 
 

@@ -17,10 +17,11 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 PASSES = ("fprop", "dgrad", "wgrad")
-# cuDNN's grouped Tensor Core kernels take groups in multiples of 32 of 4 to 64 channels ("fast"); other groups run
+# cuDNN's grouped Tensor Core kernels take groups in multiples of 32 of 4, 8, ... 64 channels ("fast"); other groups run
 # elsewhere, wide ones in tiles of 128 channels.
 GROUPED_REGIMES = ("narrow", "wide", "fast")
-NARROW_GROUP = 32  # channels
+FAST_GROUPS = (4, 8, 16, 32, 64)  # channels
+NARROW_GROUP = 48  # channels
 ATTENTION_BLOCK = 64  # rows and columns of scores that fused attention kernels treat at a time
 ITEM_BYTES = 2  # of FP16
 STEM_CHANNELS = 4  # cuDNN pads up to this many input channels to 4 and has kernels for it
@@ -53,6 +54,7 @@ class Products:
     stem: NDArray[np.bool_]  # at most STEM_CHANNELS input channels
     unaligned: NDArray[np.bool_]  # a contiguous dimension is no multiple of 8 elements
     strided: NDArray[np.bool_]  # data gradient of a strided convolution
+    strided_layer: NDArray[np.bool_]  # any pass of a strided convolution
     in_bytes: Floats  # (ops, 2): traffic of the activations that an NCHW convolution has to convert
     half: NDArray[np.bool_]  # 2-byte operands
 
@@ -180,6 +182,7 @@ class _Product(NamedTuple):
     stem: bool = False
     unaligned: bool = False
     strided: bool = False
+    strided_layer: bool = False
     in_bytes: Affine = (0, 0)
 
 
@@ -196,6 +199,7 @@ def _products(rows: list[tuple[int, Op]], *, nchw: bool) -> Products:
         stem=np.array([p.stem for p in table], dtype=bool),
         unaligned=np.array([p.unaligned for p in table], dtype=bool),
         strided=np.array([p.strided for p in table], dtype=bool),
+        strided_layer=np.array([p.strided_layer for p in table], dtype=bool),
         in_bytes=_lines([p.in_bytes for p in table]),
         half=np.array([op.dtype == "fp16" for _, op in rows], dtype=bool),
     )
@@ -234,6 +238,7 @@ def _convolution(op: Op, *, nchw: bool) -> _Product:
         stem=c <= STEM_CHANNELS,
         unaligned=c > STEM_CHANNELS and bool(c % 8 or k % 8),
         strided=pass_ == 1 and stride > 1,
+        strided_layer=stride > 1,
         in_bytes=(big[0] + small[0], big[1] + small[1]) if nchw and op.dtype == "fp16" else (0, 0),
     )
 
@@ -247,7 +252,7 @@ def _grouped(rows: list[tuple[int, Op]]) -> Grouped:
         np.array([typical(op.dims[name]) for _, op in rows], dtype=np.int64) for name in ("groups", "c", "k")
     )
     c_in, c_out = c_in // groups, c_out // groups
-    fast = (groups % 32 == 0) & (c_in >= 4) & (c_in <= 64)
+    fast = (groups % 32 == 0) & np.isin(c_in, FAST_GROUPS)
     return Grouped(
         index=_index(rows),
         width=np.sqrt(c_in * c_out),

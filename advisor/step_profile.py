@@ -39,6 +39,7 @@ class MemoryCoefficients(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     allocator_share: float  # reserved beyond allocated, as a share of the live peak
     overhead_bytes: int  # context, loaded kernels and library workspaces together
     workspace_bytes: int  # of that, cuBLAS's and cuDNN's
+    depthwise_workspace: float  # cuDNN's on top: a share of the traffic of the largest depthwise convolution
     driver_bytes: int  # of the card's memory that the driver keeps for itself
     log_error: float  # standard deviation of ln(true / predicted) of the memory of a step
     margin: float  # share added by default

@@ -6,6 +6,7 @@ longer of the two, rounded where they meet.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.errors import BadInputError
-from advisor.gpus.model import Gpu
+from advisor.gemm import gemm_time
+from advisor.gpus import Gpu, find_gpu
 from advisor.profile import GpuProfile
 from advisor.recipe import Recipe
 from advisor.step_costs import (
     LAYOUTS,
     PRODUCT_KINDS,
     TILES,
+    Coefficients,
     Machine,
     ProductCost,
     at,
@@ -40,6 +43,7 @@ _CLASS_OF_KIND = {
     "gemm": "gemm", "batch_norm": "normalisation", "norm": "normalisation", "elementwise": "elementwise",
 }  # fmt: skip
 ANCHORS = np.unique(np.rint(2 ** np.arange(0, 20.01, 0.4)))  # batch sizes, 1 to 2^20
+REFERENCE_ROWS = 8192  # of the products by which a GEMM profile is held against the step coefficients
 OVERLAP_POWER = 6  # sharpness of the change from host-bound to GPU-bound
 SMALLEST_L2_BYTES = 6 * 2**20  # L2 of a GPU whose size is unknown: the smallest of those with profiles
 
@@ -117,8 +121,46 @@ def pick_variant(workload: Workload, recipe: Recipe) -> Variant:
     )
 
 
-def machine(gpu: Gpu, recipe: Recipe) -> Machine:
-    """The facts the step model scales by. Raises BadInputError where bandwidth or peak of the GPU is unknown."""
+def sustained_share(gpu: Gpu) -> float:
+    """Share of the boost clock that Tensor Cores sustain under the power limit: a stated assumption.
+
+    An SM at full load needs about 1.4 W per GHz on the 4 and 5 nm chips of compute capability 8.9 and 12, 2.5 W before
+    and on Hopper and B200. It stands on long GEMMs of the L40S (0.98 W per SM and GHz, 0.70 of the short ones' speed)
+    and the RTX PRO 6000 Server (1.28 W, 0.98), and on RTX 3090, A100 and H100, which have 2.5 W or more and keep pace.
+    """
+    if gpu.tdp_w is None or gpu.boost_clock_hz is None:
+        return 1.0
+    needed = 1.4 if gpu.compute_capability == (8, 9) or gpu.compute_capability[0] == 12 else 2.5
+    return min(1.0, gpu.tdp_w / (gpu.sms * gpu.boost_clock_hz / 1e9) / needed)
+
+
+def product_scale(gpu: Gpu, profile: GpuProfile | None, values: Mapping[str, float]) -> float:
+    """What matrix products reach on a GPU over what the step coefficients, fitted on a GeForce, would make of its peak.
+
+    GeForce cards run above their nominal boost clock, as the one fitted does, and take the coefficients as they are.
+    Others take their GEMM profile's share of the peak in large products; a borrowed one is scaled by what the two
+    cards' power limits sustain.
+    """
+    if profile is None or "GeForce" in gpu.name:
+        return sustained_share(gpu)
+    peak = gpu.peak_flops_per_s("fp16")
+    if peak is None:
+        return 1.0
+    side = np.array([1024, 2048, 4096])
+    seconds = gemm_time(profile, gpu, REFERENCE_ROWS, side, side, engine="numpy").time_s
+    reached = 2 * REFERENCE_ROWS * side * side / seconds / peak
+    modelled = values["gemm.rate"] * side / (side + values["gemm.prologue_k"])
+    scale = float(np.median(reached / modelled))
+    if profile.borrowed_from is not None:
+        scale *= sustained_share(gpu) / sustained_share(find_gpu(profile.borrowed_from))
+    return scale
+
+
+def machine(gpu: Gpu, recipe: Recipe, scale: float = 1.0) -> Machine:
+    """The facts the step model scales by; `scale` multiplies the rate of 2-byte products.
+
+    Raises BadInputError where bandwidth or peak of the GPU is unknown.
+    """
     bandwidth = gpu.memory_bandwidth_bytes_per_s
     vector = gpu.peak_flops_per_s("fp32")
     if bandwidth is None or vector is None:
@@ -128,7 +170,7 @@ def machine(gpu: Gpu, recipe: Recipe) -> Machine:
     single = gpu.peak_flops_per_s("tf32") if recipe.precision == "tf32" else None
     return Machine(
         sms=gpu.sms,
-        half_flops_per_s=half or vector,
+        half_flops_per_s=scale * half if half else vector,
         single_flops_per_s=single or vector,
         vector_flops_per_s=vector,
         bandwidth_bytes_per_s=bandwidth,
@@ -178,16 +220,15 @@ class StepModel:
         workload: Workload,
         *,
         gpu: Gpu,
-        profile: GpuProfile,
+        profile: GpuProfile | None,
         recipe: Recipe,
         step_profile: StepProfile | None = None,
     ) -> None:
         self.workload, self.gpu, self.profile, self.recipe = workload, gpu, profile, recipe
         self.step_profile = step_profile or load_step_profile()
         self.variant = pick_variant(workload, recipe)
-        self.machine = machine(gpu, recipe)
         self._values = self.step_profile.train if recipe.mode == "train" else self.step_profile.infer
-        self._c = coefficients(self._values)
+        self._c, self.machine = self._on_this_gpu()
         self._layout = LAYOUTS.index("nchw" if self.variant.layout == "nchw" else "nhwc")
         self._ops = step_ops(self.variant)
         self._update = update_work(workload, recipe)
@@ -254,6 +295,15 @@ class StepModel:
             totals["optimizer"] = self._optimizer_s(), 1
         out += [_summed(name, calls, time, step_s) for name, (time, calls) in totals.items()]
         return sorted(out, key=lambda layer: layer.time_s, reverse=True)
+
+    def _on_this_gpu(self) -> tuple[Coefficients, Machine]:
+        """Coefficients and facts; on another GPU than the fitted one, waves and rates as its GEMM profile has them."""
+        c = coefficients(self._values)
+        if self.gpu.id == self.step_profile.gpu or not self.recipe.autocast:
+            return c, machine(self.gpu, self.recipe)
+        if self.profile is not None and "fp16" in self.profile.gemm:
+            c = replace(c, hardness=self.profile.gemm["fp16"].coefficients.wave_hardness)
+        return c, machine(self.gpu, self.recipe, product_scale(self.gpu, self.profile, self._values))
 
     # Inside -----------------------------------------------------------------------------------------------------------
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import erf, sqrt
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.memory import FP32_BYTES, STATE_TENSORS, envelope
+from advisor.memory import FP32_BYTES, STATE_TENSORS, envelope, workspace
 from advisor.step_profile import MemoryCoefficients
 from bench.step_data import SIZES, StepRow
 
@@ -21,11 +22,13 @@ GIB = 2**30
 CARD_BYTES = 24 * GIB  # RTX 3090
 DRIVER_BYTES = round(0.3 * GIB)  # PyTorch reports 23.7 GiB of this card: the driver keeps the rest
 CONTEXT_BYTES = round(0.45 * GIB)  # CUDA context and loaded kernels: an estimate, of 300 to 500 MB seen in the field
+LIMIT = CARD_BYTES - DRIVER_BYTES
+DEPTHWISE_SHARES = (0.0, 0.1, 0.2)
 SHARES = np.arange(0.0, 0.1501, 0.005)
-OVERHEADS = np.arange(0.4, 1.6001, 0.05)
+OVERHEADS = np.arange(0.6, 1.6001, 0.05)  # a context and some workspace at least
 SPREADS = (0.004, 0.006, 0.008, 0.01, 0.013, 0.017, 0.022, 0.03)
 OUTLIERS = 0.01  # rows that no smooth error explains: another process, another library version
-FAILURES = 0.01  # share of predicted batches that may fail where the margin is chosen
+FAILURES = 0.012  # share of predicted batches that may fail where the margin is chosen
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,18 @@ class Brackets:
     fixed: NDArray[np.float64]
     live_ran: NDArray[np.float64]
     live_failed: NDArray[np.float64]
+    depthwise_ran: NDArray[np.float64]  # traffic of the largest depthwise convolution
+    depthwise_failed: NDArray[np.float64]
+
+    def needs(self, share: float, overhead: float, depthwise: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Predicted bytes at the batch that ran, and at the one that failed."""
+        ran = self.fixed + (1 + share) * self.live_ran + overhead * GIB + depthwise * self.depthwise_ran
+        return ran, self.fixed + (1 + share) * self.live_failed + overhead * GIB + depthwise * self.depthwise_failed
+
+    def exact(self, share: float, overhead: float, depthwise: float) -> float:
+        """Share of the rows whose bounds the prediction meets."""
+        ran, failed = self.needs(share, overhead, depthwise)
+        return float(((ran <= LIMIT) & ((self.live_failed == 0) | (failed > LIMIT))).mean())
 
 
 def brackets(rows: Sequence[StepRow]) -> Brackets:
@@ -49,17 +64,17 @@ def brackets(rows: Sequence[StepRow]) -> Brackets:
         at = SIZES.index(r.row.batch)
         sizes = np.array([SIZES[at], SIZES[max(0, at - 1)]])
         ran, failed = envelope(w.variants[0].live, sizes)
-        table.append((fixed, ran, failed if at else 0))
-    columns = np.array(table, dtype=float).reshape(-1, 3).T
+        depthwise = workspace(w.variants[0], sizes, 1.0)
+        table.append((fixed, ran, failed if at else 0, *depthwise))
+    columns = np.array(table, dtype=float).reshape(-1, 5).T
     return Brackets(*columns)
 
 
-def log_likelihood(b: Brackets, share: float, overhead: float, spread: float) -> float:
+def log_likelihood(b: Brackets, share: float, overhead: float, depthwise: float, spread: float) -> float:
     """Of the bounds, if ln(true / predicted) is normal with this spread."""
-    limit = CARD_BYTES - DRIVER_BYTES
-    need = [b.fixed + (1 + share) * live + overhead * GIB for live in (b.live_ran, b.live_failed)]
-    upper = _normal(np.log(limit / need[0]) / spread)
-    lower = np.where(b.live_failed > 0, _normal(np.log(limit / need[1]) / spread), 0.0)
+    ran, failed = b.needs(share, overhead, depthwise)
+    upper = _normal(np.log(LIMIT / ran) / spread)
+    lower = np.where(b.live_failed > 0, _normal(np.log(LIMIT / failed) / spread), 0.0)
     return float(np.log((1 - OUTLIERS) * (upper - lower) + OUTLIERS).sum())
 
 
@@ -68,21 +83,23 @@ def _normal(z: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def fit_memory(rows: Sequence[StepRow]) -> MemoryCoefficients:
-    """The most likely coefficients on a grid, and the margin at which FAILURES of the predicted batches fail."""
+    """Coefficients that meet most bounds, the likeliest of them, and the margin at which few predicted batches fail."""
     b = brackets(rows)
-    grid = [(f, c, s) for f in SHARES for c in OVERHEADS for s in SPREADS]
-    share, overhead, spread = max(grid, key=lambda point: log_likelihood(b, *point))
+    grid = [(f, c, d) for f in SHARES for c in OVERHEADS for d in DEPTHWISE_SHARES]
+    met = np.array([b.exact(*point) for point in grid])
+    best = [grid[i] for i in np.flatnonzero(met >= met.max() - 1e-9)]
+    *point, spread = max(((*p, s) for p in best for s in SPREADS), key=lambda found: log_likelihood(b, *found))
+    share, overhead, depthwise = (float(x) for x in point)
     found = MemoryCoefficients(
-        allocator_share=round(float(share), 4),
+        allocator_share=round(share, 4),
         overhead_bytes=round(overhead * GIB),
-        workspace_bytes=round(overhead * GIB) - CONTEXT_BYTES,
+        workspace_bytes=max(0, round(overhead * GIB) - CONTEXT_BYTES),
+        depthwise_workspace=depthwise,
         driver_bytes=DRIVER_BYTES,
         log_error=spread,
         margin=0.0,
     )
-    return MemoryCoefficients(
-        **{f: getattr(found, f) for f in found.__struct_fields__ if f != "margin"}, margin=margin_for(rows, found)
-    )
+    return msgspec.structs.replace(found, margin=margin_for(rows, found))
 
 
 def predicted_batch(row: StepRow, known: MemoryCoefficients, margin: float) -> int:
@@ -94,6 +111,7 @@ def predicted_batch(row: StepRow, known: MemoryCoefficients, margin: float) -> i
     fixed = w.parameters * FP32_BYTES + w.buffer_bytes
     fixed += w.trainable_parameters * FP32_BYTES * (1 + STATE_TENSORS["sgd"])
     total = fixed + live + np.rint(known.allocator_share * live) + known.overhead_bytes
+    total = total + workspace(w.variants[0], np.array(SIZES), known.depthwise_workspace)
     fits = total * (1 + margin) <= CARD_BYTES - known.driver_bytes
     return next((size for size, ok in zip(SIZES, fits, strict=True) if ok), 0)
 

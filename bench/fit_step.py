@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.cli.output import write_atomically
+from advisor.files import write_atomically
 from advisor.gpus import find_gpu
+from advisor.profile import load_profile
 from advisor.recipe import RECIPES, Recipe, make_recipe
 from advisor.step_costs import (
     LAYOUT_CLASSES,
@@ -35,7 +36,7 @@ from advisor.step_costs import (
 from advisor.step_neighbours import UNIT, Neighbours, solve_weights, time_shares
 from advisor.step_ops import MEMORY_CLASSES, PASSES, Attention, Depthwise, Grouped, Products, StepOps, step_ops
 from advisor.step_profile import FOLDER, SCHEMA_VERSION, HeldOut, StepProfile, step_profile_bytes
-from advisor.steptime import OVERLAP_POWER, machine, update_work
+from advisor.steptime import OVERLAP_POWER, machine, product_scale, update_work
 from bench.fit_memory import fit_memory
 from bench.step_data import INFER_TABLES, StepRow, infer_rows, train_rows, with_traces
 
@@ -89,7 +90,8 @@ def priors() -> Priors:
             f"{layout}.grouped_wide.exponent": (0.8, 0.3), f"{layout}.grouped_fast.rate": (0.2, 0.8),
             f"{layout}.grouped_fast.exponent": (0.5, 0.4), f"{layout}.grouped.bandwidth": (0.6, 0.3),
             f"{layout}.depthwise.bandwidth": (0.5, 0.5), f"{layout}.depthwise.rate": (0.2, 0.8),
-            f"{layout}.depthwise.strided": (1.2, 0.4), f"{layout}.depthwise.taps_exponent": (0.0, 0.3),
+            f"{layout}.depthwise.strided": (1.2, 0.4),
+            f"{layout}.depthwise.large": (2.0, 0.6), f"{layout}.depthwise.taps_exponent": (0.0, 0.3),
             f"{layout}.padding_copies": (0.5, 0.8), f"{layout}.strided": (0.6, 0.5),
         }  # fmt: skip
     shares = {
@@ -178,7 +180,7 @@ class Stacked:
         if group == "update":
             return np.asarray(self._update_bytes / (machine.bandwidth_bytes_per_s * c.optimizer_bandwidth))
         if group == "kernels":
-            return self._launches * c.kernel_s
+            return np.asarray(self._launches * c.kernel_s)
         p = self._parts[group]
         if group == "products":
             per_call = products_seconds(p.table, p.bytes_, p.batch, p.layout, c, machine).seconds
@@ -216,8 +218,16 @@ class Stacked:
         return np.array([time_shares(ops, int(layout), c, machine, s) for ops, layout, s in rows])
 
 
-def fit(rows: Stacked, machine: Machine, *, weight: Floats | None = None, start: Priors | None = None) -> Values:
-    """Coefficients that predict the rows best. `weight` 0 leaves a row out."""
+def fit(
+    rows: Stacked,
+    machine: Machine,
+    *,
+    weight: Floats | None = None,
+    start: Priors | None = None,
+    begin: Values | None = None,
+    steps: int = STEPS,
+) -> Values:
+    """Coefficients that predict the rows best. `weight` 0 leaves a row out; `begin` is where the search sets out."""
     start = start or priors()
     names = sorted(start)
     linear = np.array([is_exponent(n) for n in names])
@@ -239,9 +249,11 @@ def fit(rows: Stacked, machine: Machine, *, weight: Floats | None = None, start:
         return v, parts, rows.log_step(parts, v["host_s"]) - rows.log_time
 
     x = centre
+    if begin is not None:
+        x = np.array([begin[n] if e else np.log(begin[n]) for n, e in zip(names, linear, strict=True)])
     v, parts, residual = predict(x)
     now, damping = loss(residual, x), 1e-2
-    for _ in range(STEPS):
+    for _ in range(steps):
         jacobian = _jacobian(rows, machine, names, x, values, parts, residual)
         pull = weight / np.sqrt(1 + (residual / SIGMA) ** 2) / SIGMA**2
         normal = jacobian.T @ (pull[:, None] * jacobian) + np.diag(tightness)
@@ -374,4 +386,6 @@ def other_gpu_residuals(table: str, rows: Sequence[StepRow], forward: Values) ->
     name = table.partition(" ")[0]
     if name == INFER_NAME:
         return []
-    return list(Stacked(rows, INFER_RECIPE).residuals(forward, machine(find_gpu(name), INFER_RECIPE)))
+    gpu = find_gpu(name)
+    scale = product_scale(gpu, load_profile(gpu), forward)
+    return list(Stacked(rows, INFER_RECIPE).residuals(forward, machine(gpu, INFER_RECIPE, scale)))
