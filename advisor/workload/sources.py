@@ -157,10 +157,13 @@ def from_transformers(name: str, input_shape: tuple[int, ...] | None = None, seq
     origin = f"transformers {_version('transformers')}, {kind}({_arguments(changes)}), no padding mask"
     task = next((task for suffix, task in _TASKS.items() if kind.endswith(suffix)), "")
     if module.main_input_name == "pixel_values":
+        _no_sequence(f"hf:{name}", seq_len)
         size = getattr(config, "image_size", 224)
         sides = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
         shape = input_shape or (getattr(config, "num_channels", 3), *sides)
         return Source(module, shape, task=task, origin=origin, factory=f"hf:{name}")
+    if input_shape and len(input_shape) > 1:
+        raise BadInputError(f"hf:{name} takes tokens: give --seq-len 128 instead of {'x'.join(map(str, input_shape))}")
     length = seq_len or (input_shape[0] if input_shape else None)
     longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     if length is None:
@@ -395,7 +398,7 @@ def _arguments(changes: Mapping[str, Any]) -> str:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return lines[0][:200].rstrip(".") if lines else type(error).__name__
 
 
 def _no_sequence(name: str, seq_len: int | None) -> None:

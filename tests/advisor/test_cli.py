@@ -54,6 +54,24 @@ def test_csv_rows_can_be_read_back(run) -> None:  # type: ignore[no-untyped-def]
     assert float(rows[1]["time_s"]) > 0
 
 
+@pytest.mark.parametrize("command", ["predict step --batches 8", "explain --batch 8"])
+def test_every_prediction_says_which_gpu_and_how_wrong_it_is(run, command: str) -> None:  # type: ignore[no-untyped-def]
+    _, out, err = run(f"{command} --gpu a100 --model resnet50 --format json")
+    document = json.loads(out)
+    assert (document["gpu"], document["gpu_source"]) == ("a100-sxm4-80gb", "named")
+    assert document["error"]["mean_abs_log"] > 0
+    assert "took a100-sxm4-80gb" in err
+    _, out, _ = run(f"{command} --gpu a100-sxm4-80gb --model resnet50")
+    assert all(line in out for line in ("\nrecipe ", "\nprofile ", "\nerror "))
+
+
+def test_explains_csv_holds_plain_numbers(run) -> None:  # type: ignore[no-untyped-def]
+    _, out, _ = run("explain --gpu a100-sxm4-80gb --model resnet50 --batch 130 --format csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert sum(float(row["share"]) for row in rows) <= 1
+    assert all(float(row["time_s"]) >= float(row["ideal_time_s"]) for row in rows)
+
+
 def test_output_goes_to_a_file_whole(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     target = tmp_path / "answer.json"
     code, out, _ = run(f"recommend --gpu a100-sxm4-80gb --model resnet50 --format json --output {target}")

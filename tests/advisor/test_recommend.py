@@ -13,8 +13,11 @@ import pytest
 
 import advisor
 from advisor import recommend
-from advisor.errors import BadInputError, DoesNotFitError, UnknownNameError
+from advisor.errors import AdvisorError, BadInputError, DoesNotFitError, UnknownNameError
+from advisor.gpus import find_gpu
+from advisor.recommendation import samples_of
 from advisor.step import predict_step
+from advisor.workload.catalogue import load_workload
 
 
 def test_the_recommended_size_fits_and_lies_between_the_knee_and_the_fastest() -> None:
@@ -79,6 +82,42 @@ def test_moving_from_the_recommended_size_to_itself_is_a_tie() -> None:
     assert comparison is not None
     assert comparison.tie
     assert comparison.gain == 0
+    assert "already" in comparison.text
+
+
+def test_a_precision_without_tensor_cores_is_said() -> None:
+    assert any(
+        "no BF16 Tensor Cores" in n for n in recommend("resnet50", gpu="v100-sxm2-16gb", precision="bf16").answer.notes
+    )
+    assert any(
+        "TF32 is an estimate" in n for n in recommend("resnet50", gpu="a100-sxm4-80gb", precision="tf32").answer.notes
+    )
+
+
+def test_the_header_names_the_attention_and_layout_that_were_traced() -> None:
+    assert "attention" not in recommend("resnet50", gpu="a100").answer.recipe  # it has none
+    assert "nhwc" not in recommend("gpt2", gpu="a100").answer.recipe  # nor images
+
+
+def test_a_planned_card_is_judged_by_what_cuda_hands_out() -> None:
+    # The driver keeps 3.6 of an L40S's 48 GiB (ECC); tests/advisor/test_gpus.py has the source.
+    limit = recommend("resnet50", gpu="l40s").answer.memory_limit_bytes
+    assert limit == find_gpu("l40s").cuda_memory_bytes
+
+
+def test_batches_count_images_sequences_or_samples() -> None:
+    assert [samples_of(load_workload(name)) for name in ("resnet50", "bert-base-128", "t5-small")] == [
+        "images", "sequences", "sequences",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"gpu": None}, {"tolerance": "x"}, {"tolerance": None}, {"profile": "no-such-file"}, {"memory_limit": 1 << 60}],
+)
+def test_wrong_arguments_of_the_library_call_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(AdvisorError):
+        recommend("resnet50", **({"gpu": "a100"} | wrong))  # type: ignore[arg-type]
 
 
 def test_infer_predicts_less_time_and_memory_than_train() -> None:

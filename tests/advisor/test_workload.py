@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from advisor.cli.models import command as models
-from advisor.errors import AdvisorError, BadInputError, BrokenFileError, UnknownNameError
+from advisor.errors import AdvisorError, BadInputError, BrokenFileError, TraceError, UnknownNameError
 from advisor.recipe import make_recipe
 from advisor.workload.catalogue import (
     CATALOGUE,
@@ -195,6 +195,8 @@ class TestTraced:
         module.tokens = lambda: torch.nn.Sequential(torch.nn.Embedding(50, 8), torch.nn.Linear(8, 50))  # type: ignore[attr-defined]
         module.number = lambda: 7  # type: ignore[attr-defined]
         module.broken = lambda: 1 / 0  # type: ignore[attr-defined]
+        module.leaves = lambda: sys.exit(3)  # type: ignore[attr-defined]
+        module.frozen = lambda: torch.nn.Linear(4, 4).requires_grad_(False)  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "my_models", module)
 
     def test_a_factory_of_the_users_own(self) -> None:
@@ -214,6 +216,11 @@ class TestTraced:
         assert (workload.name, workload.variants[0].mode) == ("Linear", "infer")
         assert resolve_workload(workload) is workload
 
+    def test_a_frozen_model_has_nothing_to_train_but_can_be_run(self) -> None:
+        with pytest.raises(TraceError, match="none of its 2 parameters requires a gradient"):
+            resolve_workload("my_models:frozen", input_shape=(4,))
+        assert resolve_workload("my_models:frozen", input_shape=(4,), recipe=make_recipe(mode="infer")).parameters == 20
+
     @pytest.mark.parametrize(
         "model, sizes, message",
         [
@@ -221,6 +228,11 @@ class TestTraced:
             ("my_models:nothing", {"seq_len": 4}, "has no 'nothing'"),
             ("my_models:number", {"seq_len": 4}, "returned int, not an nn.Module"),
             ("my_models:broken", {"seq_len": 4}, "cannot be built: ZeroDivisionError"),
+            ("my_models:leaves", {"seq_len": 4}, "cannot be built: SystemExit"),
+            (":net", {"seq_len": 4}, "write package.module:factory"),
+            ("my_models:", {"seq_len": 4}, "write package.module:factory"),
+            ("hf:BertForMaskedLM", {"input_shape": (3, 224, 224)}, "takes tokens: give --seq-len"),
+            ("hf:ViTForImageClassification", {"seq_len": 128}, "takes images"),
             ("torchvison:resnet50", {}, "Nearest: torchvision"),
             ("hf:BertForMaskedLanguage", {}, "Nearest: BertForMaskedLM"),
         ],
