@@ -50,6 +50,8 @@ class Machine:
     vector_flops_per_s: float  # FP32 outside Tensor Cores
     bandwidth_bytes_per_s: float
     l2_bytes: float
+    half_prologue: float = 1.0  # FLOP per clock and SM over the fitted GPU's: what a tile's start, which takes clocks,
+    single_prologue: float = 0.5  # costs in elements of the contraction
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,7 @@ def products_seconds(
     peak = np.where(p.half, machine.half_flops_per_s, machine.single_flops_per_s)[:, None]
     flop_s_per_sm = peak / machine.sms * rate
     prologue = np.where(is_conv, c.prologue_k[0], c.prologue_k[1])
+    prologue = prologue * np.where(p.half, machine.half_prologue, machine.single_prologue)[:, None]
 
     best = np.full(np.broadcast_shapes(m.shape, k.shape, count.shape), np.inf)
     best_tile = np.zeros(best.shape, dtype=np.int8)

@@ -43,6 +43,7 @@ _CLASS_OF_KIND = {
     "gemm": "gemm", "batch_norm": "normalisation", "norm": "normalisation", "elementwise": "elementwise",
 }  # fmt: skip
 ANCHORS = np.unique(np.rint(2 ** np.arange(0, 20.01, 0.4)))  # batch sizes, 1 to 2^20
+FITTED_FLOP_PER_CLOCK_PER_SM = 512  # of the RTX 3090, FP16 with FP32 accumulate
 REFERENCE_ROWS = 8192  # of the products by which a GEMM profile is held against the step coefficients
 OVERLAP_POWER = 6  # sharpness of the change from host-bound to GPU-bound
 SMALLEST_L2_BYTES = 6 * 2**20  # L2 of a GPU whose size is unknown: the smallest of those with profiles
@@ -149,7 +150,9 @@ def product_scale(gpu: Gpu, profile: GpuProfile | None, values: Mapping[str, flo
     side = np.array([1024, 2048, 4096])
     seconds = gemm_time(profile, gpu, REFERENCE_ROWS, side, side, engine="numpy").time_s
     reached = 2 * REFERENCE_ROWS * side * side / seconds / peak
-    modelled = values["gemm.rate"] * side / (side + values["gemm.prologue_k"])
+    per_clock = gpu.fp16_flop_per_clock_per_sm or FITTED_FLOP_PER_CLOCK_PER_SM
+    prologue = values["gemm.prologue_k"] * per_clock / FITTED_FLOP_PER_CLOCK_PER_SM
+    modelled = values["gemm.rate"] * side / (side + prologue)
     scale = float(np.median(reached / modelled))
     if profile.borrowed_from is not None:
         scale *= sustained_share(gpu) / sustained_share(find_gpu(profile.borrowed_from))
@@ -168,6 +171,7 @@ def machine(gpu: Gpu, recipe: Recipe, scale: float = 1.0) -> Machine:
         raise BadInputError(f"the {missing} of {gpu.name} is unknown, so no step can be predicted: see advisor gpus")
     half = gpu.peak_flops_per_s("bf16" if recipe.precision == "bf16" else "fp16")
     single = gpu.peak_flops_per_s("tf32") if recipe.precision == "tf32" else None
+    single_rate = (single or vector) / (gpu.sms * (gpu.boost_clock_hz or 1.0))
     return Machine(
         sms=gpu.sms,
         half_flops_per_s=scale * half if half else vector,
@@ -175,6 +179,8 @@ def machine(gpu: Gpu, recipe: Recipe, scale: float = 1.0) -> Machine:
         vector_flops_per_s=vector,
         bandwidth_bytes_per_s=bandwidth,
         l2_bytes=gpu.l2_bytes or SMALLEST_L2_BYTES,
+        half_prologue=(gpu.fp16_flop_per_clock_per_sm or FITTED_FLOP_PER_CLOCK_PER_SM) / FITTED_FLOP_PER_CLOCK_PER_SM,
+        single_prologue=single_rate / FITTED_FLOP_PER_CLOCK_PER_SM,
     )
 
 
@@ -299,10 +305,12 @@ class StepModel:
     def _on_this_gpu(self) -> tuple[Coefficients, Machine]:
         """Coefficients and facts; on another GPU than the fitted one, waves and rates as its GEMM profile has them."""
         c = coefficients(self._values)
-        if self.gpu.id == self.step_profile.gpu or not self.recipe.autocast:
+        precision = "fp16" if self.recipe.autocast else "fp32"
+        own = self.gpu.id == self.step_profile.gpu and self.recipe.autocast
+        if self.profile is not None and not own and precision in self.profile.gemm:
+            c = replace(c, hardness=self.profile.gemm[precision].coefficients.wave_hardness)
+        if own or not self.recipe.autocast:
             return c, machine(self.gpu, self.recipe)
-        if self.profile is not None and "fp16" in self.profile.gemm:
-            c = replace(c, hardness=self.profile.gemm["fp16"].coefficients.wave_hardness)
         return c, machine(self.gpu, self.recipe, product_scale(self.gpu, self.profile, self._values))
 
     # Inside -----------------------------------------------------------------------------------------------------------

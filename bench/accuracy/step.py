@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,9 +17,12 @@ from advisor.errors import AdvisorError
 from advisor.gpus import find_gpu
 from advisor.profile import load_profile
 from advisor.recipe import make_recipe
+from advisor.step_costs import coefficients, op_seconds
+from advisor.step_ops import step_ops
 from advisor.step_profile import MemoryCoefficients, load_step_profile
-from advisor.steptime import StepModel, machine
+from advisor.steptime import StepModel, machine, product_scale
 from advisor.workload.catalogue import load_workload
+from advisor.workload.schema import Kind, Op, Variant
 from bench.fit_memory import predicted_batch
 from bench.fit_step import (
     GPU,
@@ -38,6 +41,11 @@ Floats = NDArray[np.float64]
 
 LARGEST_SIZE = SIZES[0]
 SWEEP_POINTS = 0.03
+LONG_CONVOLUTION_S = 2e-4  # shorter ones are launches and noise
+DEEPBENCH_DIMS = {
+    "n": "n", "c": "c", "h": "h", "w": "w", "k": "k", "p": "p_out_h", "q": "q_out_w", "r": "r_filter_h",
+    "s": "s_filter_w", "stride_h": "stride_h", "stride_w": "stride_w", "pad_h": "pad_h", "pad_w": "pad_w",
+}  # fmt: skip
 LEFT_OUT_STEPS = 4  # from the shipped coefficients; more change the figures by less than 0.001
 SWEEPS = {  # network of batch-sweeps/sweeps.csv: (catalogue model, layout)
     "resnet50": ("resnet50", "nchw"),
@@ -50,7 +58,14 @@ def section(data: Path, traces: Path) -> str:
     """The report's part on training and inference steps, as Markdown."""
     train = {layout: with_traces(train_rows(data, layout), traces) for layout in LAYOUTS}
     infer = {table: with_traces(infer_rows(data, table), traces) for table in INFER_TABLES}
-    parts = [time_part(train), families_part(train), memory_part(train), infer_part(infer), sweeps_part(data)]
+    parts = [
+        time_part(train),
+        families_part(train),
+        memory_part(train),
+        infer_part(infer),
+        convolutions_part(data),
+        sweeps_part(data),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -215,6 +230,58 @@ def infer_part(infer: Mapping[str, Sequence[StepRow]]) -> str:
         "for power-limited clocks are all that is known of it. This is the error printed for GPUs without training "
         "tables.",
         table(["table", "what is new", "untraced", *FIGURES], rows),
+    ])  # fmt: skip
+
+
+# Convolutions alone ------------------------------------------------------------------------------------------------
+
+
+def deepbench_operations(data: Path) -> tuple[list[Op], Floats]:
+    """DeepBench's FP16 convolutions on a V100, each pass one operation, and their times (s)."""
+    ops, times = [], []
+    with (data / "deepbench" / "conv_v100.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["precision"] != "fp16_mixed":
+                continue
+            dims = {name: (int(row[column]), 0) for name, column in DEEPBENCH_DIMS.items()}
+            dims |= {"dilation_h": (1, 0), "dilation_w": (1, 0), "groups": (1, 0)}
+            n, c, h, w, k, p, q, r, s = (dims[name][0] for name in "nchwkpqrs")
+            x, y, weight = 2 * n * c * h * w, 2 * n * k * p * q, 2 * k * c * r * s
+            passes: tuple[tuple[Kind, str, int, int], ...] = (
+                ("conv_fprop", "fwd_ms", x + weight, y),
+                ("conv_dgrad", "dgrad_ms", y + weight, x),
+                ("conv_wgrad", "wgrad_ms", x + y, weight),
+            )
+            for kind, column, read, write in passes:
+                if row[column]:
+                    ops.append(Op(kind=kind, name="convolution", phase="forward", dtype="fp16", dims=dims,
+                                  read_bytes=(read, 0), write_bytes=(write, 0), flops=(y * c * r * s, 0)))  # fmt: skip
+                    times.append(float(row[column]) * 1e-3)
+    return ops, np.array(times)
+
+
+def convolutions_part(data: Path) -> str:
+    """Convolutions one by one on a GPU of which no convolution was fitted."""
+    ops, times = deepbench_operations(data)
+    gpu, profile = find_gpu("v100-sxm2-16gb"), load_step_profile()
+    gemm_profile = load_profile(gpu)
+    c = replace(coefficients(profile.train), hardness=gemm_profile.gemm["fp16"].coefficients.wave_hardness)
+    facts = machine(gpu, TIMM_RECIPE, product_scale(gpu, gemm_profile, profile.train))
+    kinds, long = np.array([op.kind for op in ops]), times > LONG_CONVOLUTION_S
+    rows = []
+    for i, layout in enumerate(LAYOUTS):
+        variant = Variant("train", "amp", layout, "none", tuple(ops), ())  # type: ignore[arg-type]
+        seconds = op_seconds(step_ops(variant), np.array([1.0]), i, c, facts)[0][:, 0]
+        for kind in ("conv_fprop", "conv_dgrad", "conv_wgrad"):
+            chosen = (kinds == kind) & long
+            rows.append([layout.upper(), kind.removeprefix("conv_"), *figures(np.log(seconds / times)[chosen])])
+    return "\n\n".join([
+        "### Convolutions alone, on another GPU",
+        f"DeepBench's FP16 convolutions on a V100 (cuDNN 7.6, above {LONG_CONVOLUTION_S * 1e3:.1f} ms), predicted by the "
+        "coefficients of whole steps on the RTX 3090, its facts and its GEMM profile. The layout is that of the "
+        "coefficients. Whole steps do not tell the passes of a convolution apart, so one by one they are far less "
+        "certain than their sum.",
+        table(["coefficients of", "pass", *FIGURES], rows),
     ])  # fmt: skip
 
 
