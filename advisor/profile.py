@@ -24,6 +24,7 @@ SCHEMA_VERSION = 1
 FOLDER = Path(__file__).parent / "profiles"
 MAX_BYTES = 4 * 2**20  # of a profile file; shipped ones are a tenth of that
 
+MOST_LENT_THROTTLE = 0.5  # a card that its own power limit slows by more (T4, P100) says nothing about others
 PRECISIONS = ("fp16", "fp32")  # with timings of their own; BF16 and TF32 derive from "fp16"
 
 
@@ -162,10 +163,10 @@ def load_profile(gpu: Gpu, path: Path | None = None) -> GpuProfile:
 
 
 def _borrow(gpu: Gpu, precision: str) -> GemmModel | None:
-    """The model of the shipped profile that is nearest in architecture, then in facts; None: none has the precision."""
+    """The model of the nearest shipped profile that has the precision and may lend; None: there is none."""
     for candidate in sorted(shipped_profiles(), key=lambda name: (*distance(gpu, find_gpu(name)), name)):
         model = read_profile(FOLDER / f"{candidate}.json").gemm.get(precision)
-        if model is not None:
+        if model is not None and model.coefficients.throttle <= MOST_LENT_THROTTLE:
             return model
     return None
 
@@ -238,15 +239,19 @@ def _fault(model: GemmModel) -> str | None:
     return None
 
 
-def distance(gpu: Gpu, donor: Gpu) -> tuple[int, float, float]:
-    """How far a donor is: another class of die, then generations apart, then another balance of FLOP/s and bandwidth.
+def distance(gpu: Gpu, donor: Gpu) -> tuple[int, float, float, float]:
+    """How far a donor is: another class of die, then power limits apart, then generations, then balance of facts.
 
     Data-centre dies (compute capability x.0 up to 10) and graphics dies differ more than generations do: in Tensor
-    Core rate per SM, in memory, and in the kernels that libraries ship for them.
+    Core rate per SM, in memory, and in the kernels that libraries ship for them. Among graphics dies the power limit
+    decides: L40S (350 W for 366 TFLOP/s) falls far below its peak in long products and RTX PRO 6000 (600 W for 480)
+    hardly, so a GeForce, whose Tensor Cores run at half rate, is like the latter.
     """
-    mine, theirs = gpu.compute_capability, donor.compute_capability
+    datacenter = _is_datacenter(gpu)
+    power = 0.0 if datacenter else abs(math.log(_peak_per_watt(gpu) / _peak_per_watt(donor)))
+    generations = abs(_generation(gpu.compute_capability) - _generation(donor.compute_capability))
     balance = abs(math.log(_intensity(gpu) / _intensity(donor)))
-    return int(_is_datacenter(gpu) != _is_datacenter(donor)), abs(_generation(mine) - _generation(theirs)), balance
+    return int(datacenter != _is_datacenter(donor)), power, generations, balance
 
 
 def _is_datacenter(gpu: Gpu) -> bool:
@@ -260,7 +265,17 @@ def _generation(compute_capability: tuple[int, int]) -> float:
     return min(major, 10) + minor / 10 if major < 10 else 10.0
 
 
+def _peak(gpu: Gpu) -> float | None:
+    return gpu.peak_flops_per_s("fp16") or gpu.peak_flops_per_s("fp32")
+
+
+def _peak_per_watt(gpu: Gpu) -> float:
+    """FLOP/s per watt of the power limit; that of an RTX PRO 6000 where a fact is unknown."""
+    peak = _peak(gpu)
+    return peak / gpu.tdp_w if peak and gpu.tdp_w else 0.8e12
+
+
 def _intensity(gpu: Gpu) -> float:
     """FLOP per byte at which arithmetic and memory take equally long; 1 where a fact is unknown."""
-    peak = gpu.peak_flops_per_s("fp16") or gpu.peak_flops_per_s("fp32")
+    peak = _peak(gpu)
     return peak / gpu.memory_bandwidth_bytes_per_s if peak and gpu.memory_bandwidth_bytes_per_s else 1.0

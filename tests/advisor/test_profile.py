@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import advisor
 from advisor.errors import BadInputError, BrokenFileError
 from advisor.gpus import find_gpu
 from advisor.profile import (
@@ -54,8 +55,8 @@ def test_a_gpu_with_timings_uses_its_own() -> None:
     ("gpu", "donor"),
     [
         ("a100-pcie-40gb", "a100-sxm4-80gb"),
-        ("rtx-3090", "l40s"),  # Ampere GeForce: the graphics die of the next generation, not the data-centre one
-        ("rtx-4090", "l40s"),
+        ("rtx-3090", "rtx-pro-6000-server"),  # a graphics die, at half rate and so not held back by its power limit
+        ("l4", "l40s"),  # 72 W: held back as the L40S is
         ("rtx-5090", "rtx-pro-6000-server"),
         ("h100-pcie", "h100-sxm-80gb"),
     ],
@@ -70,8 +71,19 @@ def test_another_gpu_borrows_the_nearest_and_says_so(gpu: str, donor: str) -> No
     assert profile.error == profile.gemm["fp16"].borrowed
 
 
+def test_a_card_that_its_power_limit_halves_lends_to_nobody() -> None:
+    assert load_profile(find_gpu("t4")).gemm["fp32"].gpu == "t4"
+    assert load_profile(find_gpu("rtx-3090")).gemm["fp32"].gpu not in {"t4", "p100-pcie-16gb"}
+
+
+def test_a_geforce_reaches_nearly_its_peak() -> None:
+    """Half-rate Tensor Cores leave power to spare: an RTX 3090 must not look held back as an L40S is."""
+    found = advisor.predict_gemm(8192, 8192, 8192, gpu="rtx-3090")
+    assert 62 < found.tflops < 71.2
+
+
 def test_a_gpu_is_nearest_to_itself() -> None:
-    assert distance(A100, A100) == (0, 0, 0)
+    assert distance(A100, A100) == (0, 0, 0, 0)
 
 
 def test_a_given_file_wins_and_lacks_nothing(tmp_path: Path, document: Any) -> None:
