@@ -16,13 +16,26 @@ import msgspec
 
 from advisor.errors import AdvisorError, BadInputError, BrokenFileError, MissingDependencyError, UnknownNameError
 from advisor.recipe import Recipe
-from advisor.workload.schema import SCHEMA_VERSION, StoredVariant, StoredWorkload, Variant, Workload
+from advisor.workload.schema import SCHEMA_VERSION, Affine, Op, StoredVariant, StoredWorkload, Variant, Workload
 
 if TYPE_CHECKING:
     import torch
 
 CATALOGUE = Path(__file__).parent.parent / "catalogue"
 MAX_FILE_BYTES = 16 << 20
+LARGEST_SIZE = 1 << 42  # of one sample; at the largest batch, 1 << 20, it still is below 1 << 63
+_CONVOLUTION = frozenset({
+    "n", "c", "h", "w", "k", "p", "q", "r", "s", "stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w",
+    "groups",
+})  # fmt: skip
+_ATTENTION = frozenset({"batch", "heads", "q_len", "kv_len", "head_dim", "value_dim", "causal"})
+DIMS = {  # what an operation of each kind must tell, as `schema.Kind` says
+    "gemm": frozenset({"m", "n", "k"}),
+    "bmm": frozenset({"batch", "m", "n", "k"}),
+    **dict.fromkeys(("conv_fprop", "conv_dgrad", "conv_wgrad"), _CONVOLUTION),
+    **dict.fromkeys(("attention_fprop", "attention_bprop"), _ATTENTION),
+}
+MAY_BE_ZERO = frozenset(("pad_h", "pad_w", "causal", "a_t", "b_t"))
 _SEPARATORS = str.maketrans("", "", "-_ .")
 _LANGUAGE_DEFAULTS = {"bert-base": 128, "bert-large": 128}  # names whose files are told apart by sequence length
 _WAY_OUT = (
@@ -74,18 +87,47 @@ def _inconsistency(stored: StoredWorkload) -> str | None:
     """What the types alone cannot see."""
     if stored.schema_version != SCHEMA_VERSION:
         return f"schema_version {stored.schema_version}, this version reads {SCHEMA_VERSION}"
-    layers = len(stored.layer_names)
+    if min(stored.input_shape, default=0) < 1:
+        return f"input_shape {list(stored.input_shape)}"
+    counts = (stored.parameters, stored.parameter_tensors, stored.trainable_parameters, stored.buffer_bytes)
+    if not all(0 <= count <= LARGEST_SIZE for count in (*counts, stored.batch_norm_layers, stored.largest_parameter)):
+        return "counts of parameters, buffers or layers are negative or absurd"
     for i, op in enumerate(stored.ops):
-        if op.count != len(op.layers) or min(op.layers, default=-1) < 0 or max(op.layers) >= layers:
-            return f"ops[{i}]: count and layers disagree, or a layer has no name"
-        if min(op.read_bytes[1], op.write_bytes[1], op.flops[1], op.kernels) < 0:
-            return f"ops[{i}]: negative sizes"
+        if problem := _operation_problem(op, len(stored.layer_names)):
+            return f"ops[{i}], {op.kind}: {problem}"
     for i, variant in enumerate(stored.variants):
-        if not variant.ops or not variant.live:
-            return f"variants[{i}] has no operations or no live memory"
-        if min(variant.ops) < 0 or max(variant.ops) >= len(stored.ops):
-            return f"variants[{i}]: an operation that the table does not hold"
+        if problem := _variant_problem(variant, len(stored.ops)):
+            return f"variants[{i}]: {problem}"
     return None if stored.variants else "no variants"
+
+
+def _operation_problem(op: Op, layers: int) -> str | None:
+    if op.count != len(op.layers) or min(op.layers, default=-1) < 0 or max(op.layers) >= layers:
+        return "count and layers disagree, or a layer has no name"
+    if op.kernels < 0 or not all(map(_sound, (op.read_bytes, op.write_bytes, op.flops))):
+        return "bytes, FLOPs or kernels are negative or absurd"
+    if lacking := DIMS.get(op.kind, frozenset()) - op.dims.keys():
+        return f"lacks {', '.join(sorted(lacking))}"
+    for key, line in op.dims.items():
+        if not _sound(line, least=0 if key in MAY_BE_ZERO else 1):
+            return f"{key} is {line[0]} + {line[1]} B"
+    return None
+
+
+def _variant_problem(variant: StoredVariant, operations: int) -> str | None:
+    if not variant.ops or not variant.live:
+        return "no operations or no live memory"
+    if min(variant.ops) < 0 or max(variant.ops) >= operations:
+        return "an operation that the table does not hold"
+    if not all(map(_sound, (*variant.live, *variant.live_with_gradients, variant.saved))):
+        return "bytes of memory are negative or absurd"
+    return None
+
+
+def _sound(line: Affine, least: int = 0) -> bool:
+    """Whether a + b B is from `least` to LARGEST_SIZE at B = 1, and does not fall with B."""
+    a, b = line
+    return b >= 0 and least <= a + b <= LARGEST_SIZE
 
 
 def encode_workload(workload: Workload) -> bytes:

@@ -42,7 +42,8 @@ _PROMOTE = frozenset({
 })  # fmt: skip
 # On the CPU's FP32 list but on none of CUDA's: run in the type they are given.
 _NOT_ON_CUDA = frozenset({
-    "avg_pool3d", "max_pool3d", "adaptive_avg_pool3d", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
+    "avg_pool3d", "max_pool3d", "adaptive_avg_pool3d", "adaptive_max_pool3d", "fractional_max_pool2d",
+    "fractional_max_pool3d", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
     "replication_pad1d", "replication_pad2d", "replication_pad3d", "pad", "quantile", "nanquantile", "stft", "trace",
     "polar", "view_as_complex", "cholesky", "cholesky_inverse", "cholesky_solve", "inverse", "max_unpool2d",
     "max_unpool3d", "ctc_loss", "logdet", "ormqr", "orgqr", "pinverse", "fft_fft", "fft_ifft", "fft_fft2",

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 
+from advisor.workload import cuda_rules  # noqa: E402
 from advisor.workload.cuda_rules import CudaRules  # noqa: E402
 from advisor.workload.trace import _autocast  # noqa: E402
 
@@ -167,6 +168,26 @@ def test_operators_of_no_list_keep_their_type(call: Callable[[Any], Any]) -> Non
 
 def test_operators_on_the_cpus_fp32_list_alone_keep_fp16_as_on_cuda() -> None:
     assert run(lambda: F.avg_pool3d(h(1, 2, 4, 4, 4), 2)) == torch.float16
+    assert run(lambda: F.adaptive_max_pool3d(h(1, 2, 4, 4, 4), 2)) == torch.float16
+
+
+def registered(backend: str) -> set[str]:
+    """Operators that this PyTorch's autocast treats for a backend; CUDA's are registered in CPU builds, too."""
+    names = torch._C._dispatch_get_registrations_for_dispatch_key(f"Autocast{backend}")
+    return {name.removeprefix("aten::").split(".")[0] for name in names}
+
+
+def test_every_operator_that_cudas_autocast_treats_is_on_a_list() -> None:
+    lists = cuda_rules._FP16_NOT_ON_CPU | cuda_rules._FP32 | cuda_rules._FP32_OUTPUT | cuda_rules._PROMOTE
+    other = {
+        "softmax", "log_softmax", "_scaled_dot_product_flash_attention",  # have rules of their own
+        "cudnn_convolution", "cudnn_convolution_transpose", "_thnn_fused_gru_cell", "_thnn_fused_lstm_cell",  # inside
+    }  # fmt: skip
+    assert registered("CUDA") - registered("CPU") - lists == other
+    # Names of Python's own, and functions that consist of listed operators.
+    aliases = {"__pow__", "__rpow__", "arccos", "arcsin", "linalg_cross", "linalg_norm", "multi_dot", "nll_loss_nd",
+               "pairwise_distance", "square"}  # fmt: skip
+    assert lists - registered("CUDA") <= aliases
 
 
 def test_a_dtype_given_by_the_user_wins() -> None:

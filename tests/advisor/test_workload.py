@@ -7,6 +7,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -117,12 +118,23 @@ def test_something_that_is_no_model_is_refused() -> None:
         resolve_workload({})  # type: ignore[arg-type]
 
 
+def _convolution(document: dict[str, Any]) -> dict[str, Any]:
+    return next(op for op in document["ops"] if op["kind"] == "conv_fprop")
+
+
 @pytest.mark.parametrize(
     "damage, place",
     [
         (lambda d: d["ops"][3].pop("kind"), r"\$\.ops\[3\]"),
-        (lambda d: d["ops"][0].update(count=99), r"ops\[0\]: count"),
-        (lambda d: d["ops"][2].update(read_bytes=[1, -5]), r"ops\[2\]: negative"),
+        (lambda d: d["ops"][0].update(count=99), r"ops\[0\].*: count"),
+        (lambda d: d["ops"][2].update(read_bytes=[1, -5]), r"ops\[2\].*: bytes, FLOPs"),
+        (lambda d: _convolution(d)["dims"].pop("groups"), r"ops\[\d+\], conv_fprop: lacks groups"),
+        (lambda d: _convolution(d)["dims"].update(groups=[0, 0]), r"groups is 0 \+ 0 B"),
+        (lambda d: _convolution(d)["dims"].update(n=[4, -1]), r"n is 4 \+ -1 B"),
+        (lambda d: d["variants"][0].update(live=[[1, -1]]), r"variants\[0\]: bytes of memory"),
+        (lambda d: d.update(parameters=-5), "counts of parameters"),
+        (lambda d: d.update(parameters=10**17), "counts of parameters"),
+        (lambda d: d.update(input_shape=[3, 0, 224]), "input_shape"),
         (lambda d: d["variants"][1].update(ops=[10**6]), r"variants\[1\]"),
         (lambda d: d["variants"].clear(), "no variants"),
         (lambda d: d.update(schema_version=99), "schema_version 99"),
