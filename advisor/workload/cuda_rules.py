@@ -313,7 +313,13 @@ def _body(func: types.FunctionType) -> Callable[..., Any] | None:
     (Run as it is, the check would hand the call back to the mode for ever.) None if it makes no such check.
     """
     if func not in _bodies:
-        if not any(check in func.__globals__ for check in _OVERRIDE_CHECKS):
+        if {"if_true", "if_false"} <= set(func.__code__.co_freevars):  # torch._jit_internal.boolean_dispatch: pooling
+            inner = (cell.cell_contents for cell in func.__closure__ or ())
+            cells = (types.CellType((isinstance(f, types.FunctionType) and _body(f)) or f) for f in inner)
+            _bodies[func] = types.FunctionType(
+                func.__code__, func.__globals__, func.__name__, func.__defaults__, tuple(cells)
+            )
+        elif not any(check in func.__globals__ for check in _OVERRIDE_CHECKS):
             _bodies[func] = None
         else:
             key = id(func.__globals__)

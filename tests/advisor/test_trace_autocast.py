@@ -168,6 +168,7 @@ def test_operators_of_no_list_keep_their_type(call: Callable[[Any], Any]) -> Non
 
 def test_operators_on_the_cpus_fp32_list_alone_keep_fp16_as_on_cuda() -> None:
     assert run(lambda: F.avg_pool3d(h(1, 2, 4, 4, 4), 2)) == torch.float16
+    assert run(lambda: F.max_pool3d(h(1, 2, 4, 4, 4), 2)) == torch.float16
     assert run(lambda: F.adaptive_max_pool3d(h(1, 2, 4, 4, 4), 2)) == torch.float16
 
 
