@@ -28,6 +28,7 @@ DEFAULT_MAX_BATCH = 1024
 # The recommended size is the fastest from the knee up to this many times the knee: the top of the tooth it stands on.
 TOOTH = 1.125
 EQUAL = 0.0025  # throughputs this close are one: the smaller size is taken
+POOR = 0.9  # an exact cut below this share of the knee's throughput is said to be one
 # BatchNorm's statistics get noisy under this many samples per GPU (Wu & He, arXiv:1803.08494, figure 1).
 BATCH_NORM_SAMPLES = 32
 
@@ -268,7 +269,10 @@ def decide(
         margin=setup.margin,
         error=ErrorFacts(**dataclasses.asdict(setup.error)),
         reasons=_reasons(setup, curve, samples_per_s, fits, chosen, cliff),
-        notes=_notes(setup, batch=int(batches[chosen]), largest=largest, max_batch=max_batch),
+        notes=(
+            *_notes(setup, batch=int(batches[chosen]), largest=largest, max_batch=max_batch),
+            *_poor_cut(cuts, knee=int(batches[knee]), knee_per_s=float(samples_per_s[knee])),
+        ),
         candidates=candidates,
         cut=cuts[0] if cuts else None,
         other_cuts=cuts[1:4],
@@ -396,6 +400,23 @@ def _notes(setup: Setup, *, batch: int, largest: int, max_batch: int) -> tuple[s
     if training and setup.gpus > 1:
         notes.append("Gradient exchange between GPUs is not in the predicted times.")
     return tuple(notes)
+
+
+def _poor_cut(cuts: Sequence[Cut], *, knee: int, knee_per_s: float) -> tuple[str, ...]:
+    """Where the exact cuts are all much slower than the knee (a prime global batch, say): the nearest that is not."""
+    if (
+        not cuts
+        or cuts[0].global_batch <= knee * cuts[0].gpus
+        or cuts[0].samples_per_s > POOR * knee_per_s * cuts[0].gpus
+    ):
+        return ()
+    best = cuts[0]
+    nearest = max(1, round(best.global_batch / (knee * best.gpus))) * knee * best.gpus
+    gain = knee_per_s * best.gpus / best.samples_per_s - 1
+    return (
+        f"No exact cut of global batch {best.global_batch} comes near the knee: {nearest} (as {knee} per GPU) would "
+        f"raise the throughput by {percent(gain)}.",
+    )
 
 
 def _compare(

@@ -41,6 +41,17 @@ def test_the_global_batch_is_kept_exactly() -> None:
     assert cut.batch * cut.accumulation * cut.gpus == 4096
 
 
+def test_a_prime_global_batch_is_kept_and_the_nearest_good_one_named() -> None:
+    answer = recommend("resnet50", gpu="a100", global_batch=4099).answer  # prime: its only divisor up to 1024 is 1
+    assert answer.cut is not None
+    assert (answer.cut.batch, answer.cut.accumulation) == (1, 4099)
+    (note,) = (note for note in answer.notes if "No exact cut of global batch 4099" in note)
+    nearest = int(note.split(": ")[1].split()[0])
+    assert nearest % answer.knee == 0
+    assert abs(nearest - 4099) <= answer.knee / 2
+    assert not any("No exact cut" in n for n in recommend("resnet50", gpu="a100", global_batch=4096).answer.notes)
+
+
 def test_a_global_batch_no_cut_reaches_names_the_nearest() -> None:
     with pytest.raises(BadInputError, match="999 and 1002 can"):
         recommend("resnet50", gpu="a100", global_batch=1000, gpus=3)
