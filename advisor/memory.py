@@ -164,7 +164,10 @@ def default_margin(profile: GpuProfile) -> float:
 
 
 def usable_memory_bytes(gpu: Gpu) -> int | None:
-    """What the driver leaves of a card's memory for processes: an estimate; None where its memory is unknown."""
-    if gpu.memory_bytes is None:
-        return None
-    return gpu.memory_bytes - load_step_profile().memory.driver_bytes
+    """What CUDA says a card of this kind has, else what the driver left of the one the memory model was fitted on.
+
+    None where its memory is unknown.
+    """
+    if gpu.cuda_memory_bytes is not None:
+        return gpu.cuda_memory_bytes
+    return None if gpu.memory_bytes is None else gpu.memory_bytes - load_step_profile().memory.driver_bytes

@@ -14,18 +14,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.memory import FP32_BYTES, STATE_TENSORS, envelope, workspace
+from advisor.gpus import find_gpu
+from advisor.memory import FP32_BYTES, STATE_TENSORS, envelope, usable_memory_bytes, workspace
 from advisor.step_profile import MemoryCoefficients
 from bench.step_data import SIZES, StepRow
 
 GIB = 2**30
-CARD_BYTES = 24 * GIB  # RTX 3090
-DRIVER_BYTES = round(0.3 * GIB)  # PyTorch reports 23.7 GiB of this card: the driver keeps the rest
+CARD = find_gpu("rtx-3090")
+LIMIT = usable_memory_bytes(CARD) or 0
 CONTEXT_BYTES = round(0.45 * GIB)  # CUDA context and loaded kernels: an estimate, of 300 to 500 MB seen in the field
-LIMIT = CARD_BYTES - DRIVER_BYTES
 DEPTHWISE_SHARES = (0.0, 0.1, 0.2)
 SHARES = np.arange(0.0, 0.1501, 0.005)
-OVERHEADS = np.arange(0.6, 1.6001, 0.05)  # a context and some workspace at least
+OVERHEADS = np.arange(0.5, 1.6001, 0.025)  # a context and some workspace at least
 SPREADS = (0.004, 0.006, 0.008, 0.01, 0.013, 0.017, 0.022, 0.03)
 OUTLIERS = 0.01  # rows that no smooth error explains: another process, another library version
 FAILURES = 0.015  # share of predicted batches that may fail where the margin is chosen
@@ -95,7 +95,7 @@ def fit_memory(rows: Sequence[StepRow]) -> MemoryCoefficients:
         overhead_bytes=round(overhead * GIB),
         workspace_bytes=max(0, round(overhead * GIB) - CONTEXT_BYTES),
         depthwise_workspace=depthwise,
-        driver_bytes=DRIVER_BYTES,
+        driver_bytes=(CARD.memory_bytes or 0) - LIMIT,
         log_error=spread,
         margin=0.0,
     )
@@ -112,7 +112,7 @@ def predicted_batch(row: StepRow, known: MemoryCoefficients, margin: float) -> i
     fixed += w.trainable_parameters * FP32_BYTES * (1 + STATE_TENSORS["sgd"])
     total = fixed + live + np.rint(known.allocator_share * live) + known.overhead_bytes
     total = total + workspace(w.variants[0], np.array(SIZES), known.depthwise_workspace)
-    fits = total * (1 + margin) <= CARD_BYTES - known.driver_bytes
+    fits = total * (1 + margin) <= LIMIT
     return next((size for size, ok in zip(SIZES, fits, strict=True) if ok), 0)
 
 

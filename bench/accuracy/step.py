@@ -277,8 +277,8 @@ def convolutions_part(data: Path) -> str:
             rows.append([layout.upper(), kind.removeprefix("conv_"), *figures(np.log(seconds / times)[chosen])])
     return "\n\n".join([
         "### Convolutions alone, on another GPU",
-        f"DeepBench's FP16 convolutions on a V100 (cuDNN 7.6, above {LONG_CONVOLUTION_S * 1e3:.1f} ms), predicted by the "
-        "coefficients of whole steps on the RTX 3090, its facts and its GEMM profile. The layout is that of the "
+        f"DeepBench's FP16 convolutions on a V100 (cuDNN 7.6, above {LONG_CONVOLUTION_S * 1e3:.1f} ms), predicted by "
+        "the coefficients of whole steps on the RTX 3090, its facts and its GEMM profile. The layout is that of the "
         "coefficients. Whole steps do not tell the passes of a convolution apart, so one by one they are far less "
         "certain than their sum.",
         table(["coefficients of", "pass", *FIGURES], rows),

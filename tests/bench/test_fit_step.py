@@ -12,7 +12,7 @@ from advisor.recipe import RECIPES
 from advisor.step_profile import load_step_profile
 from advisor.steptime import StepModel, machine, pick_variant
 from advisor.workload.catalogue import load_workload
-from bench.fit_memory import SIZES, brackets, fit_memory, predicted_batch
+from bench.fit_memory import LIMIT, SIZES, brackets, fit_memory, predicted_batch
 from bench.fit_step import (
     FIXED,
     TIMM_RECIPE,
@@ -105,7 +105,7 @@ def test_the_predicted_batch_is_the_largest_whose_memory_fits_the_card() -> None
     totals = memory_curve(
         load_workload("resnet101"), gpu=find_gpu("rtx-3090"), profile=None, recipe=TIMM_RECIPE, batches=np.array(SIZES)
     ).total_bytes
-    fitting = totals <= 24 * 2**30 - known.driver_bytes
+    fitting = totals <= LIMIT
     assert found == max(size for size, ok in zip(SIZES, fitting, strict=True) if ok)
     assert predicted_batch(r, known, 0.5) < found
 
