@@ -68,7 +68,9 @@ class Coefficients:
     conversion: Floats  # (2,): NCHW only: extra traffic over the activations'
     prologue_k: Floats  # (2,): elements of the contraction that the start of a tile costs; convolutions, gemm
     tile_exponent: float  # rate of a tile falls as (area / largest area)^exponent
-    hardness: float  # 1: a part-full wave costs a whole one; 0: it costs its share
+    hardness: (
+        Floats  # of waves, of convolutions and of other products: 1: a part-full one costs a whole one; 0: its share
+    )
     grouped_rate: Floats  # (2, 3): share of the peak by regime, at 16 (narrow, fast) or 128 (wide) channels a group
     grouped_exponent: Floats  # (2, 3): its growth with the width of a group
     groups_exponent: Floats  # (2,): growth of the narrow groups' rate with their number
@@ -107,7 +109,7 @@ def coefficients(values: Mapping[str, float]) -> Coefficients:
         conversion=np.array([0.0, values["nchw.conversion"]]),
         prologue_k=np.array([values["conv.prologue_k"], values["gemm.prologue_k"]]),
         tile_exponent=values["tile_exponent"],
-        hardness=values["hardness"],
+        hardness=np.full(2, values["hardness"]),
         grouped_rate=table(*(f"grouped_{r}.rate" for r in GROUPED_REGIMES)),
         grouped_exponent=table(*(f"grouped_{r}.exponent" for r in GROUPED_REGIMES)),
         groups_exponent=table("grouped_narrow.groups_exponent")[:, 0],
@@ -185,6 +187,8 @@ def products_seconds(
     prologue = np.where(is_conv, c.prologue_k[0], c.prologue_k[1])
     prologue = prologue * np.where(p.half, machine.half_prologue, machine.single_prologue)[:, None]
 
+    hardness = np.where(is_conv, c.hardness[0], c.hardness[1])
+
     best = np.full(np.broadcast_shapes(m.shape, k.shape, count.shape), np.inf)
     best_tile = np.zeros(best.shape, dtype=np.int8)
     for i, (tile_m, tile_n) in enumerate(TILES):
@@ -193,7 +197,7 @@ def products_seconds(
         split = _split(tiles, k[rows], machine.sms)
         area = tile_m * tile_n
         speed = np.where(p.half, area / LARGEST_TILE, area / LARGEST_SINGLE_TILE)[rows, None] ** c.tile_exponent
-        cost = _waves(tiles * split / machine.sms, c.hardness) * (k[rows] / split + prologue[rows])
+        cost = _waves(tiles * split / machine.sms, hardness[rows]) * (k[rows] / split + prologue[rows])
         cost = cost * (2 * area / speed)
         if area > LARGEST_SINGLE_TILE:
             cost = np.where(p.half[rows, None], cost, np.inf)
@@ -219,7 +223,7 @@ def products_seconds(
     split = _split(tiles, k, machine.sms)
     waves = tiles * split / machine.sms
     tile_efficiency = m * n / (rows * tile_m * columns * tile_n)
-    lossless = compute * tile_efficiency * waves / np.maximum(_waves(waves, c.hardness), 1e-9)
+    lossless = compute * tile_efficiency * waves / np.maximum(_waves(waves, hardness), 1e-9)
     return ProductCost(
         seconds=seconds,
         compute_s=compute,
@@ -237,7 +241,7 @@ def _split(tiles: Floats, k: Floats, sms: int) -> Floats:
     return np.maximum(1, np.minimum(np.floor(sms / tiles), np.floor(k / (8 * TILE_K))))
 
 
-def _waves(waves: Floats, hardness: float) -> Floats:
+def _waves(waves: Floats, hardness: Floats) -> Floats:
     """Waves as they cost: between their exact number (at least one) and the next whole one."""
     return hardness * np.ceil(waves) + (1 - hardness) * np.maximum(waves, 1)
 

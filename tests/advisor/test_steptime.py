@@ -44,7 +44,13 @@ def plain_coefficients(**changes: object) -> Coefficients:
         if isinstance(getattr(fitted, f.name), np.ndarray)
     }
     zeros = {name: np.zeros(2) for name in ("prologue_k", "conversion", "padding_copies", "taps_exponent")}
-    scalars = {"tile_exponent": 0.0, "hardness": 1.0, "l2_gain": 1.0, "kernel_s": 0.0, "optimizer_bandwidth": 1.0}
+    scalars = {
+        "tile_exponent": 0.0,
+        "hardness": np.ones(2),
+        "l2_gain": 1.0,
+        "kernel_s": 0.0,
+        "optimizer_bandwidth": 1.0,
+    }
     return dataclasses.replace(fitted, **{**ones, **zeros, **scalars, **changes})
 
 
