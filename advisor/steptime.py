@@ -309,7 +309,7 @@ class StepModel:
         return sorted(out, key=lambda layer: layer.time_s, reverse=True)
 
     def _on_this_gpu(self) -> tuple[Coefficients, Machine]:
-        """Coefficients and facts; on another GPU than the fitted one, rates and waves of GEMM as its GEMM profile has them.
+        """Coefficients and facts; rates and waves of GEMM on other GPUs than the fitted one are its GEMM profile's.
 
         Convolutions keep the assumed hardness of waves: whole networks whose batch was varied by one show little of it
         (127, 128 and 129 samples within 1.4 % on a V100), and no table shows single ones.

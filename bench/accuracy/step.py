@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -265,7 +265,7 @@ def convolutions_part(data: Path) -> str:
     ops, times = deepbench_operations(data)
     gpu, profile = find_gpu("v100-sxm2-16gb"), load_step_profile()
     gemm_profile = load_profile(gpu)
-    c = replace(coefficients(profile.train), hardness=gemm_profile.gemm["fp16"].coefficients.wave_hardness)
+    c = coefficients(profile.train)
     facts = machine(gpu, TIMM_RECIPE, product_scale(gpu, gemm_profile, profile.train))
     kinds, long = np.array([op.kind for op in ops]), times > LONG_CONVOLUTION_S
     rows = []
