@@ -16,7 +16,7 @@ from advisor.profile import GpuProfile
 from advisor.recipe import Recipe
 from advisor.step_ops import typical
 from advisor.step_profile import StepProfile, load_step_profile
-from advisor.steptime import pick_variant
+from advisor.workload.catalogue import select_variant
 from advisor.workload.schema import Affine, Variant, Workload
 
 Bytes = NDArray[np.int64]
@@ -69,7 +69,7 @@ def memory_curve(
     """
     del gpu, profile  # every card takes the overheads of the step profile's: an estimate, its error stated there
     known = (step_profile or load_step_profile()).memory
-    variant = pick_variant(workload, recipe)
+    variant = select_variant(workload, recipe)
     sizes = np.asarray(batches, dtype=np.int64)
     kept = recipe.mode == "train" and (accumulate or not recipe.set_to_none)
     train = recipe.mode == "train"

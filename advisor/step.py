@@ -242,8 +242,7 @@ def memory_sum(split: MemorySplit) -> str:
 
 def _memory_limit(given: str | int | None, resolved: ResolvedGpu) -> int | None:
     if given is None:
-        known = (resolved.free_bytes, resolved.gpu.cuda_memory_bytes, usable_memory_bytes(resolved.gpu))
-        return next((size for size in known if size is not None), None)
+        return usable_memory_bytes(resolved.gpu) if resolved.free_bytes is None else resolved.free_bytes
     if isinstance(given, str):
         given = math.floor(parse_bytes(given))
     return check_count("memory limit in bytes", given, limit=1 << 50)

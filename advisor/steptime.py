@@ -33,7 +33,8 @@ from advisor.step_costs import (
 from advisor.step_neighbours import time_shares
 from advisor.step_ops import MEMORY_CLASSES, step_ops
 from advisor.step_profile import StepProfile, load_step_profile
-from advisor.workload.schema import Op, Variant, Workload
+from advisor.workload.catalogue import select_variant
+from advisor.workload.schema import Op, Workload
 
 Floats = NDArray[np.float64]
 Batches = NDArray[np.int64]
@@ -99,28 +100,6 @@ class LayerCost:
     bound: str  # "compute", "memory" or "latency"
     alignment_note: str | None
     share: float  # of the step
-
-
-def pick_variant(workload: Workload, recipe: Recipe) -> Variant:
-    """Return the traced variant that a recipe runs. Raises BadInputError if the workload lacks it."""
-    precision = "amp" if recipe.autocast else "fp32"
-    for variant in workload.variants:
-        if (
-            variant.mode == recipe.mode
-            and variant.precision == precision
-            and variant.layout in (recipe.layout, "any")
-            and variant.attention in (recipe.attention, "none")
-        ):
-            return variant
-    held = ", ".join(f"{v.mode} {v.precision} {v.layout} {v.attention}" for v in workload.variants) or "nothing"
-    # A model that writes its attention out has only the unfused variant.
-    for variant in workload.variants:
-        if (variant.mode, variant.precision) == (recipe.mode, precision) and variant.layout in (recipe.layout, "any"):
-            return variant
-    raise BadInputError(
-        f"workload {workload.name!r} holds {held}, not {recipe.mode} {precision} {recipe.layout}: "
-        "trace it again with that variant"
-    )
 
 
 def sustained_share(gpu: Gpu) -> float:
@@ -233,7 +212,7 @@ class StepModel:
     ) -> None:
         self.workload, self.gpu, self.profile, self.recipe = workload, gpu, profile, recipe
         self.step_profile = step_profile or load_step_profile()
-        self.variant = pick_variant(workload, recipe)
+        self.variant = select_variant(workload, recipe)
         self._values = self.step_profile.train if recipe.mode == "train" else self.step_profile.infer
         self._c, self.machine = self._on_this_gpu()
         self._layout = LAYOUTS.index("nchw" if self.variant.layout == "nchw" else "nhwc")
@@ -250,7 +229,8 @@ class StepModel:
         own = self.gpu.id == self.step_profile.gpu and self.recipe.mode == "train"
         key = ("nchw" if self._layout else "nhwc") if own else "other_gpus"
         found = self.step_profile.held_out[key]
-        return StepError(found.mean, found.p90, found.what)
+        unmeasured = "" if self.recipe.autocast else f"; no {self.recipe.precision} step was measured: this stands in"
+        return StepError(found.mean, found.p90, found.what + unmeasured)
 
     def curve(self, batches: Batches) -> StepCurve:
         """Predict a step at each batch size (whole numbers, any order)."""

@@ -10,8 +10,8 @@ from advisor.gpus import find_gpu
 from advisor.memory import memory_curve
 from advisor.recipe import RECIPES
 from advisor.step_profile import load_step_profile
-from advisor.steptime import StepModel, machine, pick_variant
-from advisor.workload.catalogue import load_workload
+from advisor.steptime import StepModel, machine
+from advisor.workload.catalogue import load_workload, select_variant
 from bench.fit_memory import LIMIT, SIZES, brackets, fit_memory, predicted_batch
 from bench.fit_step import (
     FIXED,
@@ -35,7 +35,7 @@ MODELS = ("resnet18", "resnet50", "vgg16", "mobilenet_v2", "efficientnet_b0", "c
 def row(model: str, batch: int, time_s: float = 1.0, layout: str = "nhwc") -> StepRow:
     recipe = RECIPES["timm-2022"]
     workload = load_workload(model)
-    variant = pick_variant(workload, recipe)
+    variant = select_variant(workload, recipe)
     traced = msgspec.structs.replace(workload, variants=(variant,))
     return StepRow(TableRow(model, "train", layout, "rtx3090", batch, 224, time_s), traced)
 
