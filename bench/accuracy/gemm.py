@@ -249,6 +249,8 @@ def cliffs_part(found: dict[str, HeldOut]) -> str:
         "and pairs on which the tables of other software versions do not all agree with the fitted one, count neither "
         "way; the columns after that count every pair.",
         table(titles, rows),
+        "Where one pair in thirty is a cliff (H200), a false alarm in a hundred pairs takes a quarter of the "
+        "precision.",
     ])  # fmt: skip
 
 
