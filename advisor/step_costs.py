@@ -109,7 +109,7 @@ def coefficients(values: Mapping[str, float]) -> Coefficients:
         conversion=np.array([0.0, values["nchw.conversion"]]),
         prologue_k=np.array([values["conv.prologue_k"], values["gemm.prologue_k"]]),
         tile_exponent=values["tile_exponent"],
-        hardness=np.full(2, values["hardness"]),
+        hardness=np.array([values["hardness"], values.get("gemm.hardness", values["hardness"])]),
         grouped_rate=table(*(f"grouped_{r}.rate" for r in GROUPED_REGIMES)),
         grouped_exponent=table(*(f"grouped_{r}.exponent" for r in GROUPED_REGIMES)),
         groups_exponent=table("grouped_narrow.groups_exponent")[:, 0],

@@ -390,5 +390,7 @@ def other_gpu_residuals(table: str, rows: Sequence[StepRow], forward: Values) ->
     if name == INFER_NAME:
         return []
     gpu = find_gpu(name)
-    scale = product_scale(gpu, load_profile(gpu), forward)
+    gemm = load_profile(gpu)
+    scale = product_scale(gpu, gemm, forward)
+    forward = forward | {"gemm.hardness": gemm.gemm["fp16"].coefficients.wave_hardness}  # as StepModel takes it
     return list(Stacked(rows, INFER_RECIPE).residuals(forward, machine(gpu, INFER_RECIPE, scale)))
