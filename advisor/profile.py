@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 FOLDER = Path(__file__).parent / "profiles"
 MAX_BYTES = 4 * 2**20  # of a profile file; shipped ones are a tenth of that
 
-MOST_LENT_THROTTLE = 0.5  # a card that its own power limit slows by more (T4, P100) says nothing about others
+HELD_BACK = 0.5  # a card that its power limit slows by more (T4) lends only to cards with no more power per FLOP/s
 PRECISIONS = ("fp16", "fp32")  # with timings of their own; BF16 and TF32 derive from "fp16"
 
 
@@ -164,9 +164,11 @@ def load_profile(gpu: Gpu, path: Path | None = None) -> GpuProfile:
 
 def _borrow(gpu: Gpu, precision: str) -> GemmModel | None:
     """The model of the nearest shipped profile that has the precision and may lend; None: there is none."""
-    for candidate in sorted(shipped_profiles(), key=lambda name: (*distance(gpu, find_gpu(name)), name)):
-        model = read_profile(FOLDER / f"{candidate}.json").gemm.get(precision)
-        if model is not None and model.coefficients.throttle <= MOST_LENT_THROTTLE:
+    for donor in sorted(map(find_gpu, shipped_profiles()), key=lambda donor: (*distance(gpu, donor), donor.id)):
+        model = read_profile(FOLDER / f"{donor.id}.json").gemm.get(precision)
+        if model is not None and (
+            model.coefficients.throttle <= HELD_BACK or _peak_per_watt(gpu) >= _peak_per_watt(donor)
+        ):
             return model
     return None
 
