@@ -75,7 +75,7 @@ def test_a_card_that_its_power_limit_halves_lends_only_to_its_like() -> None:
     """T4: 70 W for 65 TFLOP/s. L4 has less power for its peak, an RTX 3090 four times as much."""
     lenders = {gpu: load_profile(find_gpu(gpu)).gemm["fp32"].gpu for gpu in ("t4", "l4", "rtx-3090")}
     assert lenders["t4"] == lenders["l4"] == "t4"
-    assert lenders["rtx-3090"] not in {"t4", "p100-pcie-16gb"}
+    assert lenders["rtx-3090"] != "t4"
 
 
 def test_a_geforce_reaches_nearly_its_peak() -> None:
