@@ -47,9 +47,10 @@ DEEPBENCH_DIMS = {
     "s": "s_filter_w", "stride_h": "stride_h", "stride_w": "stride_w", "pad_h": "pad_h", "pad_w": "pad_w",
 }  # fmt: skip
 LEFT_OUT_STEPS = 4  # from the shipped coefficients; more change the figures by less than 0.001
-SWEEPS = {  # network of batch-sweeps/sweeps.csv: (catalogue model, layout)
-    "resnet50": ("resnet50", "nchw"),
-    "bert_base_uncased": ("bert-base-512", None),
+SWEEPS = {  # (network, data set) of batch-sweeps/sweeps.csv: (catalogue model, layout)
+    ("resnet50", "imagenet"): ("resnet50", "nchw"),
+    ("bert_base_uncased", "sentiment140"): ("bert-base-128", None),  # tweets: the shortest sequences of the catalogue
+    ("bert_base_uncased", "squad"): ("bert-base-512", None),
 }
 SWEEP_GPUS = {"Tesla V100 16GB (250 W)": "v100-pcie-16gb", "Quadro RTX 6000 (Turing)": "quadro-rtx-6000"}
 
@@ -293,12 +294,12 @@ def sweep_ratios(data: Path) -> list[tuple[str, str, int, int, float, float]]:
     sweeps: dict[tuple[str, str, str], dict[int, float]] = {}
     with (data / "batch-sweeps" / "sweeps.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            if row["network"] in SWEEPS and row["gpu"] in SWEEP_GPUS:
+            if (row["network"], row["dataset"]) in SWEEPS and row["gpu"] in SWEEP_GPUS:
                 key = row["gpu"], row["network"], row["dataset"]
                 sweeps.setdefault(key, {})[int(row["batch"])] = float(row["value"])
     found = []
     for (gpu_name, network, dataset), seconds in sweeps.items():
-        model_name, layout = SWEEPS[network]
+        model_name, layout = SWEEPS[network, dataset]
         gpu = find_gpu(SWEEP_GPUS[gpu_name])
         recipe = make_recipe("timm-2022", precision="fp32", optimizer="adamw", layout=layout)
         model = StepModel(load_workload(model_name), gpu=gpu, profile=load_profile(gpu), recipe=recipe)
@@ -327,7 +328,7 @@ def sweeps_part(data: Path) -> str:
     return "\n\n".join([
         "## Shape over the batch",
         "Zeus's sweeps (FP32, data loading included, epochs timed once; BERT with sequences padded to the longest of "
-        "the batch, predicted at 512 tokens): throughput at the next batch over throughput at this one.",
+        "the batch, predicted at 128 tokens for tweets and 512 for SQuAD): throughput at the next batch over throughput at this one.",
         f"Within {100 * SWEEP_POINTS:.0f} points: {within.mean():.0%} of {len(found)} steps ({shares}).",
         table(["GPU", "network", "batch", "measured", "predicted", "within"], rows),
     ])  # fmt: skip
