@@ -328,7 +328,8 @@ def sweeps_part(data: Path) -> str:
     return "\n\n".join([
         "## Shape over the batch",
         "Zeus's sweeps (FP32, data loading included, epochs timed once; BERT with sequences padded to the longest of "
-        "the batch, predicted at 128 tokens for tweets and 512 for SQuAD): throughput at the next batch over throughput at this one.",
+        "the batch, predicted at 128 tokens for tweets and 512 for SQuAD): throughput at the next batch over "
+        "throughput at this one.",
         f"Within {100 * SWEEP_POINTS:.0f} points: {within.mean():.0%} of {len(found)} steps ({shares}).",
         table(["GPU", "network", "batch", "measured", "predicted", "within"], rows),
     ])  # fmt: skip
