@@ -14,6 +14,7 @@ from tabulate import tabulate
 from advisor.gemm import gemm_time
 from advisor.gpus import Gpu, find_gpu
 from advisor.profile import GemmCoefficients, load_profile
+from bench.accuracy import matmul_heuristics
 from bench.fit import borrow, error_of, fit_physical, predict_unseen
 from bench.fit_gemm import Timings, levenberg_marquardt, physical_times
 from bench.gemm_data import (
@@ -68,7 +69,7 @@ def section(data: Path) -> str:
         v100_part(),
         fp32_part(data),
         peaks_part(data),
-        "nvMatmulHeuristics (proprietary licence, never a dependency) was not run for this report.",
+        matmul_heuristics.part(data, {gpu.id: name for name, gpu in ((n, find_gpu(n)) for n in TABLES)}),
     ]
     return "\n\n".join(parts)
 
