@@ -255,7 +255,7 @@ def decide(
         schema_version=SCHEMA_VERSION,
         model=ModelFacts(setup.workload.name, setup.workload.title, setup.workload.origin, setup.workload.input_shape,
                          setup.workload.parameters, samples_of(setup.workload)),
-        gpu=GpuFacts(gpu.id, gpu.name, setup.resolved_gpu.note, gpu.sms, setup.profile.describe()),
+        gpu=GpuFacts(gpu.id, gpu.name, setup.resolved_gpu.note, gpu.sms, setup.describe_profile()),
         gpu_source=setup.resolved_gpu.source,
         recipe=setup.describe_recipe(),
         batch_size=int(batches[chosen]),

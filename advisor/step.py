@@ -100,6 +100,14 @@ class Setup:
             notes.append("The memory of this GPU is unknown, so nothing was held against it: give --memory-limit.")
         return tuple(note for note in notes if note)
 
+    def describe_profile(self) -> str:
+        """One line: where the coefficients come from, those of matrix products and those of all else."""
+        fitted = self.model.step_profile.gpu
+        if fitted == self.resolved_gpu.gpu.id:
+            return "fitted to public training and inference steps of this GPU"
+        rest = f"all else from steps of the {fitted}, scaled by this GPU's facts"
+        return f"matrix products {self.profile.describe()}; {rest}"
+
     def curve(self, batches: np.ndarray) -> StepCurve:
         """Time of a step at each batch size."""
         return self.model.curve(batches)

@@ -90,7 +90,7 @@ def setup_facts(setup: Setup) -> dict[str, Any]:
         "gpu": gpu.id,
         "gpu_source": setup.resolved_gpu.source,
         "recipe": setup.describe_recipe(),
-        "profile": setup.profile.describe(),
+        "profile": setup.describe_profile(),
         "error": {"mean_abs_log": error.mean_abs_log, "p90_abs_log": error.p90_abs_log, "origin": error.origin},
         "memory_limit_bytes": setup.memory_limit_bytes,
         "margin": setup.margin,
@@ -104,7 +104,7 @@ def setup_lines(setup: Setup, notes: Iterable[str] | None = None) -> list[str]:
     said = setup.resolved_gpu.note  # on stderr
     return [
         f"recipe   {setup.describe_recipe()}",
-        f"profile  {setup.profile.describe()}",
+        f"profile  {setup.describe_profile()}",
         f"error    {percent(error.mean_abs_log, 1)} mean, {percent(error.p90_abs_log, 1)} in nine of ten "
         f"({error.origin})",
         *(f"note     {note}" for note in (setup.notes() if notes is None else notes) if note != said),

@@ -202,8 +202,8 @@ def memory_part(train: Mapping[str, Sequence[StepRow]]) -> str:
         "## Memory on the RTX 3090",
         "The largest batch of timm's list (512, 384, 256, 192, ...) predicted to fit 24 GB, against the largest that "
         f"ran, on the half that was not fitted. The spread of ln(true / predicted) on the fitted half is "
-        f"{known.log_error:.3f}; the default margin of {known.margin:.1%} follows from it. Most misses "
-        "lie within 3 % of the limit; NCHW misses more, as cuDNN's own copies to NHWC show in no trace.",
+        f"{known.log_error:.3f}; the default margin of {known.margin:.1%} follows from it. NCHW "
+        "misses more than NHWC, and no structural cause was found.",
         table(["margin", "rows of", "rows", "exact", "too small", "too large (fails)"], rows),
     ])  # fmt: skip
 

@@ -164,3 +164,8 @@ def test_the_main_job_imports_no_heavy_library() -> None:
     code = f"import sys; from advisor.cli import main; {job}; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("set()")
+
+
+def test_a_card_without_training_tables_says_whose_steps_it_borrows() -> None:
+    assert "from steps of the rtx-3090" in recommend("resnet50", gpu="a100").answer.gpu.profile
+    assert "steps of this GPU" in recommend("resnet50", gpu="rtx3090").answer.gpu.profile
