@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from advisor.cut import Cut, cut_global_batch
 from advisor.errors import BadInputError, DoesNotFitError
 from advisor.quantization import folk_batch_size
 from advisor.step import Setup, StepPrediction, check_count, check_share, prepare
-from advisor.steptime import LayerCost, StepCurve
+from advisor.steptime import LayerCost, StepCurve, StepError
 from advisor.units import gib, percent, rate
 from advisor.workload import Workload
 
@@ -88,15 +87,6 @@ class GpuFacts:
 
 
 @dataclass(frozen=True)
-class ErrorFacts:
-    """How wrong such predictions of samples/s are on rows that were not fitted."""
-
-    mean_abs_log: float
-    p90_abs_log: float
-    origin: str
-
-
-@dataclass(frozen=True)
 class Answer:
     """The whole recommendation as data; `Recommendation.to_json` prints it."""
 
@@ -114,7 +104,7 @@ class Answer:
     tolerance: float
     memory_limit_bytes: int | None
     margin: float
-    error: ErrorFacts
+    error: StepError
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
     candidates: tuple[Candidate, ...]
@@ -267,7 +257,7 @@ def decide(
         tolerance=tolerance,
         memory_limit_bytes=setup.memory_limit_bytes,
         margin=setup.margin,
-        error=ErrorFacts(**dataclasses.asdict(setup.error)),
+        error=setup.error,
         reasons=_reasons(setup, curve, samples_per_s, fits, chosen, cliff),
         notes=(
             *_notes(setup, batch=int(batches[chosen]), largest=largest, max_batch=max_batch),

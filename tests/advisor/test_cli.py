@@ -13,7 +13,7 @@ from advisor.cli import main
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+def run(capsys: pytest.CaptureFixture[str]):
     def call(line: str) -> tuple[int, str, str]:
         code = main(line.split())
         captured = capsys.readouterr()
@@ -22,13 +22,13 @@ def run(capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
     return call
 
 
-def test_value_prints_the_number_alone(run) -> None:  # type: ignore[no-untyped-def]
+def test_value_prints_the_number_alone(run) -> None:
     code, out, err = run("recommend --gpu a100-sxm4-80gb --model resnet50 --format value")
     assert (code, err) == (0, "")
     assert int(out) > 0
 
 
-def test_without_a_gpu_the_default_is_said_in_one_line(run, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_without_a_gpu_the_default_is_said_in_one_line(run, monkeypatch) -> None:
     monkeypatch.delenv("ADVISOR_GPU", raising=False)
     code, out, err = run("recommend --model resnet50 --format json")
     document = json.loads(out)
@@ -41,13 +41,13 @@ def test_without_a_gpu_the_default_is_said_in_one_line(run, monkeypatch) -> None
 
 
 @pytest.mark.parametrize("format_", ["table", "markdown"])
-def test_the_answer_comes_first_and_the_memory_sum_is_shown(run, format_: str) -> None:  # type: ignore[no-untyped-def]
+def test_the_answer_comes_first_and_the_memory_sum_is_shown(run, format_: str) -> None:
     _, out, _ = run(f"recommend --gpu h100-sxm --model resnet50 --format {format_}")
     assert out.lstrip("*").startswith("batch size ")
     assert "CUDA context" in out
 
 
-def test_csv_rows_can_be_read_back(run) -> None:  # type: ignore[no-untyped-def]
+def test_csv_rows_can_be_read_back(run) -> None:
     _, out, _ = run("predict step --gpu a100-sxm4-80gb --model resnet50 --batches 1,2 --format csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [row["batch"] for row in rows] == ["1", "2"]
@@ -55,7 +55,7 @@ def test_csv_rows_can_be_read_back(run) -> None:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("command", ["predict step --batches 8", "explain --batch 8"])
-def test_every_prediction_says_which_gpu_and_how_wrong_it_is(run, command: str) -> None:  # type: ignore[no-untyped-def]
+def test_every_prediction_says_which_gpu_and_how_wrong_it_is(run, command: str) -> None:
     _, out, err = run(f"{command} --gpu a100 --model resnet50 --format json")
     document = json.loads(out)
     assert (document["gpu"], document["gpu_source"]) == ("a100-sxm4-80gb", "named")
@@ -65,14 +65,14 @@ def test_every_prediction_says_which_gpu_and_how_wrong_it_is(run, command: str) 
     assert all(line in out for line in ("\nrecipe ", "\nprofile ", "\nerror "))
 
 
-def test_explains_csv_holds_plain_numbers(run) -> None:  # type: ignore[no-untyped-def]
+def test_explains_csv_holds_plain_numbers(run) -> None:
     _, out, _ = run("explain --gpu a100-sxm4-80gb --model resnet50 --batch 130 --format csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert sum(float(row["share"]) for row in rows) <= 1
     assert all(float(row["time_s"]) >= float(row["ideal_time_s"]) for row in rows)
 
 
-def test_output_goes_to_a_file_whole(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_output_goes_to_a_file_whole(run, tmp_path: Path) -> None:
     target = tmp_path / "answer.json"
     code, out, _ = run(f"recommend --gpu a100-sxm4-80gb --model resnet50 --format json --output {target}")
     assert (code, out) == (0, "")
@@ -81,13 +81,13 @@ def test_output_goes_to_a_file_whole(run, tmp_path: Path) -> None:  # type: igno
 
 
 @pytest.mark.parametrize("name", ["curve.png", "curve.svg"])
-def test_the_curve_is_drawn(run, tmp_path: Path, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_the_curve_is_drawn(run, tmp_path: Path, name: str) -> None:
     code, _, _ = run(f"recommend --gpu a100-sxm4-80gb --model resnet50 --plot {tmp_path / name}")
     assert code == 0
     assert (tmp_path / name).stat().st_size > 10_000
 
 
-def test_doctor_only_reports(run) -> None:  # type: ignore[no-untyped-def]
+def test_doctor_only_reports(run) -> None:
     code, out, _ = run("doctor --format json")
     findings = {row["what"]: row["found"] for row in json.loads(out)["findings"]}
     assert code == 0
@@ -95,7 +95,7 @@ def test_doctor_only_reports(run) -> None:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts_name_the_command(run, shell: str) -> None:  # type: ignore[no-untyped-def]
+def test_completion_scripts_name_the_command(run, shell: str) -> None:
     code, out, _ = run(f"completion {shell}")
     assert code == 0
     assert "_ADVISOR_COMPLETE" in out
@@ -123,7 +123,7 @@ def test_completion_scripts_name_the_command(run, shell: str) -> None:  # type: 
         ("recommend --model resnet50 --gpu a100-sxm4-80gb --output no/such/folder/x", 2, "another place"),
     ],
 )
-def test_bad_input_is_one_line_with_the_way_out(run, line: str, code: int, says: str) -> None:  # type: ignore[no-untyped-def]
+def test_bad_input_is_one_line_with_the_way_out(run, line: str, code: int, says: str) -> None:
     found, out, err = run(line)
     assert found == code
     assert says in err
@@ -132,7 +132,7 @@ def test_bad_input_is_one_line_with_the_way_out(run, line: str, code: int, says:
     assert out == ""
 
 
-def test_local_refuses_where_there_is_no_gpu(run) -> None:  # type: ignore[no-untyped-def]
+def test_local_refuses_where_there_is_no_gpu(run) -> None:
     code, _, err = run("recommend --model resnet50 --gpu local")
     if code == 0:
         pytest.skip("this machine has an NVIDIA GPU")
