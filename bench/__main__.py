@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-from pathlib import Path
 
-if __name__ == "__main__":  # the folder above comes first, so that no other package named `bench` runs instead
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if __name__ == "__main__":  # `bench` and `kernels` come from the folder above, whatever else has these names
+    if not getattr(sys.flags, "safe_path", False):
+        del sys.path[0]  # the script's own folder or, with -m, the current one
+    _root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - pathlib waits for this path
+    sys.path.insert(0, _root)
+    if os.path.basename(_root) == "_worker":  # noqa: PTH119 - inside an installed `advisor`, which is found last
+        sys.path.append(os.path.dirname(os.path.dirname(_root)))  # noqa: PTH120
 
 from advisor.errors import AdvisorError
 
@@ -35,6 +40,12 @@ def main(argv: list[str] | None = None) -> int:
     except AdvisorError as error:
         print(f"bench: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("bench: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `python -m bench ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's last flush
+        return 0
     return int(code or 0)
 
 
