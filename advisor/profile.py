@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from advisor.errors import BadInputError, BrokenFileError
 from advisor.gpus import Gpu, find_gpu
+from advisor.nearby import Nearby
 
 SCHEMA_VERSION = 1
 FOLDER = Path(__file__).parent / "profiles"
@@ -98,6 +99,7 @@ class GemmModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     correction: GemmCorrection | None = None
     borrowed: Error | None = None  # this GPU predicted from its facts and the coefficients of the nearest other
     note: str | None = None  # what these timings stand for
+    nearby: Nearby | None = None  # the correction beside measured products that lie on no grid
 
 
 class GpuProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -202,7 +204,7 @@ def parse_profile(content: bytes, name: str) -> GpuProfile:
     if profile.schema_version != SCHEMA_VERSION:
         raise BrokenFileError(f"profile {name}: version {profile.schema_version}, this is {SCHEMA_VERSION}; {cure}")
     for precision, model in profile.gemm.items():
-        fault = _fault(model)
+        fault = model_fault(model)
         if fault:
             raise BrokenFileError(f"profile {name}: gemm.{precision}.{fault}; {cure}")
     return profile
@@ -218,7 +220,7 @@ _MAY_BE_ZERO = {"dram_latency_s", "prologue_cycles", "epilogue_cycles", "feed_cy
 _MAY_BE_ZERO |= {"split_fixed_s", "split_traffic", "throttle"}
 
 
-def _fault(model: GemmModel) -> str | None:
+def model_fault(model: GemmModel) -> str | None:
     """What is wrong with the numbers of a model, as far as types cannot say it."""
     numbers: dict[str, Any] = msgspec.structs.asdict(model.coefficients)
     tiles = numbers.pop("tiles")
@@ -227,6 +229,8 @@ def _fault(model: GemmModel) -> str | None:
             return f"coefficients.{name} is {value}, which is no positive finite number"
     if not tiles or any(min(tile.m, tile.n) < 1 or not 0 < tile.rate < math.inf for tile in tiles):
         return "coefficients.tiles must hold at least one tile, with positive sizes and rates"
+    if model.nearby is not None and (fault := model.nearby.fault()):
+        return f"nearby: {fault}"
     grid = model.correction
     if grid is None:
         return None

@@ -9,12 +9,18 @@ from typing import Any
 
 import msgspec
 
+from advisor.measured import MeasuredProfile
 from advisor.profile import GpuProfile
 from advisor.recommendation import Answer
 from advisor.workload.schema import StoredWorkload
 
 FOLDER = Path(__file__).resolve().parent.parent / "advisor" / "schemas"
-RECORDS: dict[str, Any] = {"recommendation": Answer, "profile": GpuProfile, "workload": StoredWorkload}
+RECORDS: dict[str, Any] = {
+    "recommendation": Answer,
+    "profile": GpuProfile,
+    "measured-profile": MeasuredProfile,
+    "workload": StoredWorkload,
+}
 
 
 def schema(record: Any) -> str:

@@ -1,0 +1,194 @@
+"""A profile measured on one card: what `python -m bench fit --records` writes and predictions on that card read.
+
+It holds what was fitted to the card's own measurements, each with its error on what the fit has not seen, and the
+conditions they were made under. Parts that were not measured are absent: the shipped or borrowed ones stand in.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from advisor.errors import BadInputError, BrokenFileError
+from advisor.nearby import Nearby
+from advisor.profile import Error, GemmModel, model_fault
+from advisor.step_costs import LAYOUTS
+from advisor.step_ops import MEMORY_CLASSES, PASSES
+
+SCHEMA_VERSION = 1
+MAX_BYTES = 8 * 2**20  # of a profile file; one of a full sweep is a tenth of that
+_CURE = "write it anew with `python -m bench fit --records FILE`"
+
+
+class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The card, the software and the clocks that the measurements were made with."""
+
+    gpu_name: str  # the driver's
+    gpu_key: str  # tells this card from others: a salted hash of its UUID, or its UUID where it stays at home
+    compute_capability: tuple[int, int]
+    sms: int
+    memory_bytes: int
+    method_version: int  # of how times are taken: bench.case.METHOD_VERSION
+    driver: str | None = None
+    cuda: str | None = None
+    torch: str | None = None
+    cudnn: str | None = None
+    triton: str | None = None
+    power_limit_w: float | None = None
+    sm_clock_hz: float | None = None  # median while measuring
+    warnings: tuple[str, ...] = ()  # what was seen, what it spoils, what to do: drift, other processes, throttling
+
+
+class ConvolutionModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Dense convolutions of one precision: shares of the card's own peaks, and the correction beside measured ones."""
+
+    rows: int
+    values: dict[str, float]  # named as advisor.step_costs.coefficients does, such as "nhwc.conv_fprop.rate"
+    held_out: Error  # convolutional layers not in the fit, all passes
+    passes: dict[str, Error]  # the same by pass
+    nearby: dict[str, Nearby] = {}  # by layout and pass, such as "nhwc.fprop"
+
+
+class BandwidthModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Memory-bound operations: the share of the stated bandwidth that each class reaches."""
+
+    rows: int
+    values: dict[str, float]  # by class, or by layout and class such as "nhwc.copy"
+    held_out: Error
+
+
+class Ceilings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the card and its host reach at best; None: not measured."""
+
+    copy_bytes_per_s: float | None = None
+    matmul_flops_per_s: dict[str, float] = {}  # by precision
+    host_s: float | None = None  # of the host per kernel launch
+    kernel_s: float | None = None  # least duration of a kernel, start to start
+
+
+class StepFactor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What whole training steps take over the sum of their parts: sustained clocks, and what no part shows."""
+
+    rows: int
+    factor: float  # on the GPU's time, within STEP_FACTORS
+    held_out: Error  # models not in the fit
+
+
+class MemoryUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a training process holds beside its tensors; None: not measured."""
+
+    rows: int
+    context_bytes: int | None = None
+    workspace_bytes: int | None = None  # cuBLAS's and cuDNN's
+    allocator_share: float | None = None  # reserved beyond allocated, as a share of the live peak
+
+
+class MeasuredProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything fitted to the measurements of one card."""
+
+    schema_version: int
+    gpu: str  # id of the GPU model
+    fitted: str  # date, YYYY-MM-DD
+    extent: str  # what was measured: "quick" (a calibration) or "full"
+    conditions: Conditions
+    gemm: dict[str, GemmModel] = {}  # by precision: "fp16" (which BF16 shares), "fp32"
+    convolutions: dict[str, ConvolutionModel] = {}  # by precision, as gemm
+    bandwidths: BandwidthModel | None = None
+    ceilings: Ceilings = Ceilings()
+    steps: StepFactor | None = None
+    memory: MemoryUse | None = None
+
+    def describe(self) -> str:
+        """One line: what was measured, when, and with which software."""
+        c = self.conditions
+        software = ", ".join(
+            f"{name} {version}" for name, version in (("driver", c.driver), ("torch", c.torch)) if version
+        )
+        what = "calibrated" if self.extent == "quick" else "measured"
+        return f"{what} on this {c.gpu_name} ({self.fitted}{', ' + software if software else ''})"
+
+
+STEP_FACTORS = (0.7, 1.5)  # what a whole step may take over its parts, before a fault of the measuring is likelier
+EXTENTS = ("quick", "full")
+_PLAIN_VALUES = frozenset(
+    {*MEMORY_CLASSES, "tile_exponent", "conv.prologue_k", "hardness", "kernel_s", "optimizer.bandwidth"}
+)
+
+
+def parse_measured_profile(content: bytes, name: str) -> MeasuredProfile:
+    """Decode and check a measured profile. Raises BrokenFileError naming the place and the cure."""
+    if len(content) > MAX_BYTES:
+        raise BrokenFileError(f"profile {name} has {len(content)} bytes, limit {MAX_BYTES}: is it a profile?")
+    try:
+        profile = msgspec.json.decode(content, type=MeasuredProfile)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BrokenFileError(f"profile {name}: {error}; {_CURE}") from error
+    if profile.schema_version != SCHEMA_VERSION:
+        raise BrokenFileError(f"profile {name}: version {profile.schema_version}, this is {SCHEMA_VERSION}; {_CURE}")
+    fault = next(_faults(profile), None)
+    if fault:
+        raise BrokenFileError(f"profile {name}: {fault}; {_CURE}")
+    return profile
+
+
+def read_measured_profile(path: Path) -> MeasuredProfile:
+    """Read and check one file. Raises BadInputError where it cannot be read, BrokenFileError where it is damaged."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise BadInputError(f"cannot read profile {path}: {error.strerror}; give a readable file") from error
+    return parse_measured_profile(content, str(path))
+
+
+def measured_profile_bytes(profile: MeasuredProfile) -> bytes:
+    """The file of a measured profile: one figure per line, an array of numbers on one."""
+    text = msgspec.json.format(msgspec.json.encode(profile), indent=1)
+    return re.sub(rb'\[[^\[\]{}"]*\]', lambda array: b"".join(array[0].split()), text) + b"\n"
+
+
+def _faults(profile: MeasuredProfile) -> Iterator[str]:
+    """What is wrong with the numbers, as far as types cannot say it."""
+    if profile.extent not in EXTENTS:
+        yield f"extent is {profile.extent!r}, not one of {', '.join(EXTENTS)}"
+    if profile.conditions.sms < 1 or profile.conditions.memory_bytes < 1:
+        yield "conditions must name a card's SMs and memory"
+    for precision, model in profile.gemm.items():
+        if fault := model_fault(model):
+            yield f"gemm.{precision}.{fault}"
+    for precision, convolutions in profile.convolutions.items():
+        place = f"convolutions.{precision}"
+        yield from _unknown_values(place, convolutions.values)
+        for key, nearby in convolutions.nearby.items():
+            layout, _, pass_ = key.partition(".")
+            if layout not in LAYOUTS or pass_ not in PASSES:
+                yield f"{place}.nearby.{key} is no layout and pass such as nhwc.fprop"
+            if fault := nearby.fault():
+                yield f"{place}.nearby.{key}: {fault}"
+    if profile.bandwidths is not None:
+        yield from _unknown_values("bandwidths", profile.bandwidths.values)
+    yield from _faults_of_figures(profile)
+
+
+def _faults_of_figures(profile: MeasuredProfile) -> Iterator[str]:
+    ceilings = msgspec.structs.asdict(profile.ceilings)
+    figures = {**ceilings.pop("matmul_flops_per_s"), **ceilings}
+    if profile.memory is not None:
+        figures |= {name: value for name, value in msgspec.structs.asdict(profile.memory).items() if value != 0}
+    for name, value in figures.items():
+        if value is not None and not 0 < value < math.inf:
+            yield f"{name} is {value}, no positive number"
+    if profile.steps is not None and not STEP_FACTORS[0] <= profile.steps.factor <= STEP_FACTORS[1]:
+        yield f"steps.factor is {profile.steps.factor}, outside {STEP_FACTORS[0]} to {STEP_FACTORS[1]}"
+
+
+def _unknown_values(place: str, values: Mapping[str, float]) -> Iterator[str]:
+    for name, value in values.items():
+        if name not in _PLAIN_VALUES and name.partition(".")[0] not in LAYOUTS:
+            yield f"{place}.{name} is no coefficient of the step model"
+        if not math.isfinite(value) or (value <= 0 and not name.endswith("exponent")):
+            yield f"{place}.{name} is {value}, no positive number"
