@@ -20,6 +20,7 @@ _COMMANDS = {
     "gpus": "advisor.cli.gpus",
     "models": "advisor.cli.models",
     "predict": "advisor.cli.predict",
+    "profiles": "advisor.cli.profiles",
     "quantize": "advisor.cli.quantize",
     "recommend": "advisor.cli.recommend",
 }
