@@ -216,7 +216,8 @@ class Records:
         where = "".join(f" AND {name} = :{name}" for name in given)
         query = (
             "SELECT id, run, sequence, suite, kind, params, status, reason, samples_s, calls_per_sample, mode, graph, "
-            f"quality, facts, telemetry, measured_at FROM results WHERE id > :after AND id <= :last{where} ORDER BY id LIMIT 256"
+            "quality, facts, telemetry, measured_at FROM results "
+            f"WHERE id > :after AND id <= :last{where} ORDER BY id LIMIT 256"
         )
         after, (last,) = 0, self._one("SELECT coalesce(max(id), 0) FROM results")
         while page := self._all(query, {**given, "after": after, "last": last}):
@@ -475,7 +476,7 @@ def _telling(path: Path) -> Iterator[None]:
             why = f"another process has held it for {BUSY_S:g} s; end that one, or use a file of its own"
         else:
             why = f"{text}; check the disk (full, over a quota, failing), then go on with --resume"
-        raise BadInputError(f"cannot write {path}: {why}. What was recorded is safe") from error
+        raise BadInputError(f"cannot use {path}: {why}. What was recorded is safe") from error
 
 
 def _damaged(path: Path, what: str) -> str:
