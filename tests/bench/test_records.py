@@ -4,7 +4,6 @@ import itertools
 import multiprocessing
 import os
 import random
-import resource
 import shutil
 import signal
 import sqlite3
@@ -12,9 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,10 +57,10 @@ def fill(path: Path, rows: int) -> None:
             records.add(run, case(m), Result("ok", None, TIMING))
 
 
-def child(code: str, path: Path, first: Callable[[], None] | None = None) -> subprocess.Popen[str]:
+def child(code: str, path: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", code, str(path)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, preexec_fn=first)
+    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
 
 
 def sound(path: Path) -> bool:
@@ -310,7 +308,8 @@ FILL = "import sys; from pathlib import Path; from tests.bench.test_records impo
 
 def test_a_limit_of_the_system_on_the_files_size_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "r.db"
-    with child(FILL, path, partial(resource.setrlimit, resource.RLIMIT_FSIZE, (300_000, 300_000))) as process:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
+    with child(limit + FILL, path) as process:
         said, wrong = process.communicate(timeout=60)
     assert process.returncode == 0, wrong
     with open_records(path) as records:
