@@ -43,6 +43,7 @@ class Timing:
     mode: Mode
     graph: bool  # replayed from a CUDA graph
     quality: Quality
+    host_bound: bool = False  # the host queued calls too slowly: the samples hold its launches too
 
     @property
     def median_s(self) -> float:
