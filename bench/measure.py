@@ -1,0 +1,114 @@
+"""`python -m bench measure`: run suites on this machine's GPU and record what they measured. `advisor bench` runs it.
+
+Exit codes: 0 done, or the budget was spent; 1 a suite was given up; 2 bad input, or a budget too small for one case;
+3 no usable GPU; 5 a damaged records file; 6 torch is missing; 130 stopped by Ctrl-C, 143 by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from advisor.errors import BadInputError
+from bench.child import scrub
+from bench.progress import Progress, clock_time
+from bench.records import open_records
+from bench.session import Session, SessionOptions, Summary, choose_slots, parse_budget
+
+QUICK_SUITES = ("ceilings", "gemm", "conv", "memory")
+QUICK_BUDGET = "90s"
+BUDGET = "8m"
+LEAST_BUDGET = "30s"  # that a child needs to start, settle, and measure a few cases
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure; print a summary on stdout and return the exit code."""
+    argv = sys.argv[2:] if argv is None else argv
+    options = parse_options(argv)
+    with open_records(options.records) as records:
+        session = Session(session_options(options, argv), records, Progress())
+        summary = session.run()
+    print("\n".join(summary_lines(summary, options.records, options.program)))
+    return exit_code(summary, session.options.budget_s)
+
+
+def parse_options(argv: list[str] | None) -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench measure", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--records", type=Path, required=True, metavar="FILE", help="records to add to, or to begin")
+    add_measuring_options(parser, budget=None)
+    parser.add_argument("--suite", action="append", default=[], help="repeatable, or a list with commas (default: all)")
+    parser.add_argument("--quick", action="store_true", help=f"a calibration in {QUICK_BUDGET}, not the whole sweep")
+    parser.add_argument("--new", dest="resume", action="store_false", help="measure all anew (the default)")
+    parser.add_argument("--retry-failed", action="store_true", help="with --resume: measure what failed again")
+    parser.add_argument("--program", default="python -m bench measure", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def add_measuring_options(parser: argparse.ArgumentParser, budget: str | None) -> None:
+    """Options that `measure` and `campaign` share."""
+    parser.add_argument("--budget", default=budget, metavar="TIME", help="8m, 90s, 1h (default: %(default)s)")
+    parser.add_argument("--gpu", default="auto", help="auto, cuda:N or a UUID (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="leave out what the records hold already")
+    parser.add_argument("--seed", type=int, help="of the order of cases (default: a new one)")
+    parser.add_argument("--smoke", action="store_true", help=argparse.SUPPRESS)  # in miniature, on the processor
+
+
+def session_options(options: argparse.Namespace, argv: Sequence[str]) -> SessionOptions:
+    """What the session is to do. Raises BadInputError and UnknownNameError for options that cannot be used."""
+    from bench.suites import SUITES
+
+    slots = choose_slots(options.suite or (QUICK_SUITES if options.quick else ()), SUITES)
+    return SessionOptions(
+        slots=slots,
+        budget_s=parse_budget(options.budget or (QUICK_BUDGET if options.quick else BUDGET)),
+        gpu=options.gpu,
+        resume=options.resume,
+        retry_failed=options.retry_failed,
+        quick=options.quick,
+        smoke=options.smoke,
+        seed=random.SystemRandom().randrange(2**31) if options.seed is None else options.seed,
+        command=scrub(shlex.join([*options.program.split(), *argv])),
+    )
+
+
+def summary_lines(summary: Summary, records: Path, program: str) -> list[str]:
+    """What came of it, where it is, and what to do next."""
+    noisy = f" ({summary.noisy} noisy)" if summary.noisy else ""
+    parts = [f"{summary.ok} measured{noisy}", f"{summary.failed} failed", f"{summary.skipped} skipped"]
+    if summary.already_done:
+        parts.append(f"{summary.already_done} were there already")
+    lines = [f"{', '.join(parts)}, {summary.left} left; {clock_time(summary.elapsed_s)} min"]
+    by_suite = ", ".join(f"{suite} {rows}" for suite, rows in summary.rows_by_suite.items())
+    if by_suite:
+        lines.append(f"rows: {by_suite}")
+    lines.append(f"drift: {100 * summary.drift:.1f} % at most, of the reference within a suite")
+    lines += summary.given_up
+    lines.append(f"records: {records}")
+    if summary.left:
+        lines.append(f"next: `{program} --resume` measures what is left")
+    if summary.failed:
+        lines.append(
+            f"next: `{program} --resume --retry-failed` measures what failed again; reasons are in the records"
+        )
+    return lines
+
+
+def exit_code(summary: Summary, budget_s: float) -> int:
+    """The exit code of a session. Raises BadInputError where the budget was too small for one case."""
+    if summary.stopped_by is not None:
+        return 128 + summary.stopped_by
+    if summary.given_up:
+        return 1
+    if summary.rows == 0 and summary.state == "out_of_budget":
+        raise BadInputError(
+            f"a budget of {budget_s:g} s is too small for one case, as a child must start and the clocks settle: give "
+            f"at least {LEAST_BUDGET}"
+        )
+    return 0

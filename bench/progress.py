@@ -1,0 +1,94 @@
+"""What is being measured and how long it may still take: one line redrawn on a terminal, plain lines elsewhere.
+
+All of it goes to stderr, so that stdout holds results alone. Standard library only, as on a GPU machine.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from bench.case import Case
+
+PLAIN_EVERY_S = 10.0
+_BAR = 16
+_SIZES = ("m", "n", "k")
+
+
+def describe(case: Case) -> str:
+    """A case in words: "gemm 4096x1024x512 forward fp16 cublas cold". Sizes m, n and k are joined, the rest named."""
+    params = dict(case.params)
+    words = [case.kind]
+    if all(name in params for name in _SIZES):
+        words.append("x".join(str(params.pop(name)) for name in _SIZES))
+    for name, value in params.items():
+        if isinstance(value, bool):
+            words += [name] if value else []
+        elif isinstance(value, str):
+            words.append(value)
+        elif value is not None:
+            words.append(f"{name}={value}")
+    return " ".join(words)
+
+
+def clock_time(seconds: float) -> str:
+    """Seconds as "7:05"; below zero is "0:00"."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+@dataclass
+class Progress:
+    """The one line. `note` says something above it that stays."""
+
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    clock: Callable[[], float] = time.monotonic
+    _drawn: bool = False
+    _last_s: float | None = None
+
+    @property
+    def redraws(self) -> bool:
+        """Whether the stream is a terminal that can go back in its line."""
+        return self.stream.isatty() and self.environ.get("TERM") != "dumb"
+
+    def show(self, suite: str, what: str, done: int, total: int, left_s: float) -> None:
+        """Draw the line; on no terminal print one at most every ten seconds."""
+        if not self.redraws:
+            now = self.clock()
+            if self._last_s is None or now - self._last_s >= PLAIN_EVERY_S:
+                self._last_s = now
+                self._write(f"{suite} {done}/{total}, {clock_time(left_s)} left: {what}\n")
+            return
+        filled = _BAR * done // total if total else _BAR
+        left = f"{clock_time(left_s)} left"
+        line = f"{suite} [{'#' * filled}{'.' * (_BAR - filled)}] {done}/{total}  {what}"
+        room = shutil.get_terminal_size().columns - len(left) - 3
+        line = f"{line[:room]:<{max(room, 0)}}  {left}"
+        if "NO_COLOR" not in self.environ or not self.environ["NO_COLOR"]:
+            line = f"\x1b[1m{line[: len(suite)]}\x1b[0m{line[len(suite) :]}"
+        self._write(f"\r\x1b[K{line}")
+        self._drawn = True
+
+    def note(self, text: str) -> None:
+        """Print a line that stays."""
+        self.close()
+        self._write(f"{text}\n")
+
+    def close(self) -> None:
+        """Take the redrawn line away."""
+        if self._drawn:
+            self._write("\r\x1b[K")
+            self._drawn = False
+
+    def _write(self, text: str) -> None:
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except (OSError, ValueError):  # the terminal is gone; measuring goes on
+            self.stream = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - held to the end
