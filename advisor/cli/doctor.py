@@ -32,6 +32,7 @@ def _findings() -> Iterator[dict[str, Any]]:
     yield _package("triton", "measuring Triton kernels", "pip install 'batchwave[torch]'")
     yield _cuda()
     yield _profiles()
+    yield _measured()
     yield _models()
     data = os.environ.get("BATCHWAVE_DATA")
     yield _row("data", bool(data), data or "BATCHWAVE_DATA is unset: only `python -m bench fit` and some tests need it")
@@ -78,6 +79,18 @@ def _profiles() -> dict[str, str]:
 
     names = shipped_profiles()
     return _row("profiles", bool(names), f"{len(names)} shipped: {', '.join(names)}")
+
+
+def _measured() -> dict[str, str]:
+    from advisor.user_profiles import profiles_folder, stored_profiles
+
+    stored, folder = stored_profiles(), profiles_folder()
+    if not stored:
+        return _row(
+            "measured profiles", False, f"none in {folder}: `advisor bench --quick` measures this GPU in a minute"
+        )
+    damaged = sum(entry.profile is None for entry in stored)
+    return _row("measured profiles", True, f"{len(stored)} in {folder}{f', {damaged} damaged' * bool(damaged)}")
 
 
 def _models() -> dict[str, str]:
