@@ -22,6 +22,7 @@ COMMANDS = {
     "catalogue": ("bench.catalogue", "build the shipped catalogue of models"),
     "fit": ("bench.fit", "fit the shipped GEMM profiles to published timings"),
     "fit-step": ("bench.fit_step", "fit the step model to timm's tables"),
+    "inspect": ("bench.inspect_kernels", "what the compiler makes of the kernels, for any architecture"),
     "measure": ("bench.measure", "measure this machine's GPU and record it; `advisor bench` runs this"),
     "schemas": ("bench.schemas", "write the JSON schemas of what the project publishes"),
     "trace-tables": ("bench.trace_tables", "trace the models of timm's tables, for fit-step and accuracy"),

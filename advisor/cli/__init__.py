@@ -18,6 +18,7 @@ _COMMANDS = {
     "doctor": "advisor.cli.doctor",
     "explain": "advisor.cli.explain",
     "gpus": "advisor.cli.gpus",
+    "kernels": "advisor.cli.kernels",
     "models": "advisor.cli.models",
     "predict": "advisor.cli.predict",
     "profiles": "advisor.cli.profiles",
