@@ -20,10 +20,12 @@ from advisor.errors import AdvisorError
 COMMANDS = {
     "accuracy": ("bench.accuracy", "write reports/ACCURACY.md: how wrong the predictions are"),
     "catalogue": ("bench.catalogue", "build the shipped catalogue of models"),
+    "compare": ("bench.compare", "two records case by case: SAME, FASTER, SLOWER or AMBIGUOUS"),
     "fit": ("bench.fit", "fit the shipped GEMM profiles to published timings"),
     "fit-step": ("bench.fit_step", "fit the step model to timm's tables"),
     "inspect": ("bench.inspect_kernels", "what the compiler makes of the kernels, for any architecture"),
     "measure": ("bench.measure", "measure this machine's GPU and record it; `advisor bench` runs this"),
+    "records": ("bench.exchange", "records to and from JSON lines, JSON, CSV and Parquet"),
     "schemas": ("bench.schemas", "write the JSON schemas of what the project publishes"),
     "trace-tables": ("bench.trace_tables", "trace the models of timm's tables, for fit-step and accuracy"),
     "worker": ("bench.worker", "the child that measures one suite; `measure` starts it"),
