@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 _PROBE_S = 2e-4  # a first guess of a call's time comes from so much work, or from 16 calls
 _LEAD_S = 2e-4  # untimed work before the first event of a batch: some ten launches' head start
+_LONG_S = 1e-2  # such calls need no head start: a launch's latency is nothing to them
 _HOST_BOUND = 0.8  # of the time went into queueing: the device may have waited for the host
 _HELD_HOST_S = 5e-3  # queued at most behind one hold: about the 1024 launches that CUDA queues
 _LEAST_S = 1e-8  # no call is shorter: for divisions
@@ -357,7 +358,7 @@ def _sampler(
         times=times,
         calls=times,
         cost_s=times * max(device_s, host_s),
-        lead=math.ceil(_LEAD_S / device_s) if device.queues and times > 1 else 0,
+        lead=math.ceil(_LEAD_S / device_s) if device.queues and device_s < _LONG_S else 0,
         host_bound=host_bound,
     )
 

@@ -173,7 +173,7 @@ class RecordedEvent:
     def record(self) -> None:
         self.device.log.append("record")
         self.device.host_s += 1e-6
-        self.at_s = max(self.device.host_s + self.device.latency_s, self.device.idle_from_s)
+        self.at_s = self.device.idle_from_s = max(self.device.host_s + self.device.latency_s, self.device.idle_from_s)
 
     def elapsed_s(self, later: Any) -> float:
         assert later.at_s <= self.device.host_s, "an event was read before the device reached it: synchronize first"
