@@ -27,7 +27,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -249,8 +249,10 @@ class Records:
             for run in runs:
                 if run.id not in here:
                     self._insert_run(run)
-                elif here[run.id] != run:
+                elif replace(here[run.id], state=run.state) != run:
                     raise BrokenFileError(_conflict(self.path, f"run {run.id}"))
+                elif here[run.id].state == "running":  # it has ended since
+                    self._connection.execute("UPDATE runs SET state = ? WHERE id = ?", (run.state, run.id))
             for row in rows:
                 found = known.get((row.run, row.sequence))
                 if found is None:
