@@ -12,8 +12,8 @@ ceil(M/TILE_M) ceil(N/TILE_N) split_k such pieces of work.
 - Descriptor: persistent, with loads and stores by the Tensor Memory Accelerator (compute capability 9.0 and later).
   It fills with zeros beyond the edge, but needs 16-byte aligned operands; others are refused (`descriptor_fits`).
 
-Reads are masked or wrapped into the matrix, so nothing beyond an edge is read. Operands whose rows do not start at
-multiples of 16 bytes give the right result more slowly, by narrower loads.
+Reads are masked or wrapped into the matrix, so nothing beyond an edge is read. The widest load and store is 16 bytes,
+8 elements; of a matrix whose stride or contiguous size is a multiple of 4, 2 or 1 only, as many: right, but slower.
 """
 
 # mypy: allow-untyped-decorators, allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
@@ -21,7 +21,9 @@ multiples of 16 bytes give the right result more slowly, by narrower loads.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -30,8 +32,9 @@ import torch
 import triton
 import triton.language as tl
 
+from kernels.dot import INTERPRETED, dot
 from kernels.spec import KernelSpec
-from kernels.timeline import timeline_now, timeline_record
+from kernels.timeline import check_timeline, timeline_now, timeline_record
 
 Variant = Literal["plain", "persistent", "descriptor"]
 Layout = Literal["nn", "nt", "tn", "tt"]
@@ -49,7 +52,7 @@ class MatmulConfig:
 
     group_m: rows of tiles walked together. split_k: parts of the K loop run by different CTAs. Only for descriptors:
     subtile stores the tile in two halves (half the shared memory for it), warp_specialize gives loads, matrix
-    instructions and the epilogue their own warps (compute capability 10.0).
+    instructions and the epilogue their own warps (compute capability 10.0 and later).
     Raises ValueError for what no kernel can be made of.
     """
 
@@ -116,36 +119,42 @@ def _tile_of(index, M, N, TILE_M: tl.constexpr, TILE_N: tl.constexpr, GROUP_M: t
 
 
 @triton.jit
-def _k_range(split, K, TILE_K: tl.constexpr, SPLIT_K: tl.constexpr):
-    """First and last-but-one step of the K loop of one split."""
-    steps = tl.cdiv(K, TILE_K)
-    per_split = tl.cdiv(steps, SPLIT_K)
-    first = split * per_split
-    return first, tl.minimum(first + per_split, steps)
+def _piece(work, M, N, TILE_M: tl.constexpr, TILE_N: tl.constexpr, GROUP_M: tl.constexpr, SPLIT_K: tl.constexpr):
+    """Split, row and column of the work-th piece of work."""
+    if SPLIT_K == 1:
+        split = 0
+        tile_m, tile_n = _tile_of(work, M, N, TILE_M, TILE_N, GROUP_M)
+    else:
+        tiles = tl.cdiv(M, TILE_M) * tl.cdiv(N, TILE_N)
+        split = work // tiles
+        tile_m, tile_n = _tile_of(work % tiles, M, N, TILE_M, TILE_N, GROUP_M)
+    return split, tile_m, tile_n
 
 
 @triton.jit
-def _times_8(x, IS_TIMES_8: tl.constexpr):
-    """x itself, in a form that shows the compiler that 8 divides it (it looks for 16 in arguments, nothing less)."""
-    return x // 8 * 8 if IS_TIMES_8 else x
+def _multiple(x, OF: tl.constexpr):
+    """x itself, in a form that shows the compiler that OF divides it (of arguments it notices 16, nothing less)."""
+    return x // OF * OF if OF > 1 else x
 
 
 @triton.jit
 def _accumulate(
-    a_ptr, b_ptr, M, N, K, lda, ldb, tile_m, tile_n, first, last,
+    a_ptr, b_ptr, M, N, K, lda, ldb, first, steps, tile_m, tile_n,
     TILE_M: tl.constexpr, TILE_N: tl.constexpr, TILE_K: tl.constexpr,
-    A_T: tl.constexpr, B_T: tl.constexpr, A_WIDE: tl.constexpr, B_WIDE: tl.constexpr, EVEN_K: tl.constexpr,
+    A_T: tl.constexpr, B_T: tl.constexpr, A_ALIGN: tl.constexpr, B_ALIGN: tl.constexpr, EVEN_K: tl.constexpr,
 ):  # fmt: skip
-    """FP32 sums of one tile over the K steps [first, last).
+    """FP32 sums of one tile over `steps` steps of K, from the step `first` on.
 
     Rows and columns beyond the edge wrap to others, whose sums are never stored. K beyond the edge is masked in both
     operands: zero times a NaN is a NaN.
     """
-    lda = _times_8(lda, A_WIDE)
-    ldb = _times_8(ldb, B_WIDE)
-    rows = (tile_m * TILE_M + tl.arange(0, TILE_M)) % _times_8(M, A_WIDE and A_T)
-    cols = (tile_n * TILE_N + tl.arange(0, TILE_N)) % _times_8(N, B_WIDE and not B_T)
-    K = _times_8(K, (A_WIDE and not A_T) or (B_WIDE and B_T))
+    lda = _multiple(lda, A_ALIGN)
+    ldb = _multiple(ldb, B_ALIGN)
+    # the alignment of a matrix holds for its contiguous size too
+    rows = (tile_m * TILE_M + tl.arange(0, TILE_M)) % (_multiple(M, A_ALIGN) if A_T else M)
+    cols = (tile_n * TILE_N + tl.arange(0, TILE_N)) % (N if B_T else _multiple(N, B_ALIGN))
+    K = K if A_T else _multiple(K, A_ALIGN)
+    K = _multiple(K, B_ALIGN) if B_T else K
     within = tl.arange(0, TILE_K)
     ks = first * TILE_K + within
     # int64: a row times its stride can pass 2**31
@@ -160,15 +169,15 @@ def _accumulate(
     a_step = lda.to(tl.int64) * TILE_K if A_T else TILE_K
     b_step = TILE_K if B_T else ldb.to(tl.int64) * TILE_K
     sums = tl.zeros((TILE_M, TILE_N), dtype=tl.float32)
-    for step in range(first, last):
+    for step in range(steps):
         if EVEN_K:
             a = tl.load(a_ptrs)
             b = tl.load(b_ptrs)
         else:
-            left = K - step * TILE_K
+            left = K - (first + step) * TILE_K
             a = tl.load(a_ptrs, mask=within[None, :] < left, other=0.0)
             b = tl.load(b_ptrs, mask=within[:, None] < left, other=0.0)
-        sums = tl.dot(a, b, sums)
+        sums = dot(a, b, sums)
         a_ptrs += a_step
         b_ptrs += b_step
     return sums
@@ -176,17 +185,17 @@ def _accumulate(
 
 @triton.jit
 def _store(
-    c_ptr, sums, M, N, ldc, split, tile_m, tile_n,
-    TILE_M: tl.constexpr, TILE_N: tl.constexpr, SPLIT_K: tl.constexpr, C_WIDE: tl.constexpr,
+    c_ptr, sums, M, N, ldc, split, row, col,
+    ROWS: tl.constexpr, COLS: tl.constexpr, SPLIT_K: tl.constexpr, C_ALIGN: tl.constexpr,
 ):  # fmt: skip
-    """Round one tile to the type of C, or of the workspace [split_k, M, N], and store what is inside."""
-    ldc = _times_8(ldc, C_WIDE)
-    rows = tile_m * TILE_M + tl.arange(0, TILE_M)
-    cols = tile_n * TILE_N + tl.arange(0, TILE_N)
-    c_ptrs = c_ptr + (rows[:, None].to(tl.int64) * ldc + cols[None, :])
+    """Round ROWS x COLS sums from (row, col) on to the type of C, or of the workspace [split_k, M, N]; store them."""
+    ldc = _multiple(ldc, C_ALIGN)
+    rows = row + tl.arange(0, ROWS)
+    cols = col + tl.arange(0, COLS)
     if SPLIT_K > 1:
-        c_ptrs += split.to(tl.int64) * M * ldc
-    inside = (rows[:, None] < M) & (cols[None, :] < _times_8(N, C_WIDE))
+        c_ptr += split.to(tl.int64) * M * ldc
+    c_ptrs = c_ptr + (rows[:, None].to(tl.int64) * ldc + cols[None, :])
+    inside = (rows[:, None] < M) & (cols[None, :] < _multiple(N, C_ALIGN))
     tl.store(c_ptrs, sums.to(c_ptr.dtype.element_ty), mask=inside)
 
 
@@ -194,21 +203,19 @@ def _store(
 def _plain_kernel(
     a_ptr, b_ptr, c_ptr, timeline_ptr, M, N, K, lda, ldb, ldc,
     TILE_M: tl.constexpr, TILE_N: tl.constexpr, TILE_K: tl.constexpr, GROUP_M: tl.constexpr, SPLIT_K: tl.constexpr,
-    A_T: tl.constexpr, B_T: tl.constexpr, A_WIDE: tl.constexpr, B_WIDE: tl.constexpr, C_WIDE: tl.constexpr,
+    A_T: tl.constexpr, B_T: tl.constexpr, A_ALIGN: tl.constexpr, B_ALIGN: tl.constexpr, C_ALIGN: tl.constexpr,
     EVEN_K: tl.constexpr, TIMELINE: tl.constexpr,
 ):  # fmt: skip
     if TIMELINE:
         start = timeline_now()
     work = tl.program_id(0)
-    tiles = tl.cdiv(M, TILE_M) * tl.cdiv(N, TILE_N)
-    split = work // tiles
-    tile_m, tile_n = _tile_of(work % tiles, M, N, TILE_M, TILE_N, GROUP_M)
-    first, last = _k_range(split, K, TILE_K, SPLIT_K)
+    steps = tl.cdiv(K, TILE_K * SPLIT_K)
+    split, tile_m, tile_n = _piece(work, M, N, TILE_M, TILE_N, GROUP_M, SPLIT_K)
     sums = _accumulate(
-        a_ptr, b_ptr, M, N, K, lda, ldb, tile_m, tile_n, first, last,
-        TILE_M, TILE_N, TILE_K, A_T, B_T, A_WIDE, B_WIDE, EVEN_K,
+        a_ptr, b_ptr, M, N, K, lda, ldb, split * steps, steps, tile_m, tile_n,
+        TILE_M, TILE_N, TILE_K, A_T, B_T, A_ALIGN, B_ALIGN, EVEN_K,
     )  # fmt: skip
-    _store(c_ptr, sums, M, N, ldc, split, tile_m, tile_n, TILE_M, TILE_N, SPLIT_K, C_WIDE)
+    _store(c_ptr, sums, M, N, ldc, split, tile_m * TILE_M, tile_n * TILE_N, TILE_M, TILE_N, SPLIT_K, C_ALIGN)
     if TIMELINE:
         timeline_record(timeline_ptr, work, start)
 
@@ -217,21 +224,20 @@ def _plain_kernel(
 def _persistent_kernel(
     a_ptr, b_ptr, c_ptr, timeline_ptr, M, N, K, lda, ldb, ldc,
     TILE_M: tl.constexpr, TILE_N: tl.constexpr, TILE_K: tl.constexpr, GROUP_M: tl.constexpr, SPLIT_K: tl.constexpr,
-    A_T: tl.constexpr, B_T: tl.constexpr, A_WIDE: tl.constexpr, B_WIDE: tl.constexpr, C_WIDE: tl.constexpr,
+    A_T: tl.constexpr, B_T: tl.constexpr, A_ALIGN: tl.constexpr, B_ALIGN: tl.constexpr, C_ALIGN: tl.constexpr,
     EVEN_K: tl.constexpr, TIMELINE: tl.constexpr,
 ):  # fmt: skip
     if TIMELINE:
         start = timeline_now()
-    tiles = tl.cdiv(M, TILE_M) * tl.cdiv(N, TILE_N)
-    for work in tl.range(tl.program_id(0), tiles * SPLIT_K, tl.num_programs(0)):
-        split = work // tiles
-        tile_m, tile_n = _tile_of(work % tiles, M, N, TILE_M, TILE_N, GROUP_M)
-        first, last = _k_range(split, K, TILE_K, SPLIT_K)
+    pieces = tl.cdiv(M, TILE_M) * tl.cdiv(N, TILE_N) * SPLIT_K
+    steps = tl.cdiv(K, TILE_K * SPLIT_K)
+    for work in tl.range(tl.program_id(0), pieces, tl.num_programs(0), flatten=True):
+        split, tile_m, tile_n = _piece(work, M, N, TILE_M, TILE_N, GROUP_M, SPLIT_K)
         sums = _accumulate(
-            a_ptr, b_ptr, M, N, K, lda, ldb, tile_m, tile_n, first, last,
-            TILE_M, TILE_N, TILE_K, A_T, B_T, A_WIDE, B_WIDE, EVEN_K,
+            a_ptr, b_ptr, M, N, K, lda, ldb, split * steps, steps, tile_m, tile_n,
+            TILE_M, TILE_N, TILE_K, A_T, B_T, A_ALIGN, B_ALIGN, EVEN_K,
         )  # fmt: skip
-        _store(c_ptr, sums, M, N, ldc, split, tile_m, tile_n, TILE_M, TILE_N, SPLIT_K, C_WIDE)
+        _store(c_ptr, sums, M, N, ldc, split, tile_m * TILE_M, tile_n * TILE_N, TILE_M, TILE_N, SPLIT_K, C_ALIGN)
     if TIMELINE:
         timeline_record(timeline_ptr, tl.program_id(0), start)
 
@@ -240,37 +246,36 @@ def _persistent_kernel(
 def _descriptor_kernel(
     a_desc, b_desc, c, timeline_ptr, M, N, K, ldc,
     TILE_M: tl.constexpr, TILE_N: tl.constexpr, TILE_K: tl.constexpr, GROUP_M: tl.constexpr, SPLIT_K: tl.constexpr,
-    A_T: tl.constexpr, B_T: tl.constexpr, C_WIDE: tl.constexpr, C_DESCRIPTOR: tl.constexpr, SUBTILE: tl.constexpr,
-    FLATTEN: tl.constexpr, WARP_SPECIALIZE: tl.constexpr, TIMELINE: tl.constexpr,
+    A_T: tl.constexpr, B_T: tl.constexpr, C_ALIGN: tl.constexpr, C_DESCRIPTOR: tl.constexpr, SUBTILE: tl.constexpr,
+    WARP_SPECIALIZE: tl.constexpr, TIMELINE: tl.constexpr,
 ):  # fmt: skip
     if TIMELINE:
         start = timeline_now()
-    tiles = tl.cdiv(M, TILE_M) * tl.cdiv(N, TILE_N)
-    programs = tl.num_programs(0)
-    for work in tl.range(tl.program_id(0), tiles * SPLIT_K, programs, flatten=FLATTEN, warp_specialize=WARP_SPECIALIZE):
-        split = work // tiles
-        tile_m, tile_n = _tile_of(work % tiles, M, N, TILE_M, TILE_N, GROUP_M)
-        first, last = _k_range(split, K, TILE_K, SPLIT_K)
+    pieces = tl.cdiv(M, TILE_M) * tl.cdiv(N, TILE_N) * SPLIT_K
+    steps = tl.cdiv(K, TILE_K * SPLIT_K)
+    for work in tl.range(tl.program_id(0), pieces, tl.num_programs(0), flatten=True, warp_specialize=WARP_SPECIALIZE):
+        split, tile_m, tile_n = _piece(work, M, N, TILE_M, TILE_N, GROUP_M, SPLIT_K)
+        row = tile_m * TILE_M
+        col = tile_n * TILE_N
         sums = tl.zeros((TILE_M, TILE_N), dtype=tl.float32)
-        for step in range(first, last):
-            if A_T:
-                a = a_desc.load([step * TILE_K, tile_m * TILE_M]).T
+        for step in range(steps):
+            k = (split * steps + step) * TILE_K
+            a = a_desc.load([k, row]).T if A_T else a_desc.load([row, k])
+            b = b_desc.load([col, k]).T if B_T else b_desc.load([k, col])
+            sums = dot(a, b, sums)
+        if SUBTILE:
+            HALF: tl.constexpr = TILE_N // 2
+            left, right = tl.split(tl.permute(tl.reshape(sums, (TILE_M, 2, HALF)), (0, 2, 1)))
+            if C_DESCRIPTOR:
+                c.store([row, col], left.to(c.dtype))
+                c.store([row, col + HALF], right.to(c.dtype))
             else:
-                a = a_desc.load([tile_m * TILE_M, step * TILE_K])
-            if B_T:
-                b = b_desc.load([tile_n * TILE_N, step * TILE_K]).T
-            else:
-                b = b_desc.load([step * TILE_K, tile_n * TILE_N])
-            sums = tl.dot(a, b, sums)
-        if not C_DESCRIPTOR:
-            _store(c, sums, M, N, ldc, split, tile_m, tile_n, TILE_M, TILE_N, SPLIT_K, C_WIDE)
-        elif SUBTILE:
-            halves = tl.permute(tl.reshape(sums, (TILE_M, 2, TILE_N // 2)), (0, 2, 1))
-            left, right = tl.split(halves)
-            c.store([tile_m * TILE_M, tile_n * TILE_N], left.to(c.dtype))
-            c.store([tile_m * TILE_M, tile_n * TILE_N + TILE_N // 2], right.to(c.dtype))
+                _store(c, left, M, N, ldc, split, row, col, TILE_M, HALF, SPLIT_K, C_ALIGN)
+                _store(c, right, M, N, ldc, split, row, col + HALF, TILE_M, HALF, SPLIT_K, C_ALIGN)
+        elif C_DESCRIPTOR:
+            c.store([row, col], sums.to(c.dtype))
         else:
-            c.store([tile_m * TILE_M, tile_n * TILE_N], sums.to(c.dtype))
+            _store(c, sums, M, N, ldc, split, row, col, TILE_M, TILE_N, SPLIT_K, C_ALIGN)
     if TIMELINE:
         timeline_record(timeline_ptr, tl.program_id(0), start)
 
@@ -278,32 +283,44 @@ def _descriptor_kernel(
 @triton.jit(do_not_specialize=["M", "N", "ldc"])
 def _reduce_kernel(
     parts_ptr, c_ptr, M, N, ldc,
-    SPLIT_K: tl.constexpr, C_WIDE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    SPLIT_K: tl.constexpr, C_ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """C = sum over splits of parts[split, M, N], in the order of the splits."""
     blocks_n = tl.cdiv(N, BLOCK_N)
     rows = tl.program_id(0) // blocks_n * BLOCK_M + tl.arange(0, BLOCK_M)
     cols = tl.program_id(0) % blocks_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    n = _times_8(N, C_WIDE)
+    n = _multiple(N, C_ALIGN)
     inside = (rows[:, None] < M) & (cols[None, :] < n)
     parts = parts_ptr + (rows[:, None].to(tl.int64) * n + cols[None, :])
     sums = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for _ in range(SPLIT_K):
         sums += tl.load(parts, mask=inside, other=0.0)
         parts += n.to(tl.int64) * M
-    c_ptrs = c_ptr + (rows[:, None].to(tl.int64) * _times_8(ldc, C_WIDE) + cols[None, :])
+    c_ptrs = c_ptr + (rows[:, None].to(tl.int64) * _multiple(ldc, C_ALIGN) + cols[None, :])
     tl.store(c_ptrs, sums.to(c_ptr.dtype.element_ty), mask=inside)
 
 
-def default_matmul_config(capability: tuple[int, int] | None, *, descriptors: bool = True) -> MatmulConfig:
-    """A sound choice where nothing was tuned; None is the CPU interpreter. descriptors: whether they may be used."""
+def default_matmul_config(capability: tuple[int, int] | None, *, aligned: bool = True) -> MatmulConfig:
+    """A sound choice where nothing was tuned. capability: None is the CPU interpreter. aligned: as in `matmul_spec`.
+
+    None of them spills registers; before 8.0 today's Triton uses no matrix instruction.
+    """
     if capability is None:
         return MatmulConfig(32, 32, 32, stages=1, warps=4)
-    if descriptors and (9, 0) <= capability < (12, 0):
+    if capability < (8, 0):
+        return MatmulConfig(64, 64, 16, stages=1, warps=8)
+    if not aligned:
+        return MatmulConfig(128, 64, 32, stages=3, warps=4)
+    if (9, 0) <= capability < (12, 0):
         return MatmulConfig(128, 256, 64, stages=3, warps=8, variant="descriptor", subtile=True)
-    if capability >= (8, 0):
-        return MatmulConfig(128, 128, 32, stages=3, warps=4)
-    return MatmulConfig(64, 64, 32, stages=2, warps=4)
+    return MatmulConfig(128, 128, 32, stages=3, warps=4)
+
+
+def _check_capability(config: MatmulConfig, capability: tuple[int, int]) -> None:
+    if config.variant == "descriptor" and capability < (9, 0):
+        raise ValueError(f"tensor descriptors need compute capability 9.0, not {capability}: use variant 'plain'")
+    if config.warp_specialize and capability < (10, 0):
+        raise ValueError(f"Triton specialises warps from compute capability 10.0 on, not {capability}: leave it out")
 
 
 class _Operand(NamedTuple):
@@ -316,9 +333,9 @@ class _Operand(NamedTuple):
         return self.tensor.shape[0 if self.transposed else 1]
 
     @property
-    def is_wide(self) -> bool:
-        """Whether 16-byte accesses are possible, the first element being at a multiple of 16 bytes."""
-        return self.ld % WIDE == 0 and self.contiguous_extent % WIDE == 0
+    def align(self) -> int:
+        """Elements that can be read or written at once, if the first element is at a multiple of 16 bytes."""
+        return math.gcd(self.ld, self.contiguous_extent, WIDE)
 
     @property
     def fits_descriptor(self) -> bool:
@@ -373,7 +390,7 @@ def _check(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor | None) -> None:
         raise ValueError(f"a is {a.dtype}, b is {b.dtype}: both must be torch.float16 or both torch.bfloat16")
     if a.device != b.device:
         raise ValueError(f"a is on {a.device}, b on {b.device}: move one to the other's device")
-    if a.device.type != "cuda" and isinstance(_plain_kernel, triton.runtime.JITFunction):
+    if a.device.type != "cuda" and not INTERPRETED.value:
         raise ValueError(
             f"a is on {a.device}: move it to an NVIDIA GPU, or set TRITON_INTERPRET=1 before Python starts"
         )
@@ -434,24 +451,24 @@ def prepare_matmul(
     fits = left.fits_descriptor and right.fits_descriptor
     capability = _capability(a.device)
     if config is None:
-        config = default_matmul_config(capability, descriptors=fits)
+        config = default_matmul_config(capability, aligned=fits)
     if config.variant == "descriptor" and not fits:
         raise ValueError(
             f"strides {a.stride()} of a, {b.stride()} of b: tensor descriptors need first elements and rows at "
             "multiples of 16 bytes; use variant 'plain', or pad"
         )
-    if config.variant == "descriptor" and capability is not None and capability < (9, 0):
-        raise ValueError(f"tensor descriptors need compute capability 9.0, this GPU has {capability}: use 'plain'")
+    if capability is not None:
+        _check_capability(config, capability)
     ctas = matmul_ctas(m, n, config, _sms(a.device))
-    if timeline is not None and (timeline.shape != (ctas, 3) or timeline.dtype != torch.int64):
-        raise ValueError(f"timeline is {tuple(timeline.shape)} {timeline.dtype}: this launch needs ({ctas}, 3) int64")
+    if timeline is not None:
+        check_timeline(timeline, ctas, a.device)
 
     target = result
     if config.split_k > 1:
         parts = torch.empty((config.split_k * m, n), dtype=torch.float32, device=a.device)
         target = _Operand(parts, False, n)
-    constants = _constants(config, left.transposed, right.transposed, capability, timeline=timeline is not None)
-    constants["C_WIDE"] = target.is_wide
+    constants = _constants(config, left.transposed, right.transposed, timeline=timeline is not None)
+    constants["C_ALIGN"] = target.align
     arguments: tuple[Any, ...]
     if config.variant == "descriptor":
         kernel = _descriptor_kernel
@@ -464,7 +481,11 @@ def prepare_matmul(
         )
     else:
         kernel = _plain_kernel if config.variant == "plain" else _persistent_kernel
-        constants |= {"A_WIDE": left.is_wide, "B_WIDE": right.is_wide, "EVEN_K": k % config.tile_k == 0}
+        constants |= {
+            "A_ALIGN": left.align,
+            "B_ALIGN": right.align,
+            "EVEN_K": k % (config.tile_k * config.split_k) == 0,
+        }
         arguments = (a, b, target.tensor, timeline, m, n, k, left.ld, right.ld, target.ld)
     product = functools.partial(
         kernel[(ctas,)], *arguments, **constants, num_warps=config.warps, num_stages=config.stages
@@ -474,13 +495,16 @@ def prepare_matmul(
         reduction = functools.partial(
             _reduce_kernel[(-(-m // REDUCE_M) * -(-n // REDUCE_N),)],
             *(target.tensor, c, m, n, result.ld),
-            **{"SPLIT_K": config.split_k, "C_WIDE": result.is_wide, "BLOCK_M": REDUCE_M, "BLOCK_N": REDUCE_N},
+            **{"SPLIT_K": config.split_k, "C_ALIGN": result.align, "BLOCK_M": REDUCE_M, "BLOCK_N": REDUCE_N},
         )
 
+    guard = torch.cuda.device(a.device) if a.device.type == "cuda" else contextlib.nullcontext()
+
     def launch() -> torch.Tensor:
-        product()
-        if reduction is not None:
-            reduction()
+        with guard:
+            product()
+            if reduction is not None:
+                reduction()
         return c
 
     return launch
@@ -490,9 +514,7 @@ def _stored_n(config: MatmulConfig) -> int:
     return config.tile_n // (2 if config.subtile else 1)
 
 
-def _constants(
-    config: MatmulConfig, a_t: bool, b_t: bool, capability: tuple[int, int] | None, *, timeline: bool
-) -> dict[str, Any]:
+def _constants(config: MatmulConfig, a_t: bool, b_t: bool, *, timeline: bool) -> dict[str, Any]:
     """Compile-time arguments that do not depend on the sizes."""
     constants: dict[str, Any] = {
         "TILE_M": config.tile_m,
@@ -507,7 +529,6 @@ def _constants(
     if config.variant == "descriptor":
         constants["SUBTILE"] = config.subtile
         constants["WARP_SPECIALIZE"] = config.warp_specialize
-        constants["FLATTEN"] = not config.warp_specialize or capability is None or capability[0] != 9
     return constants
 
 
@@ -531,13 +552,15 @@ def matmul_spec(
         raise ValueError(f"unknown type {dtype!r}: it is one of {', '.join(DTYPES)}")
     if layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}: it is one of {', '.join(LAYOUTS)}")
+    _check_capability(config, capability)
     a_t, b_t = (letter == "t" for letter in layout)
+    align = WIDE if aligned else 1
     c_type = "fp32" if config.split_k > 1 else dtype
-    constants = _constants(config, a_t, b_t, capability, timeline=timeline) | {"C_WIDE": aligned}
+    constants = _constants(config, a_t, b_t, timeline=timeline) | {"C_ALIGN": align}
     signature: dict[str, str] = {}
     if config.variant == "descriptor":
-        if not aligned or capability < (9, 0):
-            raise ValueError(f"tensor descriptors need aligned operands and capability 9.0, not {capability}")
+        if not aligned:
+            raise ValueError("tensor descriptors need aligned operands: use variant 'plain'")
         constants["C_DESCRIPTOR"] = config.split_k == 1
         a_block, b_block = (config.tile_m, config.tile_k), (config.tile_k, config.tile_n)
         signature["a_desc"] = _descriptor_type(dtype, a_block[::-1] if a_t else a_block)
@@ -547,7 +570,7 @@ def matmul_spec(
         kernel, sizes = _descriptor_kernel, ["M", "N", "K", "ldc"]
     else:
         signature = {"a_ptr": f"*{dtype}", "b_ptr": f"*{dtype}", "c_ptr": f"*{c_type}"}
-        constants |= {"A_WIDE": aligned, "B_WIDE": aligned, "EVEN_K": aligned}
+        constants |= {"A_ALIGN": align, "B_ALIGN": align, "EVEN_K": aligned}
         kernel = _plain_kernel if config.variant == "plain" else _persistent_kernel
         sizes = ["M", "N", "K", "lda", "ldb", "ldc"]
     if timeline:

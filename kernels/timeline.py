@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 import triton
 import triton.language as tl
 from triton.language.extra import cuda as tl_cuda
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
 UNWRITTEN = -1  # of a record whose CTA never ran
@@ -44,9 +44,17 @@ def timeline_record(timeline_ptr, cta, start):
 
 def timeline_buffer(ctas: int, device: Any) -> torch.Tensor:
     """Room for the records of `ctas` CTAs: int64 [ctas, 3], all unwritten."""
-    import torch
-
     return torch.full((ctas, 3), UNWRITTEN, dtype=torch.int64, device=device)
+
+
+def check_timeline(timeline: torch.Tensor, ctas: int, device: torch.device) -> None:
+    """Raise ValueError unless `timeline` has room for the records of `ctas` CTAs on this device."""
+    if tuple(timeline.shape) != (ctas, 3) or not timeline.is_contiguous() or timeline.dtype != torch.int64:
+        raise ValueError(
+            f"timeline is {tuple(timeline.shape)} {timeline.dtype}: this launch needs timeline_buffer({ctas}, device)"
+        )
+    if timeline.device != device:
+        raise ValueError(f"timeline is on {timeline.device}, the operands on {device}")
 
 
 @dataclass(frozen=True)
