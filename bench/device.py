@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 
 from advisor.errors import BadInputError, MissingDependencyError, NoGpuError
 from bench.case import METHOD_VERSION, Plain
-from bench.telemetry import Telemetry, open_telemetry
+from bench.telemetry import Telemetry, bare_uuid, open_telemetry, use_by_device
 
 GIB = 2**30
 BUSY_UTILISATION = 0.05  # of the last second, before anything of ours ran
@@ -156,6 +156,7 @@ class CudaDevice:
         count = torch.cuda.device_count()
         if index >= count:
             raise NoGpuError(f"there is no cuda:{index}: torch sees {count} GPU(s), the last is cuda:{count - 1}")
+        others = use_by_device()  # before this process has a context on one: all that is in use is others'
         try:
             self.properties = torch.cuda.get_device_properties(index)
         except RuntimeError as error:
@@ -164,10 +165,9 @@ class CudaDevice:
         self.name: str = self.properties.name
         self.uuid: str | None = _uuid(self.properties, os.environ, index)
         self.telemetry = open_telemetry(self.uuid) if self.uuid else Telemetry(reason="torch tells no UUID")
-        self.l2_bytes = int(getattr(self.properties, "L2_cache_size", 0)) or 64 * 2**20  # torch before 2.5 is silent
-        at_first = self.telemetry.read()  # before this process has a context, so all that is in use is others'
+        self.l2_bytes = int(self.properties.L2_cache_size)
         torch.cuda.set_device(index)
-        torch.cuda.init()
+        at_first = others.get(bare_uuid(self.uuid or ""), {})
         self._busy_note = busy_note(self.name, at_first, self._driver_free_bytes(), self.properties.total_memory)
         self._side: Any = None
         self._cycles_per_s: float | None = None
@@ -190,30 +190,38 @@ class CudaDevice:
         `torch.cuda.graph` collects garbage and empties the allocator's cache at each capture, which would cost more
         than the measurement; here nothing is collected at all meanwhile, as freeing an event or a graph would break
         the capture. One stream serves all captures: cuBLAS keeps a workspace for each stream it has seen.
+
+        What cannot be captured gives None, but costs memory and, in torch before 2.12, leaves the allocator believing
+        that it still captures (pytorch #180395), which is put right here as far as can be: avoid it.
         """
         torch = self._torch
-        self._side = self._side or torch.cuda.Stream(self.index)
+        side = self._side = self._side or torch.cuda.Stream(self.index)
         here = torch.cuda.current_stream(self.index)
         graph = torch.cuda.CUDAGraph()
+        pool = torch.cuda.graph_pool_handle()
         collecting = gc.isenabled()
         gc.disable()
-        self._side.wait_stream(here)
+        side.wait_stream(here)
         try:
-            with torch.cuda.stream(self._side):
+            with torch.cuda.stream(side):
                 run()
-                self._side.synchronize()
-                graph.capture_begin(capture_error_mode="thread_local")
+                side.synchronize()
                 try:
-                    run()
-                finally:
-                    graph.capture_end()
-        except RuntimeError:  # an operation that waits for the host, or of another stream, cannot be captured
-            return None
+                    graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+                    try:
+                        run()
+                    finally:
+                        graph.capture_end()
+                except RuntimeError:  # it waits for the host, runs on another stream or finds no memory
+                    self._side = None
+                    with suppress(AttributeError, RuntimeError):
+                        torch._C._cuda_endAllocateToPool(self.index, pool)
+                    return None
+            return graph.replay  # type: ignore[no-any-return]  # torch is not imported here, so all of it is Any
         finally:
-            here.wait_stream(self._side)
+            here.wait_stream(side)
             if collecting:
                 gc.enable()
-        return graph.replay  # type: ignore[no-any-return]  # torch types its graphs loosely
 
     def hold(self, seconds: float) -> bool:
         """Occupy one SM with a wait. False where this torch has no `torch.cuda._sleep` (its own tests use it)."""

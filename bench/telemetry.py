@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import statistics
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from advisor.errors import NoGpuError
-from advisor.gpus.nvml import load_nvml
+from advisor.gpus.nvml import load_nvml, read_machine
 
 Reading = dict[str, float | int | str]
 
@@ -151,6 +152,38 @@ def open_telemetry(uuid: str, nvml: Any = None) -> Telemetry:
     return Telemetry(nvml, handles)
 
 
+def use_by_device(nvml: Any = None, sleep: Callable[[float], object] = time.sleep) -> dict[str, Reading]:
+    """Bare UUID -> utilisation and used_bytes of every card and MIG slice; empty without a driver.
+
+    Utilisation is that of up to the last second: where something ran just now, it is read again a second later.
+    """
+    try:
+        nvml = nvml or load_nvml()
+        machine = read_machine(nvml)
+    except NoGpuError:
+        return {}
+    uuids = [device.uuid for card in machine.devices for device in (card, *card.slices)]
+
+    def read_all() -> dict[str, Reading]:
+        found = {}
+        for uuid in uuids:
+            telemetry = open_telemetry(uuid, nvml)
+            found[bare_uuid(uuid)] = {k: v for k, v in telemetry.read().items() if k in _SLOW}
+            telemetry.close()
+        return found
+
+    found = read_all()
+    if any(reading.get("utilisation") for reading in found.values()):
+        sleep(1.0)
+        found = read_all()
+    return found
+
+
+def bare_uuid(uuid: str) -> str:
+    """Without "GPU-" or "MIG-" before it."""
+    return re.sub(r"^(GPU|MIG)-", "", uuid)
+
+
 def reason_names(nvml: Any) -> dict[int, str]:
     """Bit -> name of every reason this binding has a constant for, old or new: "sw_power_cap" ..."""
     names: dict[int, str] = {}
@@ -200,7 +233,7 @@ def slowdown_note(summary: Mapping[str, Any]) -> str | None:
 
 
 def _handles(nvml: Any, uuid: str) -> list[Any]:
-    bare = re.sub(r"^(GPU|MIG)-", "", uuid)
+    bare = bare_uuid(uuid)
     for prefix in ("MIG-", "GPU-"):
         try:
             handle = nvml.nvmlDeviceGetHandleByUUID(f"{prefix}{bare}".encode())
