@@ -19,6 +19,7 @@ from advisor.errors import AdvisorError
 # command -> module whose `main(argv)` runs it, imported only then; and what it does, in one line
 COMMANDS = {
     "accuracy": ("bench.accuracy", "write reports/ACCURACY.md: how wrong the predictions are"),
+    "campaign": ("bench.campaign", "the most valuable part of every suite, in one command and few files"),
     "catalogue": ("bench.catalogue", "build the shipped catalogue of models"),
     "compare": ("bench.compare", "two records case by case: SAME, FASTER, SLOWER or AMBIGUOUS"),
     "fit": ("bench.fit", "fit the shipped GEMM profiles to published timings"),

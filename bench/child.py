@@ -123,7 +123,7 @@ class Child:
         with self.process.stderr as pipe:
             for line in pipe:
                 text = line.decode(errors="replace").strip()
-                if text:
+                if text.strip("^~ "):  # not the marks below a line of a traceback
                     self._words.append(text[:300])
 
 

@@ -18,6 +18,7 @@ from bench.child import scrub
 from bench.progress import Progress, clock_time
 from bench.records import open_records
 from bench.session import Session, SessionOptions, Summary, choose_slots, parse_budget
+from bench.suites import SUITES
 
 QUICK_SUITES = ("ceilings", "gemm", "conv", "memory")
 QUICK_BUDGET = "90s"
@@ -62,8 +63,6 @@ def add_measuring_options(parser: argparse.ArgumentParser, budget: str | None) -
 
 def session_options(options: argparse.Namespace, argv: Sequence[str]) -> SessionOptions:
     """What the session is to do. Raises BadInputError and UnknownNameError for options that cannot be used."""
-    from bench.suites import SUITES
-
     slots = choose_slots(options.suite or (QUICK_SUITES if options.quick else ()), SUITES)
     return SessionOptions(
         slots=slots,

@@ -17,7 +17,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
@@ -27,6 +27,7 @@ from bench.case import Case, Result, Timing, result_from_json
 from bench.child import Child, ChildEndedError, StoppedError, TimedOutError, scrub
 from bench.progress import Progress, describe
 from bench.records import Records, Run, RunState
+from bench.suites import SUITES, SuiteOptions
 
 _POLL_S = 0.25  # how often the progress line and a pending Ctrl-C are looked at
 _GRACE_S = 10.0  # that a running case has to end after the first Ctrl-C
@@ -175,23 +176,14 @@ def device_environment(gpu: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 class Session:
-    """One run over several suites. `after_suite` is called when each ends, the records being complete until then."""
+    """One run over several suites. `summary` may be read meanwhile."""
 
-    def __init__(
-        self,
-        options: SessionOptions,
-        records: Records,
-        progress: Progress,
-        after_suite: Callable[[str, Summary], None] | None = None,
-    ) -> None:
-        from bench import suites
-
+    def __init__(self, options: SessionOptions, records: Records, progress: Progress) -> None:
         self.options = options
         self.records = records
         self.progress = progress
         self.summary = Summary()
-        self._after_suite = after_suite or (lambda _suite, _summary: None)
-        self._modules = dict(suites.SUITES if options.modules is None else options.modules)
+        self._modules = dict(SUITES if options.modules is None else options.modules)
         self._environment = device_environment(options.gpu, os.environ)
         self._plans: dict[str, deque[Case]] = {}
         self._totals: dict[str, int] = {}
@@ -219,8 +211,6 @@ class Session:
                     if self._run is not None and not self._plans[slot.suite]:
                         continue
                     self._measure_suite(slot.suite, time.monotonic() + share_s)
-                    self._update()
-                    self._after_suite(slot.suite, self.summary)
                 self._finish(self._final_state())
             except BaseException:
                 with contextlib.suppress(AdvisorError):
@@ -333,8 +323,6 @@ class Session:
             self._say("records", self.records.notice)
 
     def _tiers(self, suite: str, environment: Mapping[str, Any]) -> list[list[Case]]:
-        from bench.suites import SuiteOptions
-
         told = re.fullmatch(r"(\d+)\.(\d+)", str(environment.get("capability")))
         capability = (int(told[1]), int(told[2])) if told else None
         options = SuiteOptions(
@@ -407,8 +395,8 @@ class Session:
         told = {"after_cases": found["after_cases"], "drift": facts["drift"]}
         timing = Timing(**{**found["timing"], "samples_s": tuple(found["timing"]["samples_s"])})
         self.records.add(self._run, case, Result("ok", timing=timing, facts=told))
-        self.summary.drift = max(self.summary.drift, float(facts["drift"]))
-        if facts["drifted"] and suite not in self._drifted:
+        self.summary.drift = max(self.summary.drift, abs(float(facts["drift"])))
+        if facts["drifted"] and suite not in self._drifted and not self.options.smoke:
             self._drifted.add(suite)
             self._say("drift", f"{suite}: {facts['note']}")
 
@@ -418,6 +406,7 @@ class Session:
         summary = self.summary
         setattr(summary, result.status, getattr(summary, result.status) + 1)
         summary.noisy += result.timing is not None and result.timing.quality == "noisy"
+        self._update()
         summary.rows_by_suite[case.suite] = summary.rows_by_suite.get(case.suite, 0) + 1
         if result.status == "failed":
             self.progress.note(f"failed: {describe(case)}: {result.reason}")

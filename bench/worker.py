@@ -63,7 +63,7 @@ def _serve(options: argparse.Namespace, events: TextIO) -> None:
     device = open_device(options.device)
     _say(events, hello=environment(device))
     timer = replace(TimerOptions(), **_SMOKE) if options.smoke else TimerOptions()
-    size, call = _reference_product(options.device, smoke=options.smoke)
+    size, call = _reference_product(options.device)
     settling = settle(device, call, timer)
     reference = Reference(device, [call], timer)
     cases = 0
@@ -73,9 +73,7 @@ def _serve(options: argparse.Namespace, events: TextIO) -> None:
         return {"size": size, "timing": asdict(timing), "after_cases": cases, "facts": reference.facts()}
 
     _say(events, ready={"settling": settling.facts(), "reference": read_reference()})
-    context = Context(
-        device=device, timer=timer, telemetry=device.telemetry, smoke=options.smoke, torch_device=options.device
-    )
+    context = Context(device, timer, device.telemetry, smoke=options.smoke, torch_device=options.device)
     for line in sys.stdin:
         message = json.loads(line)
         if "reference" in message:
@@ -88,16 +86,18 @@ def _serve(options: argparse.Namespace, events: TextIO) -> None:
         _say(events, key=case.key, result=asdict(result), restart=restart)
 
 
-def _reference_product(torch_device: str, *, smoke: bool) -> tuple[int, Callable[[], object]]:
+def _reference_product(torch_device: str) -> tuple[int, Callable[[], object]]:
     """The product that settles the clocks and tells drift: FP16, square, long enough to fill any GPU."""
+    if torch_device == "cpu":
+        import numpy as np
+
+        small = np.random.default_rng(0).standard_normal((2, 128, 128), dtype=np.float32)
+        return 128, lambda: small[0] @ small[1]
     import torch
 
-    size = 128 if smoke else 4096
+    size = 4096
     numbers = torch.Generator(device=torch_device).manual_seed(0)
-    a, b = (
-        torch.randn(size, size, device=torch_device, generator=numbers).to(torch.float32 if smoke else torch.float16)
-        for _ in range(2)
-    )
+    a, b = (torch.randn(size, size, device=torch_device, generator=numbers).half() for _ in range(2))
     out = torch.empty_like(a)
     return size, lambda: torch.mm(a, b, out=out)
 
