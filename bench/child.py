@@ -95,7 +95,8 @@ class Child:
             how = f"the child was ended by {_signal_name(-code)}"
         else:
             how = f"the child ended with exit code {code}"
-        words = " | ".join(self._words)
+        lines = list(self._words)
+        words = " | ".join(lines[-1:] if code == 1 else lines)  # 1: a traceback, whose last line says what it was
         return scrub(f"{how}: {words}" if words else how)
 
     def kill(self) -> None:

@@ -188,6 +188,7 @@ class Session:
         self._plans: dict[str, deque[Case]] = {}
         self._totals: dict[str, int] = {}
         self._drifted: set[str] = set()
+        self._said = ""
         self._reference_at_s, self._since_reference = 0.0, 0
         self._durations_s: dict[str, list[float]] = {}
         self._run: Run | None = None
@@ -412,7 +413,9 @@ class Session:
             self.progress.note(f"failed: {describe(case)}: {result.reason}")
 
     def _say(self, kind: str, text: str) -> None:
-        self.progress.note(text)
+        if text != self._said:
+            self.progress.note(text)
+        self._said = text
         if self._run is not None:
             self.records.note(self._run, kind, {"text": text})
 

@@ -59,8 +59,8 @@ def _serve(options: argparse.Namespace, events: TextIO) -> None:
     from bench.suites import Context
     from bench.timer import Reference, TimerOptions, settle
 
-    suite = importlib.import_module(options.module)
     device = open_device(options.device)
+    suite = importlib.import_module(options.module)
     _say(events, hello=environment(device))
     timer = replace(TimerOptions(), **_SMOKE) if options.smoke else TimerOptions()
     size, call = _reference_product(options.device)

@@ -14,6 +14,7 @@ from advisor.errors import AdvisorError
 # command name -> module that holds a click command `command`; imported only when that command runs,
 # so that `advisor recommend` does not pay for what other commands need.
 _COMMANDS = {
+    "bench": "advisor.cli.bench",
     "completion": "advisor.cli.completion",
     "doctor": "advisor.cli.doctor",
     "explain": "advisor.cli.explain",
@@ -37,7 +38,7 @@ def cli() -> None:
     \b
     Exit codes: 0 done; 2 bad input or unknown name; 3 no usable GPU; 4 nothing fits, or no cut
     reaches the global batch; 5 a damaged file; 6 a missing optional package; 7 a model that cannot
-    be traced; 1 anything else.
+    be traced; 130 stopped by Ctrl-C; 1 anything else.
     """
 
 
