@@ -4,7 +4,8 @@ The measure is the ratio of the medians, B over A, with a confidence interval th
 Bonett, "Distribution-free confidence intervals for difference and ratio of medians", J. Stat. Comput. Simul. 72(2),
 2002, doi:10.1080/00949650212140. A difference matters only beyond a threshold, 2 % unless told, since one container
 run twice on one GPU differs by 1 to 2 %: samples of one run share its clocks and its heat, which no interval drawn
-from them can know. So there are three zones, as in tests of equivalence (Schuirmann 1987, doi:10.1007/BF01068419):
+from them can know. Where two runs of one thing differ by more (compare them: the median difference is printed), raise
+it. So there are three zones, as in tests of equivalence (Schuirmann 1987, doi:10.1007/BF01068419):
 
 - SAME: the interval lies within the threshold.
 - FASTER, SLOWER: it lies wholly beyond, and the rank-sum test (Mann and Whitney 1947, doi:10.1214/aoms/1177730491)
@@ -99,7 +100,7 @@ def judge(
     if least <= low and high <= most:
         return Judgement("SAME", ratio, low, high, None)
     if least <= high and low <= most:
-        return Judgement("AMBIGUOUS", ratio, low, high, f"the interval crosses {threshold:.3g}")
+        return Judgement("AMBIGUOUS", ratio, low, high, f"the interval crosses {100 * threshold:.3g} %")
     if _rank_sum_p(a_s, b_s) > 1 - confidence:
         return Judgement("AMBIGUOUS", ratio, low, high, "the samples overlap too much")
     return Judgement("SLOWER" if ratio > 1 else "FASTER", ratio, low, high, None)
@@ -353,7 +354,9 @@ def _closing(
         "" if mean is None else f"; B takes {mean:.4f} of A's time (geometric mean), median difference {typical:.2%}"
     )
     lines.append(f"{counted['cases']} cases: {verdicts}{overall}")
-    lines.append(f"SAME within {options.threshold:.3g}, each verdict at {options.confidence:.3g} confidence")
+    lines.append(
+        f"SAME within {100 * options.threshold:.3g} %; each verdict at {100 * options.confidence:.4g} % confidence"
+    )
     return [f"- {line}" for line in lines] if markdown else lines
 
 

@@ -319,7 +319,7 @@ def open_records(path: str | Path, *, read_only: bool = False) -> Records:
     if path.is_dir():
         raise BadInputError(f"{path} is a folder; name a file in it, e.g. {path / 'records.db'}")
     if read_only and not path.exists():
-        raise BadInputError(f"{path} does not exist; name a records file, as `advisor bench --records` writes")
+        raise BadInputError(f"{path} does not exist; name a records file, as `advisor bench` writes")
     if not path.parent.is_dir():
         raise BadInputError(f"{path.parent} does not exist; make the folder or choose another")
     with _telling(path):

@@ -57,7 +57,7 @@ def test_each_zone_has_its_verdict(factor: float, verdict: str) -> None:
 
 def test_a_spread_too_wide_to_tell_is_ambiguous() -> None:
     found = judge(about(1e-3, 0.2), about(1.05e-3, 0.2, seed=1))
-    assert (found.verdict, found.why) == ("AMBIGUOUS", "the interval crosses 0.02")
+    assert (found.verdict, found.why) == ("AMBIGUOUS", "the interval crosses 2 %")
 
 
 def test_a_median_that_jumps_between_two_clusters_is_ambiguous() -> None:

@@ -175,6 +175,28 @@ def test_kill_9_at_any_moment_loses_at_most_the_running_case(tmp_path: Path, see
     assert said >= 2
 
 
+BEGINNER = """
+import sys
+from bench.records import open_records
+print(flush=True)
+for i in range(100_000):
+    open_records(f"{sys.argv[1]}/{i}.db").close()
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kill_9_while_a_file_is_begun_leaves_one_that_can_be_used(tmp_path: Path, seed: int) -> None:
+    with child(BEGINNER, tmp_path) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(random.Random(seed).uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+    begun = {entry.name.partition("-")[0] for entry in tmp_path.iterdir()}
+    for name in begun:
+        fill(tmp_path / name, 1)
+        assert sound(tmp_path / name)
+
+
 def _add_200(path: str, environment: dict[str, object]) -> None:
     with open_records(path) as records:
         run = records.start_run(environment, "measure")
