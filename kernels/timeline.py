@@ -1,9 +1,8 @@
 """When and where every CTA of a kernel ran, and the waves that follow from it.
 
 A kernel that has the compile-time flag TIMELINE set writes one record per CTA: the SM it ran on (`%smid`) and the
-global nanosecond timer (`%globaltimer`) at its start and end. Source: PTX ISA, "Special Registers". The timer is common
-to all SMs; how often it advances depends on the GPU and driver (32 ns to about 1 us), so CTAs much shorter than that
-are not resolved. Decoding is pure numpy.
+global nanosecond timer (`%globaltimer`) at its start and end. Source: PTX ISA, "Special Registers". All SMs share the
+timer; how often it advances is left to the GPU, and `Timeline.tick_ns` says what was seen. Decoding is pure numpy.
 """
 
 # mypy: allow-untyped-decorators, allow-untyped-defs, allow-untyped-calls
@@ -74,6 +73,11 @@ class Timeline:
     def span_ns(self) -> int:
         """From the first start to the last end."""
         return int(self.end_ns.max())
+
+    @property
+    def tick_ns(self) -> int:
+        """The longest step of which all times are multiples: CTAs not much longer than it are badly resolved."""
+        return int(np.gcd.reduce(np.concatenate((self.start_ns, self.end_ns))))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import triton
 
 from kernels.matmul import (
     LAYOUTS,
@@ -248,6 +249,7 @@ def test_a_spec_of_what_no_gpu_runs_is_refused(arguments: dict[str, Any], says: 
 def test_without_the_interpreter_cpu_tensors_are_refused(compiled: Callable[[str], Any]) -> None:
     answer = compiled("""
 import torch
+import triton
 from kernels.matmul import matmul
 try:
     matmul(torch.ones(4, 4).half(), torch.ones(4, 4).half())
@@ -319,3 +321,80 @@ def test_the_clock_and_the_sm_are_read_only_with_the_timeline_flag(ptx: dict[str
     for name in ("plain", "hopper"):
         assert "%smid" not in ptx[name]
         assert "%globaltimer" not in ptx[name]
+
+
+@pytest.mark.parametrize("config", (PLAIN, SPLIT), ids=str)
+def test_a_row_that_starts_past_2_to_31_elements_is_reached(config: MatmulConfig, device: str) -> None:
+    stride = 2**26 + 8  # the 33rd row starts at 2**31 + 256; on the CPU only touched pages take memory
+    if device == "cuda" and torch.cuda.mem_get_info()[0] < 12 * 2**30:
+        pytest.skip("needs 12 GiB of GPU memory")
+    a = torch.empty(36 * stride, dtype=torch.float16, device=device).as_strided((36, 40), (stride, 1))
+    out = torch.empty(36 * stride, dtype=torch.float16, device=device).as_strided((36, 24), (stride, 1))
+    a.copy_(matrix(36, 40, "n", device))
+    out.fill_(float("nan"))
+    b = matrix(40, 24, "n", device)
+    matmul(a, b, config=config, out=out)
+    assert relative_error(out, a, b) < TOLERANCE[torch.float16]
+
+
+GPU_CONFIGS = (
+    MatmulConfig(128, 128, 32, stages=3, warps=4),
+    MatmulConfig(128, 256, 64, stages=3, warps=8),
+    MatmulConfig(128, 128, 32, stages=3, warps=4, variant="persistent"),
+    MatmulConfig(64, 64, 32, stages=3, warps=4, split_k=5),
+    MatmulConfig(128, 256, 64, stages=3, warps=8, variant="descriptor", subtile=True),
+    MatmulConfig(128, 128, 64, stages=3, warps=8, split_k=3, variant="descriptor"),
+    MatmulConfig(128, 128, 64, stages=3, warps=4, variant="descriptor", subtile=True, warp_specialize=True),
+)
+
+
+def gpu_operand(rows: int, cols: int, layout: str, dtype: torch.dtype) -> torch.Tensor:
+    x = torch.randn((rows, cols) if layout == "n" else (cols, rows), device="cuda", dtype=torch.float32).to(dtype)
+    return x if layout == "n" else x.T
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("config", GPU_CONFIGS, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
+@pytest.mark.parametrize("m, n, k", [(2304, 1536, 4096), (257, 1000, 1032), (129, 257, 65), (1, 4096, 4096)])
+def test_real_configs_match_float64_and_cublas(
+    config: MatmulConfig, layout: str, dtype: torch.dtype, m: int, n: int, k: int
+) -> None:
+    capability = torch.cuda.get_device_capability()
+    if capability < (8, 0):
+        pytest.skip("these tiles are for compute capability 8.0 and later")
+    if capability < ((10, 0) if config.warp_specialize else (9, 0) if config.variant == "descriptor" else (8, 0)):
+        pytest.skip("not on this GPU")
+    torch.manual_seed(m * n + k)
+    a, b = gpu_operand(m, k, layout[0], dtype), gpu_operand(k, n, layout[1], dtype)
+    if config.variant == "descriptor" and not descriptor_fits(a, b):
+        pytest.skip("no descriptor can address these")
+    out = poisoned(m, n, "cuda", dtype)
+    try:
+        matmul(a, b, config=config, out=out)
+    except triton.runtime.errors.OutOfResources:
+        pytest.skip("too much shared memory for this GPU")
+    assert relative_error(out, a, b) < TOLERANCE[dtype]
+    assert relative_error(out, a, b) < 1.05 * relative_error(a @ b, a, b) + 1e-6
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("k", [4096, 4095])
+def test_the_default_config_runs_on_this_gpu(k: int) -> None:
+    a, b = gpu_operand(1000, k, "n", torch.float16), gpu_operand(k, 776, "t", torch.float16)
+    assert relative_error(matmul(a, b), a, b) < TOLERANCE[torch.float16]
+
+
+@pytest.mark.gpu
+def test_a_prepared_product_replays_from_a_cuda_graph() -> None:
+    a, b = gpu_operand(300, 256, "n", torch.float16), gpu_operand(256, 200, "n", torch.float16)
+    launch = prepare_matmul(a, b, config=MatmulConfig(64, 64, 32, stages=3, warps=4, split_k=2))
+    launch()  # compiles
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = launch()
+    out.fill_(float("nan"))
+    graph.replay()
+    assert relative_error(out, a, b) < TOLERANCE[torch.float16]

@@ -23,6 +23,7 @@ def test_times_are_counted_from_the_first_start() -> None:
     assert timeline.start_ns.tolist() == [200, 0]
     assert timeline.end_ns.tolist() == [800, 700]
     assert timeline.span_ns == 800
+    assert timeline.tick_ns == 100
 
 
 def test_five_ctas_on_two_sms_with_one_slot_each_are_three_waves() -> None:
