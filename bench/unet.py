@@ -14,16 +14,16 @@ WIDTHS = (64, 128, 256, 512, 1024)
 
 
 class UNet(nn.Module):
-    """x[B, 1, H, W] to logits[B, 2, H, W]; H and W multiples of 16."""
+    """x[B, 1, H, W] to logits[B, 2, H, W]; H and W multiples of 2^(levels - 1), 16 as in the paper."""
 
-    def __init__(self) -> None:
+    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
-        self.down = nn.ModuleList(_pair(i, o) for i, o in zip((1, *WIDTHS), WIDTHS, strict=False))
+        self.down = nn.ModuleList(_pair(i, o) for i, o in zip((1, *widths), widths, strict=False))
         self.pool = nn.MaxPool2d(2)
         self.dropout = nn.Dropout(0.5)
-        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * w, w, 2, 2) for w in reversed(WIDTHS[:-1]))
-        self.merge = nn.ModuleList(_pair(2 * w, w) for w in reversed(WIDTHS[:-1]))
-        self.classify = nn.Conv2d(WIDTHS[0], 2, 1)
+        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * w, w, 2, 2) for w in reversed(widths[:-1]))
+        self.merge = nn.ModuleList(_pair(2 * w, w) for w in reversed(widths[:-1]))
+        self.classify = nn.Conv2d(widths[0], 2, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Contract, expand beside the skips, classify each pixel."""
