@@ -256,22 +256,6 @@ def drift_note(drift: float, limit: float = TimerOptions.drift_limit) -> str | N
     )
 
 
-def reference_gemm(torch_device: str, *, smoke: bool = False) -> list[Call]:
-    """The reference of every run: y[2048, 4096] = a[2048, 4096] b[4096, 4096] in FP16, seeded and uniform in [-1, 1].
-
-    About 0.1 ms on an H100. In miniature and FP32 with `smoke`.
-    """
-    import torch
-
-    m, n, k = (64, 128, 128) if smoke else (2048, 4096, 4096)
-    dtype = torch.float32 if smoke else torch.float16
-    generator = torch.Generator(torch_device).manual_seed(0)
-    a = torch.empty(m, k, device=torch_device, dtype=dtype).uniform_(-1, 1, generator=generator)
-    b = torch.empty(k, n, device=torch_device, dtype=dtype).uniform_(-1, 1, generator=generator)
-    out = torch.empty(m, n, device=torch_device, dtype=dtype)
-    return [lambda: torch.mm(a, b, out=out)]
-
-
 def rotation(
     bytes_read: int,
     l2_bytes: int,

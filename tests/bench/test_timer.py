@@ -19,7 +19,6 @@ from bench.timer import (
     drift_note,
     drift_of,
     interleave,
-    reference_gemm,
     relative_spread,
     rotation,
     settle,
@@ -113,7 +112,7 @@ def test_compiling_in_the_first_call_costs_no_budget() -> None:
     holds=st.booleans(),
     host_included=st.booleans(),
 )
-def test_there_is_always_a_sample_and_the_budget_holds(
+def test_whatever_is_timed_there_is_a_finite_sample(
     seconds: float, launches: int, host_s: float, noise: float, budget_s: float, buffers: int, graphs: bool,
     holds: bool, host_included: bool,
 ) -> None:  # fmt: skip
@@ -124,13 +123,17 @@ def test_there_is_always_a_sample_and_the_budget_holds(
     assert 1 <= len(timing.samples_s) <= options.most_samples
     assert all(math.isfinite(sample) and sample >= 0 for sample in timing.samples_s)
     assert timing.calls_per_sample >= 1
-    json.dumps(timing.samples_s, allow_nan=False)
-    # one call of the host's and device's work; noise at most multiplies it sixfold (5 sigma) in a launch
-    one_s = (seconds * (1 + 6 * noise) + (launches + 1) * 20 * US + host_s) * 1.6
-    warm_up_calls = 1 + 2 * 21 + 2 * 64  # guesses of 1, 4 and 16 calls twice, and two captures, each run twice
-    one_sample = max(one_s * max(16, buffers), 3 * MS * (1 + 6 * noise)) + 20 * MS
-    batch_longer = max(budget_s, one_sample) * (1 + 6 * noise)
-    assert device.now_s() <= budget_s + warm_up_calls * one_s * buffers + one_sample + batch_longer
+
+
+@given(seconds=st.floats(0.5 * MS, 1.0), budget_s=st.floats(0, 0.5), relative_spread=st.sampled_from([0.0, 0.01]))
+def test_the_budget_is_overrun_by_one_sample_at_most(seconds: float, budget_s: float, relative_spread: float) -> None:
+    device = RecordedDevice()
+    options = replace(OPTIONS, budget_s=budget_s, relative_spread=relative_spread)
+    timing = time_calls(device, [device.work(seconds)], options)
+    sample_s = timing.calls_per_sample * seconds
+    warm_up_s = 2 * seconds  # the first call, and one to guess from
+    lead_s = seconds if seconds < 10 * MS else 0.0
+    assert device.now_s() <= warm_up_s + lead_s + max(budget_s, sample_s) + 0.1 * MS
 
 
 def test_throttled_samples_are_kept_and_do_not_move_the_median() -> None:
@@ -339,12 +342,6 @@ def test_the_order_is_random_and_the_seed_alone_decides_it() -> None:
     assert once == again
     assert sorted(once) == cases
     assert once not in (cases, other)
-
-
-def test_the_reference_product_runs_in_miniature() -> None:
-    pytest.importorskip("torch")
-    (call,) = reference_gemm("cpu", smoke=True)
-    assert call().shape == (64, 128)  # type: ignore[attr-defined]
 
 
 @pytest.mark.gpu
