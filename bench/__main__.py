@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import sys
 
@@ -11,8 +11,11 @@ if __name__ == "__main__":  # `bench` and `kernels` come from the folder above, 
         del sys.path[0]  # the script's own folder or, with -m, the current one
     _root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - pathlib waits for this path
     sys.path.insert(0, _root)
-    if os.path.basename(_root) == "_worker":  # noqa: PTH119 - inside an installed `advisor`, which is found last
-        sys.path.append(os.path.dirname(os.path.dirname(_root)))  # noqa: PTH120
+    if os.path.basename(_root) == "_worker":  # noqa: PTH119 - inside an installed `advisor`: this one and no other
+        _spec = importlib.util.spec_from_file_location("advisor", os.path.dirname(_root) + "/__init__.py")  # noqa: PTH120
+        assert _spec is not None and _spec.loader is not None
+        sys.modules["advisor"] = importlib.util.module_from_spec(_spec)
+        _spec.loader.exec_module(sys.modules["advisor"])
 
 from advisor.errors import AdvisorError
 

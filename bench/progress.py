@@ -57,11 +57,17 @@ class Progress:
         """Whether the stream is a terminal that can go back in its line."""
         return self.stream.isatty() and self.environ.get("TERM") != "dumb"
 
+    def begin(self, suite: str, cases: int, at_most_s: float) -> None:
+        """Say that a suite begins; on a terminal the line itself says so."""
+        if not self.redraws:
+            self._write(f"{suite}: {cases} cases, at most {clock_time(at_most_s)}\n")
+
     def show(self, suite: str, what: str, done: int, total: int, left_s: float) -> None:
-        """Draw the line; on no terminal print one at most every ten seconds."""
+        """Draw the line; on no terminal print one every ten seconds."""
         if not self.redraws:
             now = self.clock()
-            if self._last_s is None or now - self._last_s >= PLAIN_EVERY_S:
+            self._last_s = now if self._last_s is None else self._last_s
+            if now - self._last_s >= PLAIN_EVERY_S:
                 self._last_s = now
                 self._write(f"{suite} {done}/{total}, {clock_time(left_s)} left: {what}\n")
             return

@@ -188,6 +188,7 @@ class Session:
         self._plans: dict[str, deque[Case]] = {}
         self._totals: dict[str, int] = {}
         self._drifted: set[str] = set()
+        self._begun: set[str] = set()
         self._said = ""
         self._reference_at_s, self._since_reference = 0.0, 0
         self._durations_s: dict[str, list[float]] = {}
@@ -240,6 +241,9 @@ class Session:
                 return crashes
             self._say("child_ended", f"{suite}: {error}")
             return crashes + 1
+        if suite not in self._begun and self._plans[suite]:
+            self._begun.add(suite)
+            self.progress.begin(suite, len(self._plans[suite]), until_s - time.monotonic())
         with child:
             while self._time_for_another(suite, until_s):
                 case = self._plans[suite].popleft()

@@ -423,7 +423,8 @@ def test_what_is_no_terminal_gets_a_plain_line_every_ten_seconds() -> None:
     now = [0.0]
     stream = io.StringIO()
     progress = Progress(stream, environ={}, clock=lambda: now[0])
+    progress.begin("gemm", 25, 100.0)
     for second in range(25):
         now[0] = float(second)
         progress.show("gemm", "x", second, 25, 100.0 - second)
-    assert stream.getvalue() == "gemm 0/25, 1:40 left: x\ngemm 10/25, 1:30 left: x\ngemm 20/25, 1:20 left: x\n"
+    assert stream.getvalue() == "gemm: 25 cases, at most 1:40\ngemm 10/25, 1:30 left: x\ngemm 20/25, 1:20 left: x\n"

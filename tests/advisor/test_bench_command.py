@@ -1,0 +1,192 @@
+"""`advisor bench` as a user types it, and the child it starts whatever else is called bench."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import advisor.worker
+from advisor.cli import main
+from advisor.worker import WorkerError, ask_worker, run_worker, worker_command, worker_script
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKE = """
+import json, os, signal, sys, time
+what = sys.argv[1]
+if what == "json": print(json.dumps(sys.argv[2:])); print("a note", file=sys.stderr)
+if what == "text": print("no JSON")
+if what == "fail": print("bench: no such thing: try another", file=sys.stderr); sys.exit(int(sys.argv[2]))
+if what == "die": os.kill(os.getpid(), signal.SIGKILL)
+if what == "stop":
+    try:
+        print("ready", flush=True)
+        time.sleep(30)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.fixture
+def no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """CUDA sees no device, and the records are this test's own."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("ADVISOR_DATA_DIR", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package `advisor` whose worker does as it is told."""
+    script = tmp_path / "advisor" / "_worker" / "bench" / "__main__.py"
+    script.parent.mkdir(parents=True)
+    script.write_text(FAKE)
+    monkeypatch.setattr(advisor.worker, "__file__", str(tmp_path / "advisor" / "worker.py"))
+
+
+def test_without_a_usable_gpu_it_says_so_in_one_line(no_gpu: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--gpu", "auto", "--suite", "ceilings"]) == 3
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("bench: torch ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--suite gem", "unknown suite 'gem'. Nearest: gemm. Known: "),
+        ("--budget soon", "'soon' is no budget of time: write it like 8m"),
+        ("--gpu gpu0", "'gpu0' names no GPU to measure: auto, cuda:0, or a UUID"),
+        ("--records /nowhere/at/all.db", "/nowhere/at does not exist"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    no_gpu: Path, capfd: pytest.CaptureFixture[str], arguments: str, message: str
+) -> None:
+    assert main(["bench", *arguments.split()]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_damaged_records_file_is_left_as_it_is(
+    no_gpu: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "records.db"
+    path.write_bytes(b"SQLite format 3\x00 and then nothing of the kind" * 40)
+    before = path.read_bytes()
+    assert main(["bench", "--records", str(path)]) == 5
+    assert capfd.readouterr().err.count("\n") == 1
+    assert path.read_bytes() == before
+
+
+def test_the_rest_of_the_line_goes_to_compare_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "compare", "nothing.db", "nothing.jsonl", "--fail-on", "slower"]) == 2
+    assert "nothing.db" in capfd.readouterr().err
+    assert main(["bench", "compare", "--help"]) == 0
+    assert "--fail-on" in capfd.readouterr().out
+
+
+def test_the_help_tells_the_exit_codes(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--help"]) == 0
+    assert "Exit codes: 0 done" in capfd.readouterr().out
+
+
+def test_a_users_own_bench_and_kernels_in_the_current_folder_never_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("bench", "kernels", "worker"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    for environment in ({}, {"PYTHONPATH": "."}, {"PYTHONPATH": os.pathsep}, {"PYTHONSAFEPATH": "1"}):
+        done = subprocess.run(
+            worker_command("--help"), env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "measure" in done.stdout
+
+
+def test_the_child_of_an_installed_package_finds_it_and_its_own_folder_first(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    worker = site / "advisor" / "_worker"
+    worker.mkdir(parents=True)
+    for name in ("__init__.py", "errors.py", "worker.py"):
+        shutil.copy(ROOT / "advisor" / name, site / "advisor" / name)
+    (worker / "bench").mkdir()
+    for name in ("__init__.py", "__main__.py"):
+        shutil.copy(ROOT / "bench" / name, worker / "bench" / name)
+    (worker / "bench" / "schemas.py").write_text(
+        "import advisor, bench, sys\ndef main(argv): print(advisor.__file__, bench.__file__, sys.path[0])\n"
+    )
+    (site / "bench").mkdir()
+    (site / "bench" / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    script = "import sys; sys.path.insert(0, sys.argv[1]); from advisor.worker import run_worker; run_worker('schemas')"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script, str(site)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    expected = (site / "advisor" / "__init__.py", worker / "bench" / "__init__.py", worker)
+    assert (done.stdout.split(), done.stderr) == ([str(path) for path in expected], "")
+
+
+def test_a_bench_beside_an_installed_package_is_somebody_elses(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "__main__.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.setattr(advisor.worker, "__file__", str(tmp_path / "advisor" / "worker.py"))
+    with pytest.raises(WorkerError, match="is missing, which is what measures: install batchwave anew"):
+        worker_script()
+
+
+def test_a_child_is_asked_for_json(fake: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask_worker("json", "--arch", "sm_90") == ["--arch", "sm_90"]
+    assert capsys.readouterr().err == "a note\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("fail", "6"), 6, "no such thing: try another"),
+        (("text",), 1, "`bench text` printed no JSON: 'no JSON"),
+        (("die",), 137, "`bench die` ended without a word"),
+    ],
+)
+def test_a_child_that_fails_is_an_error_with_its_last_line_and_exit_code(
+    fake: None, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    with pytest.raises(WorkerError) as caught:
+        ask_worker(*arguments)
+    assert caught.value.exit_code == code
+    assert str(caught.value).startswith(message)
+
+
+def test_the_exit_code_of_the_child_is_the_commands(fake: None, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_worker("fail", "5") == 5
+    assert run_worker("die") == 137
+    assert run_worker("json") == 0
+    assert json.loads(capfd.readouterr().out) == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs POSIX signals")
+def test_ctrl_c_reaches_the_child_and_is_waited_for(fake: None, tmp_path: Path) -> None:
+    script = (
+        "import sys, advisor.worker; advisor.worker.__file__ = sys.argv[1];sys.exit(advisor.worker.run_worker('stop'))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "advisor" / "worker.py")], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    start_s = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "")
+    assert time.monotonic() - start_s < 15
