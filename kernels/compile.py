@@ -44,7 +44,7 @@ class MissingToolError(RuntimeError):
 
 
 class CompileError(RuntimeError):
-    """Triton or ptxas refused a kernel; the message names it and gives their first line."""
+    """Triton or ptxas refused a kernel; the message names it and gives their verdict."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ def _compile(spec: KernelSpec, capability: tuple[int, int]) -> Any:
     try:
         return triton.compile(ASTSource(function, *arguments), target=target, options=options)
     except Exception as error:  # Triton raises what its passes, LLVM or ptxas raise: no common base
-        lines = [line.strip() for line in str(error).splitlines() if line.strip() and "`ptxas` stderr" not in line]
-        said = next((line for line in lines if "fatal" in line or "error" in line), lines[0] if lines else "no reason")
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        said = next((line for line in lines if "fatal" in line), lines[-1])  # ptxas's verdict, or Triton's last line
         raise CompileError(f"{spec.name} does not compile for {architecture_name(capability)}: {said}") from error
 
 
