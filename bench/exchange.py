@@ -542,7 +542,7 @@ def _to_csv(archive: Archive) -> bytes:
     rows = _table(archive)
     rows.append({"version": FORMAT_VERSION, "record": "end", "sequence": len(rows)})
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\r\n")  # what it holds is what csv quotes in a cell
     writer.writeheader()
     for row in rows:
         writer.writerow({name: value if isinstance(value, str) else _cell(value) for name, value in row.items()})

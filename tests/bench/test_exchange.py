@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from advisor.errors import AdvisorError, BadInputError, BrokenFileError, MissingDependencyError
@@ -88,7 +88,8 @@ _values = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(a
 _text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(params={}, facts={}, samples=[0.0], reason="\r", name="a.csv")
 @given(
     params=st.dictionaries(_text, _values | _text, max_size=3),
     facts=st.dictionaries(_text, st.recursive(_values | _text, lambda inner: st.lists(inner, max_size=3)), max_size=3),
