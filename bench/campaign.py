@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
     add_measuring_options(parser, budget="9m")
-    parser.set_defaults(suite=[], quick=False, retry_failed=False, program=PROGRAM)
+    parser.set_defaults(suite=[], quick=False, program=PROGRAM)
     options = parser.parse_args(argv)
     asked = session_options(options, argv)
     earlier = prepare(options.out, resume=options.resume)

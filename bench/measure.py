@@ -47,7 +47,6 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--suite", action="append", default=[], help="repeatable, or a list with commas (default: all)")
     parser.add_argument("--quick", action="store_true", help=f"a calibration in {QUICK_BUDGET}, not the whole sweep")
     parser.add_argument("--new", dest="resume", action="store_false", help="measure all anew (the default)")
-    parser.add_argument("--retry-failed", action="store_true", help="with --resume: measure what failed again")
     parser.add_argument("--program", default="python -m bench measure", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
@@ -57,6 +56,7 @@ def add_measuring_options(parser: argparse.ArgumentParser, budget: str | None) -
     parser.add_argument("--budget", default=budget, metavar="TIME", help="8m, 90s, 1h (default: %(default)s)")
     parser.add_argument("--gpu", default="auto", help="auto, cuda:N or a UUID (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="leave out what the records hold already")
+    parser.add_argument("--retry-failed", action="store_true", help="with --resume: measure what failed again")
     parser.add_argument("--seed", type=int, help="of the order of cases (default: a new one)")
     parser.add_argument("--smoke", action="store_true", help=argparse.SUPPRESS)  # in miniature, on the processor
 
@@ -88,6 +88,8 @@ def summary_lines(summary: Summary, records: Path, program: str) -> list[str]:
     if by_suite:
         lines.append(f"rows: {by_suite}")
     lines.append(f"drift: {100 * summary.drift:.1f} % at most, of the reference within a suite")
+    if summary.slowed:
+        lines.append(f"clocks were held down by heat in {summary.slowed} cases: let the GPU cool and measure again")
     lines += summary.given_up
     lines.append(f"records: {records}")
     if summary.left:

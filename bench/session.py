@@ -28,15 +28,18 @@ from bench.child import Child, ChildEndedError, StoppedError, TimedOutError, scr
 from bench.progress import Progress, describe
 from bench.records import Records, Run, RunState
 from bench.suites import SUITES, SuiteOptions
+from bench.telemetry import slowdown_note
 
 _POLL_S = 0.25  # how often the progress line and a pending Ctrl-C are looked at
 _GRACE_S = 10.0  # that a running case has to end after the first Ctrl-C
+_STARTING_S = 8.0  # of a child, until one was seen: importing torch, a CUDA context, settling
+_LEAST_SHARE_S = 2.0
 _SAME_KEY_S = 1.0  # a terminal's Ctrl-C may arrive twice, from the terminal and from `advisor`
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A suite's part of a session: its share of the budget by weight, and a limit where it needs no more."""
+    """A suite's part of a session: its share of the time by weight, and a limit where it needs no more."""
 
     suite: str
     weight: float
@@ -90,6 +93,7 @@ class Summary:
     state: RunState = "running"
     elapsed_s: float = 0.0
     stopped_by: int | None = None  # signal
+    slowed: int = 0  # cases in which heat or the hardware's protection held the clocks down
     given_up: list[str] = field(default_factory=list)  # one line per suite that was
     environment: dict[str, Any] = field(default_factory=dict)
     rows_by_suite: dict[str, int] = field(default_factory=dict)
@@ -146,9 +150,13 @@ def order_cases(tiers: Sequence[Sequence[Case]], done: set[str], seed: int) -> l
     return ordered
 
 
-def share_of(slots: Sequence[Slot], left_s: float) -> float:
-    """Seconds for the first of these slots, of those left for all of them."""
-    share_s = left_s * slots[0].weight / sum(slot.weight for slot in slots)
+def share_of(slots: Sequence[Slot], left_s: float, starting_s: float) -> float:
+    """Seconds of measuring for the first of these slots, of those left for all and for starting their children.
+
+    At least a little: where there is not enough for all, it is the last ones that get nothing.
+    """
+    measuring_s = left_s - starting_s * len(slots)
+    share_s = max(measuring_s * slots[0].weight / sum(slot.weight for slot in slots), _LEAST_SHARE_S)
     return min(share_s, slots[0].at_most_s) if slots[0].at_most_s is not None else share_s
 
 
@@ -188,7 +196,8 @@ class Session:
         self._plans: dict[str, deque[Case]] = {}
         self._totals: dict[str, int] = {}
         self._drifted: set[str] = set()
-        self._begun: set[str] = set()
+        self._until_s: dict[str, float] = {}  # of the suites whose measuring has begun
+        self._starting_s = 0.5 if options.smoke else _STARTING_S
         self._said = ""
         self._reference_at_s, self._since_reference = 0.0, 0
         self._durations_s: dict[str, list[float]] = {}
@@ -207,12 +216,13 @@ class Session:
         with self._signals():
             try:
                 for index, slot in enumerate(slots):
-                    share_s = share_of(slots[index:], self._deadline_s - time.monotonic())
-                    if share_s <= 0 or self._stopped_at_s is not None:
+                    left_s = self._deadline_s - time.monotonic()
+                    if self._stopped_at_s is not None or (self._run is not None and left_s < self._starting_s):
                         break
                     if self._run is not None and not self._plans[slot.suite]:
                         continue
-                    self._measure_suite(slot.suite, time.monotonic() + share_s)
+                    waiting = [s for s in slots[index:] if self._run is None or self._plans[s.suite]]
+                    self._measure_suite(slot.suite, share_of(waiting, left_s, self._starting_s))
                 self._finish(self._final_state())
             except BaseException:
                 with contextlib.suppress(AdvisorError):
@@ -222,17 +232,17 @@ class Session:
                 self.progress.close()
         return self.summary
 
-    def _measure_suite(self, suite: str, until_s: float) -> None:
+    def _measure_suite(self, suite: str, share_s: float) -> None:
         """Measure one suite until its time or its cases are over, or its children end too often."""
         crashes = 0
-        while crashes < self.options.crash_limit and self._time_for_another(suite, until_s):
-            crashes = self._measure_by_one_child(suite, until_s, crashes)
+        while crashes < self.options.crash_limit and self._time_for_another(suite):
+            crashes = self._measure_by_one_child(suite, share_s, crashes)
         if crashes >= self.options.crash_limit:
             line = f"{suite}: given up, as {crashes} children in a row ended without a result"
             self.summary.given_up.append(line)
             self._say("given_up", f"{line}; the other suites go on")
 
-    def _measure_by_one_child(self, suite: str, until_s: float, crashes: int) -> int:
+    def _measure_by_one_child(self, suite: str, share_s: float, crashes: int) -> int:
         """Have a new child measure until it must be replaced or all is over; how many ended in a row by then."""
         try:
             child = self._start_child(suite)
@@ -241,11 +251,11 @@ class Session:
                 return crashes
             self._say("child_ended", f"{suite}: {error}")
             return crashes + 1
-        if suite not in self._begun and self._plans[suite]:
-            self._begun.add(suite)
-            self.progress.begin(suite, len(self._plans[suite]), until_s - time.monotonic())
+        if suite not in self._until_s and self._plans[suite]:
+            self._until_s[suite] = time.monotonic() + share_s
+            self.progress.begin(suite, len(self._plans[suite]), share_s)
         with child:
-            while self._time_for_another(suite, until_s):
+            while self._time_for_another(suite):
                 case = self._plans[suite].popleft()
                 try:
                     result, restart = self._measure_case(child, suite, case)
@@ -271,14 +281,14 @@ class Session:
         late = isinstance(error, TimedOutError) and time.monotonic() >= self._deadline_s
         return late or isinstance(error, StoppedError)
 
-    def _time_for_another(self, suite: str, until_s: float) -> bool:
+    def _time_for_another(self, suite: str) -> bool:
         if self._stopped_at_s is not None:
             return False
         now = time.monotonic()
         if self._run is None:  # not planned yet
             return now < self._deadline_s
         plan = self._plans[suite]
-        if not plan or now >= until_s:
+        if not plan or now >= self._until_s.get(suite, self._deadline_s):
             return False
         past = self._durations_s.get(f"{suite} {plan[0].kind}")
         expected_s = sum(past) / len(past) if past else 0.0
@@ -288,6 +298,7 @@ class Session:
         """Start a child, wait until it has settled and timed its reference; plan the session at the first."""
         options = self.options
         arguments = ["--suite", suite, "--module", self._modules[suite], *(["--smoke"] if options.smoke else [])]
+        start_s = time.monotonic()
         child = Child([*arguments, "--device", "cpu" if options.smoke else "cuda:0"], self._environment)
         try:
             hello = self._wait(child, "hello", suite, "starting", options.start_limit_s)
@@ -299,6 +310,7 @@ class Session:
         except BaseException:
             child.kill()
             raise
+        self._starting_s = time.monotonic() - start_s
         self._note_reference(suite, ready["reference"])
         if not ready["settling"]["steady"] and not options.smoke:
             self._say("not_settled", f"{suite}: the clocks did not settle in {ready['settling']['took_s']:.0f} s")
@@ -411,6 +423,10 @@ class Session:
         summary = self.summary
         setattr(summary, result.status, getattr(summary, result.status) + 1)
         summary.noisy += result.timing is not None and result.timing.quality == "noisy"
+        slowed = slowdown_note(result.telemetry.get("during") or {})
+        if slowed and not summary.slowed:
+            self._say("slowed", f"{describe(case)}: {slowed}")
+        summary.slowed += slowed is not None
         self._update()
         summary.rows_by_suite[case.suite] = summary.rows_by_suite.get(case.suite, 0) + 1
         if result.status == "failed":

@@ -59,6 +59,17 @@ def test_without_a_usable_gpu_it_says_so_in_one_line(no_gpu: Path, capfd: pytest
     assert err.count("\n") == 1
 
 
+def test_without_torch_it_says_what_to_install(
+    no_gpu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module named torch', name='torch')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert main(["bench"]) == 6
+    assert capfd.readouterr().err == (
+        "bench: measuring needs torch (No module named torch): pip install 'batchwave[torch]'\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

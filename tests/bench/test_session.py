@@ -355,9 +355,10 @@ def test_cases_are_shuffled_within_their_tier_by_the_seed_alone() -> None:
 
 def test_what_a_suite_leaves_of_its_share_goes_to_those_after_it() -> None:
     slots = (Slot("ceilings", 1, at_most_s=15), Slot("train", 3), Slot("gemm", 1))
-    assert share_of(slots, 400) == 15  # a fifth is 80 s, it needs no more than 15
-    assert share_of(slots[1:], 385) == pytest.approx(288.75)  # three quarters of what is left
-    assert share_of(slots[2:], 300) == 300  # the last may have all
+    assert share_of(slots, 424, starting_s=8) == 15  # a fifth of 424 - 3 x 8 is 80 s; it needs no more than 15
+    assert share_of(slots[1:], 401, starting_s=8) == pytest.approx(288.75)  # three quarters of 401 - 2 x 8
+    assert share_of(slots[2:], 308, starting_s=8) == 300  # the last may have all
+    assert share_of(slots, 20, starting_s=8) == 2  # too little for three: the first is measured all the same
 
 
 def test_suites_run_in_the_order_of_their_worth_whatever_the_order_asked_in() -> None:
