@@ -101,6 +101,9 @@ class MatmulConfig:
         return f"{self.tile_m}x{self.tile_n}x{self.tile_k} s{self.stages} w{self.warps}{marks}"
 
 
+INTERPRETER_CONFIG = MatmulConfig(32, 32, 32, stages=1, warps=4)  # the default where nothing can be fast
+
+
 def matmul_reference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """A[M,K] B[K,N] in FP32, rounded once to the operands' type."""
     return (a.float() @ b.float()).to(a.dtype)
@@ -300,22 +303,6 @@ def _reduce_kernel(
     tl.store(c_ptrs, sums.to(c_ptr.dtype.element_ty), mask=inside)
 
 
-def default_matmul_config(capability: tuple[int, int] | None, *, aligned: bool = True) -> MatmulConfig:
-    """A sound choice where nothing was tuned. capability: None is the CPU interpreter. aligned: as in `matmul_spec`.
-
-    None of them spills registers; before 8.0 today's Triton uses no matrix instruction.
-    """
-    if capability is None:
-        return MatmulConfig(32, 32, 32, stages=1, warps=4)
-    if capability < (8, 0):
-        return MatmulConfig(64, 64, 16, stages=1, warps=8)
-    if not aligned:
-        return MatmulConfig(128, 64, 32, stages=3, warps=4)
-    if (9, 0) <= capability < (12, 0):
-        return MatmulConfig(128, 256, 64, stages=3, warps=8, variant="descriptor", subtile=True)
-    return MatmulConfig(128, 128, 32, stages=3, warps=4)
-
-
 def _check_capability(config: MatmulConfig, capability: tuple[int, int]) -> None:
     if config.variant == "descriptor" and capability < (9, 0):
         raise ValueError(f"tensor descriptors need compute capability 9.0, not {capability}: use variant 'plain'")
@@ -336,6 +323,10 @@ class _Operand(NamedTuple):
     def align(self) -> int:
         """Elements that can be read or written at once, if the first element is at a multiple of 16 bytes."""
         return math.gcd(self.ld, self.contiguous_extent, WIDE)
+
+    @property
+    def is_wide(self) -> bool:
+        return self.align == WIDE and self.tensor.data_ptr() % 16 == 0
 
     @property
     def fits_descriptor(self) -> bool:
@@ -381,6 +372,16 @@ def _sms(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 3
 
 
+@functools.lru_cache(maxsize=4096)
+def _default_config(m: int, n: int, k: int, device: torch.device, aligned: bool, descriptors: bool) -> MatmulConfig:
+    from kernels.configs import default_config
+
+    capability = _capability(device)
+    if capability is None:
+        return INTERPRETER_CONFIG
+    return default_config(m, n, k, sms=_sms(device), capability=capability, aligned=aligned, descriptors=descriptors)
+
+
 def _check(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor | None) -> None:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
         raise ValueError(f"a {tuple(a.shape)} and b {tuple(b.shape)} must be [M,K] and [K,N]")
@@ -422,8 +423,8 @@ def matmul(
 
     a, b: FP16 or BF16, each with one unit stride: row-major or column-major. out: where to write, rows contiguous.
     timeline: a `kernels.timeline.timeline_buffer` of `matmul_ctas` records, to be filled.
-    config: None takes the architecture's default, which is a plain kernel where descriptors do not fit the operands;
-    a given config is run as it is, or refused.
+    config: None takes `kernels.configs.default_config`, with descriptors only where they fit the operands; a given one
+    is run as it is, or refused.
 
     Raises ValueError for shapes, types, devices or strides it cannot take, and for descriptors on operands that are
     not 16-byte aligned or on a GPU before compute capability 9.0.
@@ -451,7 +452,7 @@ def prepare_matmul(
     fits = left.fits_descriptor and right.fits_descriptor
     capability = _capability(a.device)
     if config is None:
-        config = default_matmul_config(capability, aligned=fits)
+        config = _default_config(m, n, k, a.device, left.is_wide and right.is_wide, fits)
     if config.variant == "descriptor" and not fits:
         raise ValueError(
             f"strides {a.stride()} of a, {b.stride()} of b: tensor descriptors need first elements and rows at "

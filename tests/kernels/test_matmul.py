@@ -8,10 +8,10 @@ import pytest
 import torch
 import triton
 
+import kernels.matmul
 from kernels.matmul import (
     LAYOUTS,
     MatmulConfig,
-    default_matmul_config,
     descriptor_fits,
     matmul,
     matmul_ctas,
@@ -118,7 +118,7 @@ def test_split_k_gives_the_same_bits_each_time(device: str) -> None:
 
 
 def test_more_splits_than_steps_of_k_leave_zeros_not_garbage(device: str) -> None:
-    a, b = matrix(20, 24, "n", device), matrix(24, 20, "n", device)
+    a, b = matrix(20, 32, "n", device), matrix(32, 20, "n", device)
     config = MatmulConfig(32, 32, 16, stages=2, warps=4, split_k=8)  # two steps of K
     assert relative_error(matmul(a, b, config=config), a, b) < TOLERANCE[torch.float16]
 
@@ -159,11 +159,18 @@ def test_a_sum_over_nothing_is_zero(device: str) -> None:
     assert (out == 0).all()
 
 
-def test_without_a_config_unaligned_operands_take_a_kernel_that_can_read_them(device: str) -> None:
-    a, b = tight(30, 31, "n", device), tight(31, 29, "n", device)
+@pytest.mark.parametrize("k", [40, 37], ids=["aligned", "odd"])
+@pytest.mark.parametrize("capability", [None, (7, 5), (8, 0), (9, 0), (10, 0), (12, 0)], ids=str)
+def test_without_a_config_each_architecture_runs_one_that_can_read_the_operands(
+    capability: tuple[int, int] | None, k: int, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    if device == "cuda":
+        pytest.skip("other architectures are pretended on the interpreter only")
+    monkeypatch.setattr("kernels.matmul._capability", lambda device: capability)
+    kernels.matmul._default_config.cache_clear()
+    a, b = tight(40, k, "n", device), tight(k, 24, "t", device)
     assert relative_error(matmul(a, b), a, b) < TOLERANCE[torch.float16]
-    assert default_matmul_config((9, 0)).variant == "descriptor"
-    assert default_matmul_config((9, 0), aligned=False).variant == "plain"
+    kernels.matmul._default_config.cache_clear()
 
 
 def test_the_reference_rounds_once() -> None:
