@@ -41,9 +41,11 @@ class RecordedDevice:
     """bench.device.Device over a virtual clock.
 
     `slowdown` is how many times longer work takes that starts at a given second; `noise` the relative spread (normal)
-    of each launch; `launch_s` what one launch costs the host, `replay_s` what a graph does, once; `latency_s` how long
-    a launch takes to reach an idle device. `log` holds what was asked, in order: "run", "record", "sync", "capture",
-    "replay", "hold"; `ran` the labels of the work that ran outside graphs and captures.
+    of each launch; `launch_s` what one launch costs the host, `replay_s` what a graph does, once, and `replay_gap_s`
+    how long the device pauses before each; `latency_s` how long a launch takes to reach an idle device.
+
+    `log` holds what was asked, in order: "run", "record", "sync", "capture", "replay", "hold"; `ran` the labels of the
+    work that ran outside graphs and captures.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class RecordedDevice:
         l2_bytes: int = 50 * 2**20,
         launch_s: float = 6e-6,
         replay_s: float = 7e-6,
+        replay_gap_s: float = 1.5e-6,
         latency_s: float = 4e-6,
         graphs: bool = True,
         holds: bool = True,
@@ -65,7 +68,8 @@ class RecordedDevice:
     ) -> None:
         self.name, self.kind, self.queues, self.l2_bytes, self.uuid = "recorded", kind, True, l2_bytes, None
         self.telemetry = telemetry or Telemetry(reason="recorded")
-        self.launch_s, self.replay_s, self.latency_s = launch_s, replay_s, latency_s
+        self.launch_s, self.latency_s = launch_s, latency_s
+        self.replay_s, self.replay_gap_s = replay_s, replay_gap_s
         self.graphs, self.holds, self.slowdown, self.noise = graphs, holds, slowdown, noise
         self.log: list[str] = []
         self.ran: list[object] = []
@@ -123,7 +127,7 @@ class RecordedDevice:
         def replay() -> None:
             self.log.append("replay")
             self.host_s += self.replay_s
-            at_s = self._start_s()
+            at_s = self._start_s() + self.replay_gap_s
             for seconds in kernels:
                 at_s += seconds() * self.slowdown(at_s)
             self._queue(at_s)
