@@ -33,10 +33,11 @@ from typing import Any, Literal, get_args
 
 from advisor.errors import BadInputError, MissingDependencyError
 from advisor.files import write_atomically
+from advisor.gpus.card import card_key
 from bench.case import Case
 from bench.exchange import read_archive
 from bench.progress import describe
-from bench.records import Row, card_hash
+from bench.records import Row
 
 Verdict = Literal["SAME", "AMBIGUOUS", "FASTER", "SLOWER"]  # in the order of the table, what matters most last
 FORMATS = ("table", "json", "markdown", "csv")
@@ -210,7 +211,7 @@ def differences(a: Sequence[Row], b: Sequence[Row]) -> list[str]:
     for name in dict.fromkeys([*environments[0], *environments[1]]):
         was, now = (environment.get(name) for environment in environments)
         if name == "gpu_uuid" and was is not None and now is not None:
-            was, now = card_hash(was), card_hash(now)
+            was, now = card_key(was), card_key(now)
         if was != now:
             shown.append(f"{name}: {_shown(was)} -> {_shown(now)}")
     return shown

@@ -32,8 +32,9 @@ from typing import Any, get_args
 
 from advisor.errors import BadInputError, BrokenFileError, MissingDependencyError
 from advisor.files import write_atomically
+from advisor.gpus.card import card_key
 from bench.case import Case, Mode, Quality, Result, Status, Timing
-from bench.records import Note, Records, Row, Run, RunState, card_hash, open_records
+from bench.records import Note, Records, Row, Run, RunState, open_records
 
 FORMATS = ("jsonl", "json", "csv", "parquet")
 FORMAT_VERSION = 1
@@ -189,7 +190,7 @@ _SECRET_NAME = re.compile(
 def anonymised(archive: Archive) -> Archive:
     """The same records without what names a card, a machine or a person; times and cases are untouched.
 
-    A UUID becomes `records.card_hash` of it wherever it stands, so that cards can be told apart and one card is known
+    A UUID becomes `card_key` of it wherever it stands, so that cards can be told apart and one card is known
     again; serial numbers, PCI ids, hosts, users and process ids are dropped or blanked; of a path its last part stays.
     """
     runs = [
@@ -223,7 +224,7 @@ def secrets_in(text: str) -> list[str]:
 
 
 def _hidden(text: str) -> str:
-    text = _UUID.sub(lambda uuid: card_hash(uuid[0]), text)
+    text = _UUID.sub(lambda uuid: card_key(uuid[0]), text)
     return _FOLDERS.sub("", _HOME.sub("", _PCI.sub("pci", text)))
 
 
@@ -246,7 +247,7 @@ def _user() -> str:
 def _clean(value: Any, text: Callable[[str], str] = _hidden) -> Any:
     if isinstance(value, Mapping):
         return {
-            name: card_hash(member) if "uuid" in name.lower() and isinstance(member, str) else _clean(member, text)
+            name: card_key(member) if "uuid" in name.lower() and isinstance(member, str) else _clean(member, text)
             for name, member in value.items()
             if not _SECRET_NAME.search(name)
         }

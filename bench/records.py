@@ -17,7 +17,6 @@ Standard library only, as all that runs on a GPU machine.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -34,6 +33,7 @@ from types import TracebackType
 from typing import Any, Literal, cast, get_args
 
 from advisor.errors import BadInputError, BrokenFileError
+from advisor.gpus.card import card_key
 from bench.case import Case, Mode, Quality, Result, Status, Timing
 
 SCHEMA_VERSION = 1  # PRAGMA user_version: of the tables below; METHOD_VERSION is of how times are taken
@@ -336,20 +336,8 @@ def open_records(path: str | Path, *, read_only: bool = False) -> Records:
 def conditions(environment: Mapping[str, Any]) -> tuple[Any, ...]:
     """What must agree for two environments' times to be mixed; a card's UUID as its hash."""
     uuid = environment.get("gpu_uuid")
-    known = {**environment, "gpu_uuid": None if uuid is None else card_hash(uuid)}
+    known = {**environment, "gpu_uuid": None if uuid is None else card_key(uuid)}
     return tuple(known.get(name) for name in SAME_CONDITIONS)
-
-
-def card_hash(uuid: str) -> str:
-    """A card's name in records that are shared: tells cards apart, and does not give the UUID away.
-
-    The salt is the project's and public, so that one card has one name in all shared records; that is safe as long as
-    a UUID's 128 bits cannot be tried out. A hash is returned as it is. NVML writes GPU-<uuid>, PyTorch the bare one.
-    """
-    if re.fullmatch(r"card-[0-9a-f]{16}", uuid):
-        return uuid
-    bare = uuid.strip().lower().removeprefix("gpu-")
-    return "card-" + hashlib.blake2b(bare.encode(), digest_size=8, salt=b"batchwave", person=b"card").hexdigest()
 
 
 def is_network_mount(path: Path, mounts: str) -> str | None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-
-_SALT = b"batchwave card"
-_PREFIX = "card-"
+import re
 
 
 def card_key(uuid: str) -> str:
-    """A salted hash of a card's UUID (GPU-... or MIG-...): equal for equal cards, and of no other use.
+    """A salted hash of a card's UUID: equal for equal cards, and of no other use.
 
-    The salt is public and the same everywhere, so that records of one card made at different times agree. A UUID has
-    122 random bits (RFC 9562, version 4): it cannot be searched for. A key is its own key.
+    NVML writes GPU-<uuid>, PyTorch the bare one, and a MIG slice has its own (MIG-...). The salt is public and the
+    same everywhere, so that one card has one key in all shared records; that is safe as long as the 122 random bits of
+    a UUID (RFC 9562, version 4) cannot be tried out. A key is its own key.
     """
-    if uuid.startswith(_PREFIX):
+    if re.fullmatch(r"card-[0-9a-f]{16}", uuid):
         return uuid
-    return _PREFIX + hashlib.blake2b(uuid.lower().encode(), key=_SALT, digest_size=8).hexdigest()
+    bare = uuid.strip().lower().removeprefix("gpu-")
+    return "card-" + hashlib.blake2b(bare.encode(), digest_size=8, salt=b"batchwave", person=b"card").hexdigest()

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from advisor.errors import AdvisorError, BadInputError, BrokenFileError, MissingDependencyError
+from advisor.gpus.card import card_key
 from bench.__main__ import main
 from bench.case import Case, Plain, Result, Timing
 from bench.exchange import (
@@ -26,7 +27,7 @@ from bench.exchange import (
     read_file,
     secrets_in,
 )
-from bench.records import Records, card_hash, open_records
+from bench.records import Records, open_records
 
 NAMES = ["a.jsonl", "a.jsonl.gz", "a.json", "a.json.gz", "a.csv", "a.csv.gz", "a.parquet"]
 UUID = "GPU-3f2a9c1e-0b7d-4c55-9e21-6a8d7f10b2c3"
@@ -188,11 +189,11 @@ def test_an_anonymous_export_holds_no_secret_and_loses_no_time(tmp_path: Path, n
     assert [row.case for row in hidden.rows] == [row.case for row in open_.rows]
     assert [row.result.timing for row in hidden.rows] == [row.result.timing for row in open_.rows]
     first = hidden.rows[0]
-    assert first.environment["gpu_uuid"] == card_hash(UUID) == first.result.telemetry["before"]["uuid"]
+    assert first.environment["gpu_uuid"] == card_key(UUID) == first.result.telemetry["before"]["uuid"]
     assert (first.environment["driver"], first.environment["pcie_generation"]) == ("570.86.15", 5)
     assert first.result.facts["kernels"] == [{"name": "nvjet_hsh_128x256"}]
     assert first.result.telemetry["before"]["sm_hz"] == 1.98e9
-    assert hidden.runs[0].command == f"python __main__.py measure --out=x.db --gpu {card_hash(UUID)} y.db"
+    assert hidden.runs[0].command == f"python __main__.py measure --out=x.db --gpu {card_key(UUID)} y.db"
     assert hidden.rows[1].result.reason is not None
     assert 'File "graphs.py", line 12' in hidden.rows[1].result.reason
     assert anonymised(hidden) == hidden

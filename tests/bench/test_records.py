@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from advisor.errors import BadInputError, BrokenFileError
+from advisor.gpus.card import card_key
 from bench.case import Case, Result, Timing
-from bench.records import Records, card_hash, is_network_mount, open_records
+from bench.records import Records, is_network_mount, open_records
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {
@@ -135,9 +136,9 @@ def test_a_case_is_not_done_on_another_card_or_under_other_versions(tmp_path: Pa
 
 def test_a_card_has_one_name_with_and_without_its_prefix_and_in_shared_records() -> None:
     uuid = "GPU-3f2a9c1e-0b7d-4c55-9e21-6a8d7f10b2c3"
-    assert card_hash(uuid) == card_hash(uuid[4:].upper()) == card_hash(card_hash(uuid))
-    assert card_hash(uuid) != card_hash(uuid[:-1] + "4")
-    assert len(card_hash(uuid)) == len("card-") + 16
+    assert card_key(uuid) == card_key(uuid[4:].upper()) == card_key(card_key(uuid))
+    assert card_key(uuid) != card_key(uuid[:-1] + "4")
+    assert len(card_key(uuid)) == len("card-") + 16
 
 
 def test_rows_are_found_by_suite_kind_status_and_run_and_end_where_reading_began(tmp_path: Path) -> None:
