@@ -70,7 +70,12 @@ class Child:
         try:
             line = self._events.get(timeout=max(timeout_s, 0.0))
         except queue.Empty:
-            return None
+            if self.process.poll() is None:
+                return None
+            try:  # it is gone, and what it forked may hold the pipe open; its last event may still be on its way
+                line = self._events.get(timeout=1.0)
+            except queue.Empty:
+                line = None
         if line is None:
             raise ChildEndedError(self.obituary())
         try:

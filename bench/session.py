@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import math
 import os
 import random
 import re
@@ -206,6 +207,7 @@ class Session:
         self._deadline_s = self._start_s + options.budget_s
         self._stopped_at_s: float | None = None
         self._kill_now = False
+        self._told_to_wait = False
 
     def run(self) -> Summary:
         """Measure until all is done, the budget is spent or the user stops it.
@@ -238,6 +240,10 @@ class Session:
         while crashes < self.options.crash_limit and self._time_for_another(suite):
             crashes = self._measure_by_one_child(suite, share_s, crashes)
         if crashes >= self.options.crash_limit:
+            if self._run is None:  # not this suite's fault: none of them could start
+                raise AdvisorError(
+                    f"nothing was measured, as {crashes} children in a row could not start: {self._said}"
+                )
             line = f"{suite}: given up, as {crashes} children in a row ended without a result"
             self.summary.given_up.append(line)
             self._say("given_up", f"{line}; the other suites go on")
@@ -369,6 +375,8 @@ class Session:
         except (ValueError, KeyError, TypeError) as error:
             child.kill()
             raise ChildEndedError(f"the child's result cannot be understood: {error}") from error
+        if result.timing is not None and not all(math.isfinite(s) and s >= 0 for s in result.timing.samples_s):
+            result = Result("failed", reason=f"not a time in seconds among the samples: {result.timing.samples_s[:5]}")
         reason = None if result.reason is None else scrub(result.reason)
         return replace(result, reason=reason), event.get("restart")
 
@@ -384,6 +392,9 @@ class Session:
             now = time.monotonic()
             total = self._totals.get(suite, 0)
             self.progress.show(suite, what, total - len(self._plans.get(suite, ())), total, self._deadline_s - now)
+            if self._stopped_at_s is not None and not self._kill_now and not self._told_to_wait:
+                self._told_to_wait = True
+                self.progress.note(f"stopping: {what} has {_GRACE_S:.0f} s to end; Ctrl-C again ends it now")
             if self._kill_now or (self._stopped_at_s is not None and now > self._stopped_at_s + _GRACE_S):
                 child.kill()
                 raise StoppedError("stopped by the user")

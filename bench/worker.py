@@ -60,8 +60,8 @@ def _serve(options: argparse.Namespace, events: TextIO) -> None:
     from bench.timer import Reference, TimerOptions, settle
 
     device = open_device(options.device)
-    suite = importlib.import_module(options.module)
     _say(events, hello=environment(device))
+    suite = importlib.import_module(options.module)
     timer = replace(TimerOptions(), **_SMOKE) if options.smoke else TimerOptions()
     size, call = _reference_product(options.device)
     settling = settle(device, call, timer)

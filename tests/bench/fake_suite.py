@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from bench.case import Case, Result, Timing
@@ -27,30 +29,50 @@ def cases(options: Any) -> list[list[Case]]:
 
 
 def run(case: Case, context: Any) -> Result:
-    what = str(case.params["what"])
-    if what == "raise":
-        raise ValueError("K must be 8 or more\nand a second line")
-    if what == "oom":
-        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-    if what == "broken":
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
-    if what == "abort":
-        print("libfake: GPU-01234567-89ab-cdef-0123-456789abcdef fell off the bus 0000:65:00.0", file=sys.stderr)
-        sys.stderr.flush()
-        os.kill(os.getpid(), signal.SIGABRT)
-    if what == "exit":
-        os._exit(3)
-    if what == "triton":
-        import triton  # noqa: F401
-    if what == "print":
-        print('{"result": "a library that prints"}', flush=True)
-        os.write(1, b"written below Python\n")
-    if what == "hang":
-        time.sleep(600)
-    if what.startswith("sleep"):
-        time.sleep(float(what.split()[1]))
+    what, _, argument = str(case.params["what"]).partition(" ")
+    if what in _ACTIONS:
+        _ACTIONS[what]()
+    if what == "sleep":
+        time.sleep(float(argument))
     if what == "skip":
         return Result("skipped", reason="needs 99 GiB, 1 GiB is free")
-    return Result(
-        "ok", timing=Timing((1e-3, 1.1e-3), 1, "warm", graph=False, quality="noisy" if what == "noisy" else "good")
-    )
+    second_s = float("nan") if what == "nan" else 1.1e-3
+    quality: Any = "noisy" if what == "noisy" else "good"
+    return Result("ok", timing=Timing((1e-3, second_s), 1, "warm", graph=False, quality=quality))
+
+
+def _raise(error: Exception) -> Callable[[], None]:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+def _abort() -> None:
+    print("libfake: GPU-01234567-89ab-cdef-0123-456789abcdef fell off the bus 0000:65:00.0", file=sys.stderr)
+    sys.stderr.flush()
+    os.kill(os.getpid(), signal.SIGABRT)
+
+
+def _fork() -> None:
+    if os.fork() == 0:  # this one keeps the pipe open
+        time.sleep(600)
+    os._exit(4)
+
+
+def _print() -> None:
+    print('{"result": "a library that prints"}', flush=True)
+    os.write(1, b"written below Python\n")
+
+
+_ACTIONS: dict[str, Callable[[], Any]] = {
+    "raise": _raise(ValueError("K must be 8 or more\nand a second line")),
+    "oom": _raise(OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")),
+    "broken": _raise(RuntimeError("CUDA error: an illegal memory access was encountered")),
+    "abort": _abort,
+    "exit": lambda: os._exit(3),
+    "fork": _fork,
+    "triton": lambda: importlib.import_module("triton"),
+    "print": _print,
+    "hang": lambda: time.sleep(600),
+}

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from advisor.errors import BadInputError, UnknownNameError
+from advisor.errors import AdvisorError, BadInputError, UnknownNameError
 from bench.case import Case
 from bench.child import scrub
 from bench.progress import Progress, describe
@@ -84,7 +84,7 @@ def test_every_case_is_recorded_once_with_the_reference_before_and_after(measure
 
 
 def test_a_case_that_fails_is_recorded_with_its_reason_and_the_sweep_goes_on(measure) -> None:
-    summary, rows, said = measure(["raise"], ["abort"], ["oom"], ["exit"], ["ok"])
+    summary, rows, said = measure(["raise"], ["abort"], ["oom"], ["exit"], ["nan"], ["fork"], ["ok"])
     found = outcomes(rows)
     assert found["raise"] == ("failed", "ValueError: K must be 8 or more")
     assert found["oom"] == ("failed", "out of memory: CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -93,7 +93,9 @@ def test_a_case_that_fails_is_recorded_with_its_reason_and_the_sweep_goes_on(mea
     assert status == "failed"
     assert reason == "the child was ended by SIGABRT: libfake: GPU-? fell off the bus PCI-?"
     assert found["ok"] == ("ok", None)
-    assert (summary.failed, summary.ok, summary.given_up) == (4, 1, [])
+    assert found["nan"] == ("failed", "not a time in seconds among the samples: (0.001, nan)")
+    assert found["fork"] == ("failed", "the child ended with exit code 4")
+    assert (summary.failed, summary.ok, summary.given_up) == (6, 1, [])
     assert "failed: fake number=0 raise: ValueError" in said
 
 
@@ -115,6 +117,12 @@ def test_a_suite_whose_children_keep_ending_is_given_up_and_the_others_go_on(mea
     assert summary.state == "failed"
     assert len(rows) == 4  # two of each suite
     assert summary.left == 4
+
+
+def test_children_that_cannot_even_start_end_the_session_with_the_reason(measure, tmp_path: Path) -> None:
+    (tmp_path / "blocked" / "torch.py").write_text("raise SystemExit('torch: undefined symbol')")
+    with pytest.raises(AdvisorError, match=r"3 children in a row could not start: .*exit code 1: torch: undefined sym"):
+        measure(["ok"], slots=(Slot("fake", 1), Slot("other", 1)))
 
 
 def test_without_triton_its_cases_are_skipped_with_the_cure(measure) -> None:
