@@ -110,11 +110,14 @@ class Telemetry:
 
     @contextmanager
     def watch(self, interval_s: float = SAMPLE_INTERVAL_S) -> Iterator[Watch]:
-        """Telemetry before, during and after the block: `Watch.facts` is what a result keeps."""
-        watch = Watch(before=self.read())
+        """Telemetry before, during and after the block: `Watch.facts` is what a result keeps.
+
+        Quick readings, as a sweep has thousands of short cases.
+        """
+        watch = Watch(before=self.read(quick=True))
         with self.sample_during(interval_s) as watch.during:
             yield watch
-        watch.after = self.read()
+        watch.after = self.read(quick=True)
 
     def driver(self) -> str | None:
         """Version of the driver."""
