@@ -71,7 +71,7 @@ class Progress:
                 self._last_s = now
                 self._write(f"{suite} {done}/{total}, {clock_time(left_s)} left: {what}\n")
             return
-        filled = _BAR * done // total if total else _BAR
+        filled = _BAR * done // total if total else 0
         left = f"{clock_time(left_s)} left"
         line = f"{suite} [{'#' * filled}{'.' * (_BAR - filled)}] {done}/{total}  {what}"
         room = shutil.get_terminal_size().columns - len(left) - 3

@@ -391,7 +391,8 @@ class Session:
         while True:
             now = time.monotonic()
             total = self._totals.get(suite, 0)
-            self.progress.show(suite, what, total - len(self._plans.get(suite, ())), total, self._deadline_s - now)
+            done = self.summary.rows_by_suite.get(suite, 0)
+            self.progress.show(suite, what, done, total, self._deadline_s - now)
             if self._stopped_at_s is not None and not self._kill_now and not self._told_to_wait:
                 self._told_to_wait = True
                 self.progress.note(f"stopping: {what} has {_GRACE_S:.0f} s to end; Ctrl-C again ends it now")
