@@ -8,7 +8,7 @@ ceil(M/TILE_M) ceil(N/TILE_N) split_k such pieces of work.
 - Split-K: each split writes its FP32 partial sums to a workspace [split_k, M, N], and a second kernel adds them in
   order. Atomics would save the workspace but need C zeroed, could not round to FP16 once, and give other bits on every
   run. The workspace costs 8*split_k*M*N bytes of traffic, much of it in L2; a library's split-K pays the same.
-- Persistent: one CTA per SM walks over the tiles, so the loads of the next tile overlap the end of this one.
+- Persistent: ctas_per_sm CTAs per SM walk over the tiles, so the loads of the next tile overlap the end of this one.
 - Descriptor: persistent, with loads and stores by the Tensor Memory Accelerator (compute capability 9.0 and later).
   It fills with zeros beyond the edge, but needs 16-byte aligned operands; others are refused (`descriptor_fits`).
 
@@ -52,7 +52,8 @@ class MatmulConfig:
 
     group_m: rows of tiles walked together. split_k: parts of the K loop run by different CTAs. Only for descriptors:
     subtile stores the tile in two halves (half the shared memory for it), warp_specialize gives loads, matrix
-    instructions and the epilogue their own warps (compute capability 10.0 and later).
+    instructions and the epilogue their own warps (compute capability 10.0 and later). ctas_per_sm: of a kernel that is
+    not plain; more than fit at a time is right, but slower.
     Raises ValueError for what no kernel can be made of.
     """
 
@@ -66,6 +67,7 @@ class MatmulConfig:
     variant: Variant = "plain"
     subtile: bool = False
     warp_specialize: bool = False
+    ctas_per_sm: int = 1
 
     def __post_init__(self) -> None:
         for name in ("tile_m", "tile_n", "tile_k"):
@@ -74,13 +76,15 @@ class MatmulConfig:
                 raise ValueError(f"{name} is {value}: Triton's matrix product needs a power of two, 16 or more")
         if self.warps < 1 or self.warps & (self.warps - 1):
             raise ValueError(f"warps is {self.warps}: it must be a power of two")
-        for name in ("stages", "group_m", "split_k"):
+        for name in ("stages", "group_m", "split_k", "ctas_per_sm"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
         if self.variant not in VARIANTS:
             raise ValueError(f"unknown variant {self.variant!r}: it is one of {', '.join(VARIANTS)}")
         if self.variant != "descriptor" and (self.subtile or self.warp_specialize):
             raise ValueError(f"subtile and warp_specialize are for variant 'descriptor', not {self.variant!r}")
+        if self.variant == "plain" and self.ctas_per_sm > 1:
+            raise ValueError("ctas_per_sm is for variants 'persistent' and 'descriptor': a plain kernel fills every SM")
 
     @property
     def tile(self) -> tuple[int, int, int]:
@@ -93,6 +97,7 @@ class MatmulConfig:
             for mark, is_set in (
                 (f" split{self.split_k}", self.split_k > 1),
                 (f" {self.variant}", self.variant != "plain"),
+                (f" x{self.ctas_per_sm}", self.ctas_per_sm > 1),
                 (" subtile", self.subtile),
                 (" ws", self.warp_specialize),
             )
@@ -408,7 +413,7 @@ def _check(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor | None) -> None:
 def matmul_ctas(m: int, n: int, config: MatmulConfig, sms: int) -> int:
     """CTAs that a product of M rows and N columns launches: how many records its timeline has."""
     work = -(-m // config.tile_m) * -(-n // config.tile_n) * config.split_k
-    return work if config.variant == "plain" else min(work, sms)
+    return work if config.variant == "plain" else min(work, sms * config.ctas_per_sm)
 
 
 def matmul(
@@ -424,7 +429,7 @@ def matmul(
     a, b: FP16 or BF16, each with one unit stride: row-major or column-major. out: where to write, rows contiguous.
     timeline: a `kernels.timeline.timeline_buffer` of `matmul_ctas` records, to be filled.
     config: None takes `kernels.configs.default_config`, with descriptors only where they fit the operands; a given one
-    is run as it is, or refused.
+    is run as it is, or refused. There is no backward.
 
     Raises ValueError for shapes, types, devices or strides it cannot take, and for descriptors on operands that are
     not 16-byte aligned or on a GPU before compute capability 9.0.

@@ -33,12 +33,13 @@ def timeline_now():
 
 @triton.jit
 def timeline_record(timeline_ptr, cta, start):
-    """Write the record of this CTA: SM, start, and now, when all its warps are done."""
+    """Write the record of this CTA: SM, start, and now, when all its warps have issued their last store."""
     tl.debug_barrier()
+    end = tl_cuda.globaltimer()
     record = timeline_ptr + cta.to(tl.int64) * 3
     tl.store(record, tl_cuda.smid().to(tl.int64))
     tl.store(record + 1, start)
-    tl.store(record + 2, tl_cuda.globaltimer())
+    tl.store(record + 2, end)
 
 
 def timeline_buffer(ctas: int, device: Any) -> torch.Tensor:
