@@ -194,6 +194,8 @@ class Session:
         self.summary = Summary()
         self._modules = dict(SUITES if options.modules is None else options.modules)
         self._environment = device_environment(options.gpu, os.environ)
+        if options.smoke:
+            self._environment["TRITON_INTERPRET"] = "1"  # our kernels run on a processor, too
         self._plans: dict[str, deque[Case]] = {}
         self._totals: dict[str, int] = {}
         self._drifted: set[str] = set()

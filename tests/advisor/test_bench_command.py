@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -98,6 +100,23 @@ def test_a_damaged_records_file_is_left_as_it_is(
     assert main(["bench", "--records", str(path)]) == 5
     assert capfd.readouterr().err.count("\n") == 1
     assert path.read_bytes() == before
+
+
+def test_a_miniature_on_the_processor_runs_from_measuring_to_comparing(
+    no_gpu: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "--smoke", "--suite", "ceilings", "--budget", "60s", "--seed", "1"]) == 0
+    out, _ = capfd.readouterr()
+    records, exported = no_gpu / "records.db", tmp_path / "records.jsonl.gz"
+    assert " 0 failed, " in out
+    assert f"records: {records}\n" in out
+    assert main(["bench", "export", str(records), "--output", str(exported), "--anonymous"]) == 0
+    assert main(["bench", "import", str(exported), str(tmp_path / "again.db")]) == 0
+    capfd.readouterr()
+    assert main(["bench", "compare", str(records), str(tmp_path / "again.db"), "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capfd.readouterr().out)))
+    assert rows
+    assert {row["verdict"] for row in rows} <= {"SAME", "AMBIGUOUS"}
 
 
 def test_the_rest_of_the_line_goes_to_compare_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
