@@ -55,6 +55,7 @@ class GemmCoefficients(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     split_traffic: float
     throttle: float
     throttle_s: float
+    most_split_load: float = 4.0  # tiles per SM up to which k is split
 
 
 class GemmCorrection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -229,8 +230,11 @@ def model_fault(model: GemmModel) -> str | None:
             return f"coefficients.{name} is {value}, which is no positive finite number"
     if not tiles or any(min(tile.m, tile.n) < 1 or not 0 < tile.rate < math.inf for tile in tiles):
         return "coefficients.tiles must hold at least one tile, with positive sizes and rates"
-    if model.nearby is not None and (fault := model.nearby.fault()):
-        return f"nearby: {fault}"
+    if model.nearby is not None:
+        if not set(model.nearby.axes) <= {"m", "n", "k"}:
+            return f"nearby.axes are {', '.join(model.nearby.axes)}; a product has m, n and k"
+        if fault := model.nearby.fault():
+            return f"nearby: {fault}"
     grid = model.correction
     if grid is None:
         return None

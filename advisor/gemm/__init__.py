@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.errors import BadInputError
-from advisor.gemm.correction import log_correction
+from advisor.gemm.correction import LIMIT, log_correction
 from advisor.gemm.engines import compiled_fastest_cut, fastest_cut
 from advisor.gemm.physics import Machine, kernel_time, rounds_of
 from advisor.gpus import Gpu, resolve_gpu
-from advisor.profile import Error, GemmCoefficients, GpuProfile, load_profile
+from advisor.profile import Error, GemmCoefficients, GemmModel, GpuProfile, load_profile
 from advisor.quantization import MAX_SIZE
 
 __all__ = ["Gemm", "GemmPrediction", "gemm_time", "predict_gemm"]
@@ -98,9 +98,9 @@ def gemm_time(
 
     launch = machine.launch_s
     factor = np.ones(len(m))
-    if corrected and model.correction is not None and model.gpu == gpu.id:
+    if corrected and model.gpu == gpu.id:
         single = batch == 1  # no batched product was measured
-        factor[single] = np.exp(log_correction(model.correction, m[single], n[single], k[single]))
+        factor[single] = np.exp(local_correction(model, m[single], n[single], k[single]))
     waves = tile_count / machine.sms
     starting = (machine.prologue_cycles / machine.clock_hz) + launch
     bound = np.where(arithmetic >= np.maximum(l2, dram), 0, 1)
@@ -124,6 +124,16 @@ def gemm_time(
         tile_efficiency=shaped(inside),
         bound=shaped(bound),
     )
+
+
+def local_correction(model: GemmModel, m: Floats, n: Floats, k: Floats) -> Floats:
+    """ln(corrected / physical) of single products by what a model has: a grid, points off any grid, both or none."""
+    found = np.zeros(len(m))
+    if model.correction is not None:
+        found = found + log_correction(model.correction, m, n, k)
+    if model.nearby is not None:
+        found = found + model.nearby.log_correction({"m": m, "n": n, "k": k})
+    return np.clip(found, -LIMIT, LIMIT)
 
 
 def machine_of(coefficients: GemmCoefficients, gpu: Gpu, precision: str) -> tuple[Machine, bool]:
@@ -159,6 +169,7 @@ def machine_of(coefficients: GemmCoefficients, gpu: Gpu, precision: str) -> tupl
         split_traffic=c.split_traffic,
         throttle=c.throttle,
         throttle_s=c.throttle_s,
+        most_split_load=c.most_split_load,
     )
     return machine, tensor_cores
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from advisor.gemm.physics import (
     LEAST_SLICE,
-    MOST_SPLIT_LOAD,
     SPLITS,
     Machine,
     kernel_time,
@@ -47,7 +46,7 @@ def search(
                 continue
             for s in _SPLITS:
                 count = rows * columns * batch[row] * s
-                crowded = count > MOST_SPLIT_LOAD * gpu.sms
+                crowded = count > gpu.most_split_load * gpu.sms
                 if s > 1 and (crowded or k[row] < LEAST_SLICE * s):
                     break
                 rounds = rounds_of(count, gpu.sms, gpu.wave_hardness)

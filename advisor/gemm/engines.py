@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.gemm.physics import LEAST_SLICE, MOST_SPLIT_LOAD, SPLITS, Machine, kernel_time, least_time, rounds_of
+from advisor.gemm.physics import LEAST_SLICE, SPLITS, Machine, kernel_time, least_time, rounds_of
 
 Floats = NDArray[np.float64]
 Tiles = NDArray[np.float64]  # one row per tile: m, n, rate
@@ -37,7 +37,7 @@ def _search(
         rows = np.flatnonzero(least_time(k, rate, tile_m, tile_n, tile_rate, count, gpu) < time)
         for s in SPLITS:
             if s > 1:
-                rows = rows[(count[rows] * s <= MOST_SPLIT_LOAD * gpu.sms) & (k[rows] >= LEAST_SLICE * s)]
+                rows = rows[(count[rows] * s <= gpu.most_split_load * gpu.sms) & (k[rows] >= LEAST_SLICE * s)]
             if not rows.size:
                 break
             found = kernel_time(

@@ -21,7 +21,7 @@ import numpy as np
 TILE_K = 64  # elements of k that one step of the main loop takes
 SPLITS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32)
 LEAST_SLICE = 128  # elements of k below which no library splits further
-MOST_SPLIT_LOAD = 4  # tiles per SM above which splitting k brings nothing
+MOST_SPLIT_LOAD = 4.0  # tiles per SM above which no library is taken to split k, unless a profile says otherwise
 REFERENCE_TILE_AREA = 128 * 256
 
 
@@ -47,6 +47,7 @@ class Machine(NamedTuple):
     split_traffic: float  # partial results' traffic over what DRAM would need for it
     throttle: float  # share by which long kernels are slower: power and clock limits
     throttle_s: float  # duration at which half of that is reached
+    most_split_load: float = MOST_SPLIT_LOAD  # tiles per SM, all slices counted, up to which k is split
 
 
 def rounds_of(tiles: Any, sms: Any, hardness: Any) -> Any:
