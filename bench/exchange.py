@@ -60,6 +60,7 @@ _COLUMNS = {
     "mode": "text",
     "graph": "yes or no",
     "quality": "text",
+    "host_bound": "yes or no",
     "facts": "json",
     "telemetry": "json",
     "at": "text",
@@ -287,6 +288,7 @@ def _entries(archive: Archive) -> Iterator[_Entry]:
             "mode": timing and timing.mode,
             "graph": None if timing is None else timing.graph,
             "quality": timing and timing.quality,
+            "host_bound": None if timing is None else timing.host_bound,
             "facts": dict(row.result.facts),
             "telemetry": dict(row.result.telemetry),
             "at": row.measured_at,
@@ -345,7 +347,7 @@ def _row(run: Run, field: _Fields) -> Row:
         mode: Mode = field.choice("mode", get_args(Mode))
         quality: Quality = field.choice("quality", get_args(Quality))
         calls, samples_s = field.integer("calls_per_sample"), field.numbers("samples_s")
-        timing = Timing(samples_s, calls, mode, field.truth("graph"), quality)
+        timing = Timing(samples_s, calls, mode, field.truth("graph"), quality, field.truth("host_bound"))
     elif status == "ok" and any(field.entry.get(name) is not None for name in ("mode", "quality", "calls_per_sample")):
         raise field.wrong("samples_s", "a timing without its samples")
     result = Result(status, reason, timing, field.mapping("facts"), field.mapping("telemetry"))

@@ -66,6 +66,7 @@ CREATE TABLE results (
     id INTEGER PRIMARY KEY, run TEXT NOT NULL REFERENCES runs (id), sequence INTEGER NOT NULL, key TEXT NOT NULL,
     suite TEXT NOT NULL, kind TEXT NOT NULL, params TEXT NOT NULL, status TEXT NOT NULL, reason TEXT,
     samples_s TEXT, calls_per_sample INTEGER, mode TEXT, graph INTEGER, quality TEXT,
+    host_bound INTEGER,
     facts TEXT NOT NULL, telemetry TEXT NOT NULL, measured_at TEXT NOT NULL,
     UNIQUE (run, sequence)
 );
@@ -216,7 +217,7 @@ class Records:
         where = "".join(f" AND {name} = :{name}" for name in given)
         query = (
             "SELECT id, run, sequence, suite, kind, params, status, reason, samples_s, calls_per_sample, mode, graph, "
-            "quality, facts, telemetry, measured_at FROM results "
+            "quality, host_bound, facts, telemetry, measured_at FROM results "
             f"WHERE id > :after AND id <= :last{where} ORDER BY id LIMIT 256"
         )
         after, (last,) = 0, self._one("SELECT coalesce(max(id), 0) FROM results")
@@ -271,13 +272,14 @@ class Records:
 
     def _insert_row(self, row: Row) -> None:
         case, result, timing = row.case, row.result, row.result.timing
-        timed: tuple[Any, ...] = (None,) * 5
+        timed: tuple[Any, ...] = (None,) * 6
         if timing is not None:
             if not all(math.isfinite(sample) and sample >= 0 for sample in timing.samples_s):
                 raise BadInputError(
                     f"a sample of {case.key} is not a time in seconds: {timing.samples_s}; not recorded"
                 )
-            timed = (_json(timing.samples_s), timing.calls_per_sample, timing.mode, timing.graph, timing.quality)
+            taken = (timing.calls_per_sample, timing.mode, timing.graph, timing.quality, timing.host_bound)
+            timed = (_json(timing.samples_s), *taken)
         identity = (row.run, row.sequence, case.key, case.suite, case.kind, _json(case.params))
         plain = (_json(result.facts), _json(result.telemetry), row.measured_at)
         values = (*identity, result.status, result.reason, *timed, *plain)
@@ -478,11 +480,13 @@ def _conflict(path: Path, what: str) -> str:
 
 
 def _row(fields: tuple[Any, ...], environments: Mapping[str, Mapping[str, Any]]) -> Row:
-    run, sequence, suite, kind, params, status, reason, samples_s, calls, mode, graph, quality, *plain = fields
-    facts, telemetry, measured_at = plain
+    run, sequence, suite, kind, params, status, reason, samples_s, *taken, facts, telemetry, measured_at = fields
     timing = None
     if samples_s is not None:
-        timing = Timing(tuple(json.loads(samples_s)), calls, cast(Mode, mode), bool(graph), cast(Quality, quality))
+        calls, mode, graph, quality, host_bound = taken
+        timing = Timing(
+            tuple(json.loads(samples_s)), calls, cast(Mode, mode), bool(graph), cast(Quality, quality), bool(host_bound)
+        )
     result = Result(status, reason, timing, json.loads(facts), json.loads(telemetry))
     return Row(run, sequence, Case(suite, kind, json.loads(params)), result, environments[run], measured_at)
 

@@ -51,7 +51,7 @@ def fill(records: Records) -> None:
     records.add(
         run,
         Case("gemm", "gemm", params),
-        Result("ok", None, Timing(SAMPLES, 5, "cold", True, "noisy"), facts, telemetry),
+        Result("ok", None, Timing(SAMPLES, 5, "cold", True, "noisy", True), facts, telemetry),
     )
     records.add(
         run, Case("train", "train", {"model": "resnet50", "batch": 128}), Result("failed", "CUDA error:\r\n'x', \"y\"")

@@ -31,7 +31,7 @@ ENVIRONMENT = {
     "torch": "2.11.0",
     "method_version": 1,
 }
-TIMING = Timing((1e-3 / 3, 2.5e-3, 1.1e-9), 5, "cold", True, "noisy")
+TIMING = Timing((1e-3 / 3, 2.5e-3, 1.1e-9), 5, "cold", True, "noisy", True)
 
 # Adds rows of some 10 KiB until it is killed, and says each one that was committed.
 WRITER = """
