@@ -20,7 +20,7 @@ ARCHITECTURES = tuple(FMA_PER_CLOCK)  # those that the shipped configurations ar
 _SAME_AS = {(7, 2): (7, 0), (8, 7): (8, 0), (10, 3): (10, 0), (12, 1): (12, 0)}
 
 # Assumed, for all architectures alike: good enough to tell tiles apart.
-LOAD_BYTES_PER_CLOCK = 64  # of one SM from L2: the width of its port
+LOAD_BYTES_PER_CLOCK = 48  # of one SM from L2: A100's 5120 B per clock for 108 SMs (NVIDIA A100 whitepaper, 2020)
 FILL_CLOCKS = 1000  # from a CTA's start to its first product, and its end: about two trips to memory
 LAUNCH_CLOCKS = 4000  # of the kernel that adds up the slices of split-K: about two microseconds
 SPLITS = (2, 4, 8, 16, 32)

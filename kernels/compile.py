@@ -148,7 +148,10 @@ def _compile(spec: KernelSpec, capability: tuple[int, int]) -> Any:
     try:
         return triton.compile(ASTSource(function, *arguments), target=target, options=options)
     except Exception as error:  # Triton raises what its passes, LLVM or ptxas raise: no common base
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        first: BaseException = error
+        while first.__cause__ is not None:  # a fault in a called function comes wrapped in each of its callers
+            first = first.__cause__
+        lines = [line.strip() for line in str(first).splitlines() if line.strip()] or [type(first).__name__]
         said = next((line for line in lines if "fatal" in line), lines[-1])  # ptxas's verdict, or Triton's last line
         raise CompileError(f"{spec.name} does not compile for {architecture_name(capability)}: {said}") from error
 
