@@ -88,7 +88,7 @@ def summary_lines(summary: Summary, records: Path, program: str) -> list[str]:
     if by_suite:
         lines.append(f"rows: {by_suite}")
     if summary.environment.get("device") == "cuda":
-        lines.append(f"drift: {100 * summary.drift:.1f} % at most, of the reference within a suite")
+        lines.append(f"drift: {100 * summary.drift:.1f} % at most, of the reference since the start")
     if summary.slowed:
         lines.append(f"clocks were held down by heat in {summary.slowed} cases: let the GPU cool and measure again")
     lines += summary.given_up

@@ -30,6 +30,7 @@ from bench.progress import Progress, describe
 from bench.records import Records, Run, RunState
 from bench.suites import SUITES, SuiteOptions
 from bench.telemetry import slowdown_note
+from bench.timer import drift_note, drift_of
 
 _POLL_S = 0.25  # how often the progress line and a pending Ctrl-C are looked at
 _GRACE_S = 10.0  # that a running case has to end after the first Ctrl-C
@@ -90,7 +91,7 @@ class Summary:
     noisy: int = 0
     already_done: int = 0  # found in the records by a resumed session
     left: int = 0  # planned, but the budget or Ctrl-C came first
-    drift: float = 0.0  # the largest change of the reference within a child, relative
+    drift: float = 0.0  # the largest change of the reference since the start, relative
     state: RunState = "running"
     elapsed_s: float = 0.0
     stopped_by: int | None = None  # signal
@@ -199,6 +200,7 @@ class Session:
         self._plans: dict[str, deque[Case]] = {}
         self._totals: dict[str, int] = {}
         self._drifted: set[str] = set()
+        self._references_s: list[float] = []
         self._until_s: dict[str, float] = {}  # of the suites whose measuring has begun
         self._starting_s = 0.5 if options.smoke else _STARTING_S
         self._said = ""
@@ -210,6 +212,7 @@ class Session:
         self._stopped_at_s: float | None = None
         self._kill_now = False
         self._told_to_wait = False
+        self._measuring = False  # a case, and not the reference
 
     def run(self) -> Summary:
         """Measure until all is done, the budget is spent or the user stops it.
@@ -264,16 +267,19 @@ class Session:
             self.progress.begin(suite, len(self._plans[suite]), share_s)
         with child:
             while self._time_for_another(suite):
-                case = self._plans[suite].popleft()
+                case = self._plans[suite][0]
                 try:
+                    self._check_reference_when_due(child, suite)
                     result, restart = self._measure_case(child, suite, case)
                 except ChildEndedError as error:
                     if self._is_over(error):  # not the case's fault: it is left for `resume`
-                        self._plans[suite].appendleft(case)
                         return crashes
-                    self._record(case, Result("failed", reason=str(error)))
+                    if self._measuring:
+                        self._record(suite, case, Result("failed", reason=str(error)))
+                    else:
+                        self._say("child_ended", f"{suite}: {error}")
                     return crashes + 1
-                self._record(case, result)
+                self._record(suite, case, result)
                 if restart == "broken":
                     return crashes + 1
                 crashes = 0
@@ -362,9 +368,7 @@ class Session:
 
     def _measure_case(self, child: Child, suite: str, case: Case) -> tuple[Result, str | None]:
         """Have one case measured; the result, and "fresh" or "broken" where the child must be replaced."""
-        late = time.monotonic() - self._reference_at_s > self.options.reference_every_s
-        if late or self._since_reference >= self.options.reference_every:
-            self._check_reference(child, suite)
+        self._measuring = True
         self._since_reference += 1
         start_s = time.monotonic()
         child.send({"case": {"suite": case.suite, "kind": case.kind, "params": dict(case.params)}})
@@ -413,6 +417,12 @@ class Session:
             if wanted in event:
                 return event if wanted == "result" else event[wanted]
 
+    def _check_reference_when_due(self, child: Child, suite: str) -> None:
+        self._measuring = False
+        late = time.monotonic() - self._reference_at_s > self.options.reference_every_s
+        if self._since_reference and (late or self._since_reference >= self.options.reference_every):
+            self._check_reference(child, suite)
+
     def _check_reference(self, child: Child, suite: str) -> None:
         child.send({"reference": True})
         self._note_reference(suite, self._wait(child, "reference", suite, "reference", self.options.case_limit_s))
@@ -423,17 +433,21 @@ class Session:
         self._reference_at_s, self._since_reference = time.monotonic(), 0
         size, facts = found["size"], found["facts"]
         case = Case(suite, "reference", {"m": size, "n": size, "k": size, "library": "cublas"})
-        told = {"after_cases": found["after_cases"], "drift": facts["drift"]}
+        told = {"after_cases": found["after_cases"], "drift": facts["drift"]}  # within this child
         timing = Timing(**{**found["timing"], "samples_s": tuple(found["timing"]["samples_s"])})
         self.records.add(self._run, case, Result("ok", timing=timing, facts=told))
-        self.summary.drift = max(self.summary.drift, abs(float(facts["drift"])))
-        if facts["drifted"] and suite not in self._drifted and not self.options.smoke:
+        self._references_s.append(timing.median_s)
+        drift = drift_of(self._references_s)  # within the session
+        self.summary.drift = max(self.summary.drift, abs(drift))
+        note = drift_note(drift, facts["limit"])
+        if note and suite not in self._drifted and not self.options.smoke:
             self._drifted.add(suite)
-            self._say("drift", f"{suite}: {facts['note']}")
+            self._say("drift", f"{suite}: {note}")
 
-    def _record(self, case: Case, result: Result) -> None:
+    def _record(self, suite: str, case: Case, result: Result) -> None:
         assert self._run is not None
         self.records.add(self._run, case, result)
+        self._plans[suite].popleft()
         summary = self.summary
         setattr(summary, result.status, getattr(summary, result.status) + 1)
         summary.noisy += result.timing is not None and result.timing.quality == "noisy"
@@ -442,7 +456,7 @@ class Session:
             self._say("slowed", f"{describe(case)}: {slowed}")
         summary.slowed += slowed is not None
         self._update()
-        summary.rows_by_suite[case.suite] = summary.rows_by_suite.get(case.suite, 0) + 1
+        summary.rows_by_suite[suite] = summary.rows_by_suite.get(suite, 0) + 1
         if result.status == "failed":
             self.progress.note(f"failed: {describe(case)}: {result.reason}")
 

@@ -83,6 +83,29 @@ def test_every_case_is_recorded_once_with_the_reference_before_and_after(measure
     assert "a library that prints" not in said
 
 
+def test_the_reference_is_timed_again_every_so_many_cases(measure, tmp_path: Path) -> None:
+    measure(["ok"] * 5, reference_every=2)
+    with open_records(tmp_path / "records.db", read_only=True) as records:
+        assert [row.result.facts["after_cases"] for row in records.rows(kind="reference")] == [0, 2, 4, 5]
+
+
+def test_a_session_whose_reference_became_slower_is_marked(tmp_path: Path) -> None:
+    said = io.StringIO()
+    with open_records(tmp_path / "records.db") as records:
+        session = Session(SessionOptions(), records, Progress(said))
+        session._run = records.start_run({"device": "cuda"}, "test")
+        for after_cases, time_s in enumerate((1.0e-3, 1.01e-3, 1.05e-3)):  # 5 % at most, and 2 % are allowed
+            timing = {"samples_s": [time_s], "calls_per_sample": 1, "mode": "warm", "graph": False, "quality": "good"}
+            facts = {"drift": 0.0, "limit": 0.02}
+            session._note_reference(
+                "gemm", {"size": 4096, "timing": timing, "after_cases": after_cases, "facts": facts}
+            )
+        (note,) = records.notes(kind="drift")
+    assert session.summary.drift == pytest.approx(0.05)
+    assert note.data["text"].startswith("gemm: the reference became 5.0% slower")
+    assert said.getvalue() == f"{note.data['text']}\n"
+
+
 def test_a_case_that_fails_is_recorded_with_its_reason_and_the_sweep_goes_on(measure) -> None:
     summary, rows, said = measure(["raise"], ["abort"], ["oom"], ["exit"], ["nan"], ["fork"], ["ok"])
     found = outcomes(rows)
