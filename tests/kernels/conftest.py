@@ -1,8 +1,8 @@
 """Kernels are tested in two ways, which cannot share a process.
 
-Run: with CUDA, on the GPU. Without, on Triton's CPU interpreter: this file sets TRITON_INTERPRET=1 before Triton is
-first imported, so every `@triton.jit` function, Triton's own included, becomes an interpreted one that takes CPU
-tensors. The fixture `device` is the device to make tensors on. A test marked `gpu` is skipped without CUDA.
+Run: with CUDA, on the GPU. Without, on Triton's CPU interpreter: `tests/conftest.py` sets TRITON_INTERPRET=1 before
+Triton is first imported (parts of Torch import it), so every `@triton.jit` function, Triton's own included, becomes an
+interpreted one that takes CPU tensors. The fixture `device` is the device to make tensors on.
 
 Compiled: an interpreted function has no compiler, so a test that looks at PTX or a cubin starts a child without the
 variable: the fixture `compiled` runs a Python source text there, in the checkout's root, and returns what it assigned
@@ -22,30 +22,17 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch", reason="kernels need torch")
-
-HAS_CUDA = torch.cuda.is_available()
-ROOT = Path(__file__).parents[2]
-
-if not HAS_CUDA:
-    if "triton" in sys.modules and os.environ.get("TRITON_INTERPRET") != "1":
-        raise pytest.UsageError("Triton was imported before tests/kernels/conftest.py: run with TRITON_INTERPRET=1")
-    os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton", reason="kernels need Triton")
+
+ROOT = Path(__file__).parents[2]
 
 compile_only = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
 compile_only.pop("TRITON_INTERPRET", None)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if not HAS_CUDA:
-        for item in items:
-            if item.get_closest_marker("gpu") and Path(__file__).parent in item.path.parents:
-                item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
-
-
 @pytest.fixture(scope="session")
 def device() -> str:
-    return "cuda" if HAS_CUDA else "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.fixture(scope="session")
