@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import secrets
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from advisor.errors import BadInputError
-from bench.campaign import MOST_FILES, SUFFIX, file_names, packed, prepare, within
+from bench.campaign import MOST_BYTES, MOST_FILES, SUFFIX, file_names, packed, prepare, within
 from bench.case import Case, Result, Timing
 from bench.exchange import Archive, archive_of, read_file, secrets_in
 from bench.records import open_records
@@ -167,3 +168,22 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInputError, match=r"cannot write to .*file.*; name another folder with --out"):
         prepare(tmp_path / "file", resume=False)
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_measured_from_a_plain_checkout_within_the_budget(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    start_s = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "campaign", "--out", str(out), "--budget", "90s"],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": "."}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - start_s < 90
+    rows = read_file(out / f"ceilings{SUFFIX}").rows
+    assert {row.environment["device"] for row in rows} == {"cuda"}
+    assert any(row.result.status == "ok" and row.result.telemetry for row in rows)
+    for path in out.iterdir():
+        content = path.read_bytes()
+        assert len(content) < MOST_BYTES
+        assert secrets_in((gzip.decompress(content) if path.suffix == ".gz" else content).decode()) == []
