@@ -51,6 +51,7 @@ from kernels.conv2d_parts import (
     launcher,
     output,
 )
+from kernels.dot import dot
 from kernels.matmul import WIDE, _multiple, _tile_of, prepare_matmul
 
 
@@ -194,7 +195,7 @@ def _gather_kernel(  # noqa: PLR0912, PLR0915  # the compiler takes most branche
             else:
                 w_offset = ks
             b = tl.load(w_ptrs + w_offset[:, None], mask=(ks < total)[:, None], other=0.0)
-            sums = tl.dot(a, b, sums)
+            sums = dot(a, b, sums)
     else:
         in_ptrs += within[None, :]
         if DGRAD:
@@ -227,7 +228,7 @@ def _gather_kernel(  # noqa: PLR0912, PLR0915  # the compiler takes most branche
                     a_mask = a_mask & inside[:, None]
                 a = tl.load(a_ptrs, mask=a_mask, other=0.0)
                 b = tl.load(b_ptrs, mask=(within < left)[:, None], other=0.0)
-            sums = tl.dot(a, b, sums)
+            sums = dot(a, b, sums)
             chunk += 1
             t_w = tl.where(chunk == chunks, t_w + 1, t_w)
             chunk = tl.where(chunk == chunks, 0, chunk)

@@ -38,6 +38,7 @@ from kernels.conv2d_parts import (
     launcher,
     output,
 )
+from kernels.dot import dot
 from kernels.matmul import WIDE, _multiple, _tile_of
 
 
@@ -135,7 +136,7 @@ def _wgrad_kernel(  # noqa: PLR0915  # the compiler takes most branches: each va
             if PADDED:
                 b_mask = b_mask & inside
             b = tl.load(b_ptrs, mask=b_mask, other=0.0)
-        sums = tl.dot(a, b, sums)
+        sums = dot(a, b, sums)
         ks += TILE_K
         q += move_q
         p += move_p + (q >= out_w).to(tl.int32)
