@@ -212,6 +212,8 @@ class Bert(nn.Module):
         self.head_norm = nn.LayerNorm(width, eps=1e-12)
         self.decode = nn.Linear(width, vocabulary)
         self.decode.weight = self.words.weight
+        for embedding in (self.words, self.positions, self.segments):
+            nn.init.normal_(embedding.weight, std=0.02)  # or the first logits would be in the hundreds
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Embeddings, layers, head."""

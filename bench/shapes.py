@@ -228,3 +228,26 @@ def training_bytes(name: str, batch: int, *, optimizer: str, precision: str = "a
     live = max(a + b * batch for a, b in variant.get("live_with_gradients") or variant["live"])
     in_update = trainable * (2 if optimizer == "adamw" else 1)  # gradients, and AdamW's square roots of all moments
     return int(4 * model["parameters"] + model["buffer_bytes"] + state + max(live, in_update))
+
+
+@dataclass(frozen=True)
+class StepWork:
+    """What forward and backward of one training step do, as traced."""
+
+    flops: int
+    read_bytes: int
+    write_bytes: int
+    launches: int  # CUDA kernels in eager mode
+
+
+def training_work(name: str, batch: int, *, precision: str = "amp", layout: str = "nhwc") -> StepWork:
+    """Sums over the operations of the catalogue's entry at this batch size; the optimizer is not among them."""
+    table, variant = read_catalogue(name)["ops"], training_variant(name, precision, layout)
+    ops = [table[index] for index in variant["ops"]]
+
+    def total(quantity: str) -> int:
+        lines = ((op.get(quantity, (0, 0)), op.get("count", 1)) for op in ops)
+        return sum(count * (a + b * batch) for (a, b), count in lines)
+
+    launches = sum(op.get("kernels", 1) * op.get("count", 1) for op in ops)
+    return StepWork(total("flops"), total("read_bytes"), total("write_bytes"), launches)
