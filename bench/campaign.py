@@ -25,7 +25,7 @@ from advisor.errors import AdvisorError, BadInputError
 from advisor.files import write_atomically
 from bench.case import METHOD_VERSION
 from bench.exchange import Archive, anonymised, archive_of, export_records, import_records
-from bench.measure import add_measuring_options, exit_code, session_options, summary_lines
+from bench.measure import add_measuring_options, command_line, exit_code, session_options, summary_lines
 from bench.progress import Progress
 from bench.records import Records, open_records
 from bench.session import Session, SessionOptions, Summary
@@ -35,7 +35,6 @@ MOST_BYTES = 16 * 2**20  # of one file
 FLUSH_S = 30.0
 SUMMARY = "summary.json"
 SUFFIX = ".jsonl.gz"
-PROGRAM = "python -m bench campaign"
 _REST = "others"  # the file of the suites that have none of their own
 
 
@@ -44,13 +43,14 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[2:] if argv is None else argv
     start_s = time.monotonic()
     parser = argparse.ArgumentParser(
-        prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m bench campaign", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
     add_measuring_options(parser, budget="9m")
-    parser.set_defaults(suite=[], quick=False, program=PROGRAM)
+    parser.set_defaults(suite=[], quick=False)
     options = parser.parse_args(argv)
-    asked = session_options(options, argv)
+    program = command_line("campaign", argv)
+    asked = session_options(options, program)
     earlier = prepare(options.out, resume=options.resume)
     with tempfile.TemporaryDirectory(prefix="batchwave-") as folder:
         path = Path(folder) / "records.db"
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
             notices = write_files(records, options.out, summary)
     for notice in notices:
         print(notice, file=sys.stderr)
-    print("\n".join(summary_lines(summary, options.out, f"{PROGRAM} --out {options.out}")))
+    print("\n".join(summary_lines(summary, options.out, program)))
     return exit_code(summary, asked.budget_s)
 
 

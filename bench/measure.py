@@ -30,10 +30,11 @@ def main(argv: list[str] | None = None) -> int:
     """Measure; print a summary on stdout and return the exit code."""
     argv = sys.argv[2:] if argv is None else argv
     options = parse_options(argv)
+    program = options.program or command_line("measure", argv)
     with open_records(options.records) as records:
-        session = Session(session_options(options, argv), records, Progress())
+        session = Session(session_options(options, program), records, Progress())
         summary = session.run()
-    print("\n".join(summary_lines(summary, options.records, options.program)))
+    print("\n".join(summary_lines(summary, options.records, program)))
     return exit_code(summary, session.options.budget_s)
 
 
@@ -47,7 +48,7 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--suite", action="append", default=[], help="repeatable, or a list with commas (default: all)")
     parser.add_argument("--quick", action="store_true", help=f"a calibration in {QUICK_BUDGET}, not the whole sweep")
     parser.add_argument("--new", dest="resume", action="store_false", help="measure all anew (the default)")
-    parser.add_argument("--program", default="python -m bench measure", help=argparse.SUPPRESS)
+    parser.add_argument("--program", help=argparse.SUPPRESS)  # the command line that the summary tells to repeat
     return parser.parse_args(argv)
 
 
@@ -61,7 +62,13 @@ def add_measuring_options(parser: argparse.ArgumentParser, budget: str | None) -
     parser.add_argument("--smoke", action="store_true", help=argparse.SUPPRESS)  # in miniature, on the processor
 
 
-def session_options(options: argparse.Namespace, argv: Sequence[str]) -> SessionOptions:
+def command_line(command: str, argv: Sequence[str]) -> str:
+    """The command line as given, without what `--resume` would change."""
+    kept = [word for word in argv if word not in ("--new", "--resume", "--retry-failed")]
+    return shlex.join(["python", "-m", "bench", command, *kept])
+
+
+def session_options(options: argparse.Namespace, command: str) -> SessionOptions:
     """What the session is to do. Raises BadInputError and UnknownNameError for options that cannot be used."""
     slots = choose_slots(options.suite or (QUICK_SUITES if options.quick else ()), SUITES)
     return SessionOptions(
@@ -73,7 +80,7 @@ def session_options(options: argparse.Namespace, argv: Sequence[str]) -> Session
         quick=options.quick,
         smoke=options.smoke,
         seed=random.SystemRandom().randrange(2**31) if options.seed is None else options.seed,
-        command=scrub(shlex.join([*options.program.split(), *argv])),
+        command=scrub(command),
     )
 
 

@@ -17,15 +17,22 @@ from bench.case import Case
 
 PLAIN_EVERY_S = 10.0
 _BAR = 16
-_SIZES = ("m", "n", "k")
+# Sizes that are told together: names of the parameters, and how they are written.
+_SHAPES = (
+    (("m", "n", "k"), "{m}x{n}x{k}"),
+    (("batch", "c_in", "height", "width", "c_out", "kernel_h", "kernel_w"),
+     "{batch}x{c_in}x{height}x{width} {kernel_h}x{kernel_w} to {c_out}"),
+)  # fmt: skip
+_USUAL = {"dilation": 1, "groups": 1, "padding": 0, "stride": 1}  # not worth a word
 
 
 def describe(case: Case) -> str:
-    """A case in words: "gemm 4096x1024x512 forward fp16 cublas cold". Sizes m, n and k are joined, the rest named."""
-    params = dict(case.params)
+    """A case in words: "gemm 4096x1024x512 forward fp16 cublas cold". Other numbers are named."""
+    params = {name: value for name, value in case.params.items() if _USUAL.get(name) != value}
     words = [case.kind]
-    if all(name in params for name in _SIZES):
-        words.append("x".join(str(params.pop(name)) for name in _SIZES))
+    for names, form in _SHAPES:
+        if all(name in params for name in names):
+            words.append(form.format(**{name: params.pop(name) for name in names}))
     for name, value in params.items():
         if isinstance(value, bool):
             words += [name] if value else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -72,13 +73,14 @@ def command(
     if context.invoked_subcommand is not None:
         return
     path = default_records() if records is None else records
-    program = "advisor bench" if records is None else f"advisor bench --records {records}"
-    arguments = ["--records", str(path), "--program", program, "--gpu", gpu]
-    arguments += [word for suite in suites for word in ("--suite", suite)]
-    arguments += [] if budget is None else ["--budget", budget]
-    arguments += [] if seed is None else ["--seed", str(seed)]
-    flags = {"--resume": resume, "--retry-failed": retry_failed, "--quick": quick, "--smoke": smoke}
-    code = run_worker("measure", *arguments, *(name for name, given in flags.items() if given))
+    asked = [word for suite in suites for word in ("--suite", suite)]
+    asked += [] if budget is None else ["--budget", budget]
+    asked += [] if gpu == "auto" else ["--gpu", gpu]
+    asked += [] if seed is None else ["--seed", str(seed)]
+    asked += [name for name, given in (("--quick", quick), ("--smoke", smoke)) if given]
+    program = shlex.join(["advisor", "bench", *asked, *([] if records is None else ["--records", str(records)])])
+    again = [name for name, given in (("--resume", resume), ("--retry-failed", retry_failed)) if given]
+    code = run_worker("measure", "--records", str(path), "--program", program, *asked, *again)
     if code == 0 and fit and not smoke:
         code = fit_profile(path)
     context.exit(code)

@@ -94,7 +94,8 @@ def test_a_campaign_ends_within_its_budget_with_all_files_written(start, tmp_pat
     rows = [row for row in read_file(tmp_path / "out" / "fake.jsonl.gz").rows if row.case.kind == "fake"]
     assert 0 < len(rows) < 1000
     assert f"{1000 - len(rows)} left" in out
-    assert f"--out {tmp_path / 'out'} --resume` measures what is left" in out
+    again = f"python -m bench campaign --out {tmp_path / 'out'} --smoke --budget 8s --resume"
+    assert f"next: `{again}` measures what is left" in out
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -429,6 +429,9 @@ def test_what_may_be_published_names_no_card_and_no_user() -> None:
 def test_a_case_in_words() -> None:
     params: dict[str, Any] = {"m": 4096, "n": 1024, "k": 512, "pass": "dgrad", "dtype": "fp16", "autotuned": True}
     assert describe(Case("gemm", "gemm", params)) == "gemm 4096x1024x512 dgrad fp16 autotuned"
+    sizes = {"batch": 64, "c_in": 3, "c_out": 64, "height": 224, "width": 224, "kernel_h": 7, "kernel_w": 7}
+    conv = Case("conv", "conv", {**sizes, "stride": 2, "dilation": 1, "pass": "wgrad"})
+    assert describe(conv) == "conv 64x3x224x224 7x7 to 64 stride=2 wgrad"
     assert describe(Case("train", "train", {"model": "resnet50", "batch": 128})) == "train resnet50 batch=128"
 
 
