@@ -85,7 +85,7 @@ def conv2d(
 ) -> torch.Tensor:
     """y[N,K,P,Q] of x[N,C,H,W] and w[K,C,R,S] in channels_last memory, with gradients to both.
 
-    configs: by pass; a pass without one takes the architecture's default. Raises ValueError as `conv2d_forward`, and
+    configs: by pass; a pass without one takes `default_conv_config`. Raises ValueError as `conv2d_forward`, and
     for groups other than 1.
     """
     check_groups(groups)

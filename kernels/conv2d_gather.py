@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -46,8 +45,6 @@ from kernels.conv2d_parts import (
     check_groups,
     check_tensors,
     default_conv_config,
-    device_capability,
-    fitting_split,
     launcher,
     output,
 )
@@ -283,8 +280,10 @@ def conv2d_forward(
 ) -> torch.Tensor:
     """y[N,K,P,Q] of x[N,C,H,W] and w[K,C,R,S], all in channels_last memory: FP16 or BF16, summed in FP32.
 
-    config: None takes the architecture's default. Raises ValueError for groups other than 1, and for shapes, types,
-    devices or layouts it cannot take.
+    config: None takes `default_conv_config`, or for plain products `kernels.matmul`; a given one is run as it is.
+    There is no backward: `kernels.conv2d.conv2d` has one.
+
+    Raises ValueError for groups other than 1, and for shapes, types, devices or layouts it cannot take.
     """
     return prepare_conv2d_forward(
         x, w, stride=stride, padding=padding, dilation=dilation, groups=groups, config=config, out=out
@@ -379,13 +378,12 @@ def _prepare(
     if config is None:
         config = default_conv_config(
             "dgrad" if dgrad else "forward",
-            device_capability(out),
-            aligned=in_channels % WIDE == 0,
-            columns=out_channels,
+            geometry.batch * out_h * out_w,
+            out_channels,
+            max(1, geometry.taps // math.prod(strides)) * in_channels,
+            out.device,
+            aligned=in_channels % WIDE == 0 and out_channels % WIDE == 0,
         )
-        tiles = -(-pixels // config.tile_m) * -(-out_channels // config.tile_n) * math.prod(strides)
-        steps = geometry.taps // math.prod(strides) * -(-in_channels // config.tile_k)
-        config = replace(config, split_k=fitting_split(tiles, steps, out.device))
     class_tiles = -(-pixels // config.tile_m) * -(-out_channels // config.tile_n)
     gcds = [math.gcd(stride, dilation) for stride, dilation in zip(geometry.stride, geometry.dilation, strict=True)]
     inverses = [

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -22,8 +22,6 @@ from kernels.matmul import DTYPES, LONGEST, REDUCE_M, REDUCE_N, WIDE, _capabilit
 
 ConvPass = Literal["forward", "dgrad", "wgrad"]
 Pair = tuple[int, int]  # along the height and the width
-CTAS_PER_SM = 2  # resident at once, of the default configurations: what a split of K fills
-LEAST_STEPS = 4  # of the K loop that a split is worth
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,9 @@ class ConvConfig:
     def __str__(self) -> str:
         split = f" split{self.split_k}" if self.split_k > 1 else ""
         return f"{self.tile_m}x{self.tile_n}x{self.tile_k} s{self.stages} w{self.warps}{split}"
+
+
+INTERPRETER_CONFIG = ConvConfig(32, 32, 32, stages=1, warps=4)  # the default where nothing can be fast
 
 
 @dataclass(frozen=True)
@@ -207,44 +208,33 @@ def align(channels: int) -> int:
 
 
 def default_conv_config(
-    pass_: ConvPass, capability: Pair | None, *, aligned: bool = True, columns: int | None = None
+    pass_: ConvPass, m: int, n: int, k: int, device: torch.device, *, aligned: bool = True
 ) -> ConvConfig:
-    """A sound choice where nothing was tuned. capability: None is the CPU interpreter.
-
-    aligned: channels are multiples of 8. columns: N of the product (output channels, or R S C in wgrad), where known:
-    a tile wider than that is waste. Before 8.0 today's Triton uses no matrix instruction.
+    """The curated configuration for an implicit product of these sizes, its K loop split or not, by the rule of
+    `kernels.choice`. aligned: channels are multiples of 8. On the CPU interpreter `INTERPRETER_CONFIG`.
     """
     check_pass(pass_)
+    return _default_config(pass_, m, n, k, device, aligned)
+
+
+@functools.lru_cache(maxsize=4096)
+def _default_config(pass_: ConvPass, m: int, n: int, k: int, device: torch.device, aligned: bool) -> ConvConfig:
+    from kernels.choice import ranked, usable
+    from kernels.configs import conv_configs
+
+    capability = _capability(device)
     if capability is None:
-        return ConvConfig(32, 32, 32, stages=1, warps=4)
-    if capability < (8, 0):
-        return ConvConfig(64, 64, 16, stages=1, warps=8)
-    if not aligned or (columns is not None and columns <= 64):
-        return ConvConfig(128, 64, 32, stages=3, warps=4)
-    if pass_ == "wgrad":
-        return ConvConfig(128, 128, 32, stages=3, warps=8)
-    if (9, 0) <= capability < (12, 0):
-        return ConvConfig(128, 128, 64, stages=3, warps=8)
-    return ConvConfig(128, 128, 32, stages=3, warps=8)
+        return INTERPRETER_CONFIG
+    curated = usable(conv_configs(capability, pass_), aligned=aligned)
+    # each whole and split: `ranked` tries every number of splits of those that have more than one
+    either = [replace(config, split_k=split_k) for config in curated for split_k in (1, 2)]
+    return ranked(either, m, n, k, sms=_sms(device), capability=capability)[0]
 
 
 def check_pass(pass_: str) -> None:
     """Raise ValueError for an unknown pass."""
     if pass_ not in get_args(ConvPass):
         raise ValueError(f"unknown pass {pass_!r}: it is one of {', '.join(get_args(ConvPass))}")
-
-
-def device_capability(tensor: torch.Tensor) -> Pair | None:
-    """Compute capability of a tensor's GPU; None on the CPU interpreter."""
-    return _capability(tensor.device)
-
-
-def fitting_split(tiles: int, steps: int, device: torch.device) -> int:
-    """Parts to cut a K loop of `steps` into, so that `tiles` CTAs become about one wave of the device.
-
-    No part gets fewer than four steps: the sums of every part are written and read again in FP32.
-    """
-    return max(1, min(_sms(device) * CTAS_PER_SM // max(tiles, 1), steps // LEAST_STEPS))
 
 
 def launcher(

@@ -17,7 +17,6 @@ divides C all columns of a tile belong to one tap (ONE_TAP), and a pixel is insi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,8 +32,6 @@ from kernels.conv2d_parts import (
     check_groups,
     check_tensors,
     default_conv_config,
-    device_capability,
-    fitting_split,
     launcher,
     output,
 )
@@ -185,7 +182,7 @@ def conv2d_wgrad(
 ) -> torch.Tensor:
     """dw[K,C,R,S] of x[N,C,H,W] and dy[N,K,P,Q], all in channels_last memory: FP16 or BF16, summed in FP32.
 
-    kernel_size: (R, S). config: None takes the architecture's default, its K loop split to fill the GPU. Raises
+    kernel_size: (R, S). config: None takes `default_conv_config`; a given one is run as it is. Raises
     ValueError for groups other than 1, and for shapes, types, devices or layouts it cannot take.
     """
     return prepare_conv2d_wgrad(
@@ -222,11 +219,12 @@ def prepare_conv2d_wgrad(
     if config is None:
         config = default_conv_config(
             "wgrad",
-            device_capability(x),
+            geometry.c_out,
+            geometry.columns,
+            pixels,
+            x.device,
             aligned=geometry.c_in % WIDE == 0 and geometry.c_out % WIDE == 0,
-            columns=geometry.columns,
         )
-        config = replace(config, split_k=fitting_split(_tiles(geometry, config), -(-pixels // config.tile_k), x.device))
     parts = None
     if config.split_k > 1:
         parts = torch.empty((config.split_k, geometry.c_out, geometry.columns), dtype=torch.float32, device=x.device)

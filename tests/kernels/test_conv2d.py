@@ -16,6 +16,7 @@ import triton.language as tl  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+import kernels.conv2d_parts  # noqa: E402
 from kernels.conv2d import (  # noqa: E402
     ConvConfig,
     Geometry,
@@ -242,6 +243,23 @@ def test_split_k_gives_the_same_bits_every_time(device: str, dtype: Any) -> None
 def test_more_splits_than_steps_leave_empty_ones_that_add_nothing(device: str) -> None:
     config = ConvConfig(16, 16, 16, stages=1, warps=4, split_k=5)
     check_all_passes(device, 1, 8, 8, (3, 3), (1, 2), config=config)
+
+
+def test_a_default_fits_the_product_and_splits_k_only_where_ctas_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels.conv2d_parts, "_capability", lambda device: (8, 0))
+    monkeypatch.setattr(kernels.conv2d_parts, "_sms", lambda device: 108)
+    choose = kernels.conv2d_parts._default_config.__wrapped__
+    at = torch.device("cuda", 0)
+    large = choose("forward", 256 * 56 * 56, 128, 9 * 128, at, True)
+    assert (large.tile_m, large.tile_n, large.split_k) == (128, 128, 1)
+    # 64 x 576 weights are a handful of tiles: 108 SMs need the pixels of the batch cut into parts
+    weights = choose("wgrad", 64, 9 * 64, 256 * 56 * 56, at, True)
+    assert weights.split_k > 1
+    # one image of 7 x 7: one row of tiles, K of 4608
+    assert choose("forward", 49, 512, 9 * 512, at, True).split_k > 1
+    # one pixel: too short a K to split, yet there is a default
+    assert choose("wgrad", 8, 8, 1, at, True).split_k == 1
+    assert choose("forward", 49, 3, 27, at, False).split_k == 1
 
 
 def test_few_channels_run_over_all_taps_at_once() -> None:
