@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from advisor.timeline import decode, group_waves
 from bench.case import Case, Result
 from bench.shapes import PUBLIC_LINEARS, catalogue_convolutions, catalogue_linears, wave_boundaries
 from bench.suites import Context, SuiteOptions, conv, gemm
@@ -137,7 +138,7 @@ def _timeline(case: Case, context: Context, work: Work) -> Result:
     import torch
 
     from kernels.matmul import MatmulConfig, matmul_ctas, prepare_matmul
-    from kernels.timeline import decode, group_waves, timeline_buffer
+    from kernels.timeline import timeline_buffer
 
     m, n, k = (number(case, name) for name in "mnk")
     tile_m, tile_n, tile_k, stages, warps = (number(case, name) for name in _CONFIG)
