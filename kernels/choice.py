@@ -23,7 +23,7 @@ _SAME_AS = {(7, 2): (7, 0), (8, 7): (8, 0), (10, 3): (10, 0), (12, 1): (12, 0)}
 LOAD_BYTES_PER_CLOCK = 48  # of one SM from L2: A100's 5120 B per clock for 108 SMs (NVIDIA A100 whitepaper, 2020)
 FILL_CLOCKS = 1000  # from a CTA's start to its first product, and its end: about two trips to memory
 LAUNCH_CLOCKS = 4000  # of the kernel that adds up the slices of split-K: about two microseconds
-SPLITS = (2, 4, 8, 16, 32)
+SPLITS = (1, 2, 4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,17 @@ def estimated_clocks(config: Any, m: int, n: int, k: int, *, sms: int, capabilit
 
 
 def with_splits(configs: Iterable[_Config], k: int) -> list[_Config]:
-    """The configurations, those of split-K with every number of slices that leaves each at least two steps of K."""
+    """The configurations, those of split-K with every number of slices that leaves each at least two steps of K.
+
+    One slice is always among them.
+    """
     found: dict[_Config, None] = {}
     for config in configs:
         at: Any = config
         if at.split_k == 1:
             found[config] = None
         else:
-            found |= dict.fromkeys(replace(at, split_k=s) for s in SPLITS if s * 2 * at.tile_k <= k)
+            found |= dict.fromkeys(replace(at, split_k=s) for s in SPLITS if s == 1 or s * 2 * at.tile_k <= k)
     return list(found)
 
 

@@ -1,14 +1,16 @@
 """What the compiler made of a kernel, for any architecture and without a GPU: read from the cubin itself.
 
-Triton compiles a `KernelSpec` to a cubin; NVIDIA's cuobjdump (it lies in Triton's own wheel) lists its resources and
-its machine code. Registers and stack are the compiler's figures; spills, matrix instructions and the width of loads
-are counted in the code: each is a number of instructions as they stand there, not of executions.
+Triton compiles a `KernelSpec` to a cubin; NVIDIA's cuobjdump lists its resources and nvdisasm its machine code (both
+lie in Triton's own wheel). Registers and stack are the compiler's figures; spills, matrix instructions and the width
+of loads are counted in the code: each is a number of instructions as they stand there, not of executions.
 
 Standard library and Triton only.
 """
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import os
 import re
 import shutil
@@ -101,35 +103,42 @@ def parse_architecture(text: str) -> tuple[int, int]:
 
 
 def compile_facts(spec: KernelSpec, capability: tuple[int, int]) -> CubinFacts:
-    """Compile one kernel for one architecture and read its cubin.
-
-    Triton's cache keeps the cubin. Raises UnknownArchitectureError, MissingToolError (no Triton, no cuobjdump), and
-    CompileError where Triton or ptxas refuses.
-    """
-    if capability not in ARCHITECTURES:
-        raise UnknownArchitectureError(architecture_name(capability))
-    compiled = _compile(spec, capability)
-    return read_cubin(
-        compiled.asm["cubin"],
-        spec,
-        capability,
-        threads=32 * compiled.metadata.num_warps,
-        dynamic_shared_bytes=compiled.metadata.shared,
-        tensor_memory_columns=getattr(compiled.metadata, "tmem_size", None) or 0,
-    )
+    """Compile one kernel for one architecture and read its cubin. As `compile_all`."""
+    return compile_all([spec], capability, workers=1)[0]
 
 
 def compile_all(
     specs: Sequence[KernelSpec], capability: tuple[int, int], *, workers: int | None = None
 ) -> list[CubinFacts]:
-    """`compile_facts` of each, several at a time: most of the work leaves Python's lock."""
-    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
-        futures = [pool.submit(compile_facts, spec, capability) for spec in specs]
+    """Compile kernels for one architecture, several at a time, and read their cubins. Triton's cache keeps these.
+
+    Threads suffice: most of the work leaves Python's lock. Raises UnknownArchitectureError, MissingToolError (no
+    Triton, cuobjdump or nvdisasm), and CompileError where Triton or ptxas refuses a kernel.
+    """
+    if capability not in ARCHITECTURES:
+        raise UnknownArchitectureError(architecture_name(capability))
+    if not specs:
+        return []
+    with ThreadPoolExecutor(workers or _processors()) as pool:
+        futures = [pool.submit(_compile, spec, capability) for spec in specs]
         try:
-            return [future.result() for future in futures]
+            compiled = [future.result() for future in futures]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+        usage = list(pool.map(lambda kernel: resource_usage(kernel.asm["cubin"]), compiled))
+    codes = [code_section(kernel.asm["cubin"]) for kernel in compiled]
+    return [
+        _facts(spec, capability, kernel.metadata, resources, instructions, len(code))
+        for spec, kernel, resources, instructions, code in zip(
+            specs, compiled, usage, disassemble(codes, capability), codes, strict=True
+        )
+    ]
+
+
+def _processors() -> int:
+    """Those that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _compile(spec: KernelSpec, capability: tuple[int, int]) -> Any:
@@ -172,44 +181,29 @@ def _source_arguments(spec: KernelSpec) -> tuple[Any, ...]:
 
 
 _RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+)")
-_INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Za-z0-9_.]*)", re.MULTILINE)
+_INSTRUCTION = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Za-z0-9_.]*)", re.MULTILINE)
 _MATRIX = re.compile(r"(?:UTC)?[A-Z]G?MMA")  # HMMA; HGMMA (Hopper's warp groups); UTCHMMA (Blackwell's Tensor Memory)
 _GLOBAL_LOADS = ("LDG", "LDGSTS", "LD")  # to registers; to shared memory; generic, which may be either
 _BULK_LOADS = ("UTMALDG", "UBLKCP")
 _RESERVED_SHARED_BYTES = 1024
 
 
-def read_cubin(
-    cubin: bytes,
-    spec: KernelSpec,
-    capability: tuple[int, int],
-    *,
-    threads: int,
-    dynamic_shared_bytes: int,
-    tensor_memory_columns: int = 0,
-) -> CubinFacts:
-    """Facts of a cubin that holds one kernel. Raises MissingToolError without cuobjdump."""
-    tool = find_cuobjdump()
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        listing = subprocess.run(
-            [tool, "--dump-resource-usage", "--dump-sass", file.name], capture_output=True, text=True, check=False
-        )
-    resources = _RESOURCES.search(listing.stdout)
-    if resources is None:
-        raise MissingToolError(f"{tool} cannot read the cubin of {spec.name}: {listing.stderr.strip() or 'no reason'}")
-    registers, stack_bytes, static_bytes = map(int, resources.groups())
+@dataclass(frozen=True)
+class ResourceUsage:
+    """As cuobjdump lists it: registers and stack per thread, static shared memory per CTA."""
+
+    registers: int
+    stack_bytes: int
+    shared_bytes: int
+
+
+def _facts(
+    spec: KernelSpec, capability: tuple[int, int], metadata: Any, usage: ResourceUsage, instructions: Counter[str],
+    code_bytes: int,
+) -> CubinFacts:  # fmt: skip
+    static_bytes = usage.shared_bytes
     if capability >= (9, 0):  # here the driver's own share is listed where dynamic memory begins behind it
         static_bytes = max(0, static_bytes - _RESERVED_SHARED_BYTES)
-    code = code_section(cubin)
-    instructions = Counter(_INSTRUCTION.findall(listing.stdout))
-    if not instructions and capability[0] == 7:  # from CUDA 13.1 on the disassembler refuses Volta
-        instructions = decode_volta(code)
-    if not instructions:
-        raise MissingToolError(
-            f"{tool} cannot disassemble {architecture_name(capability)}: {listing.stderr.strip() or 'no reason'}"
-        )
     matrix = Counter({form: count for form, count in instructions.items() if _MATRIX.match(form)})
     form = matrix.most_common(1)[0][0] if matrix else None
     return CubinFacts(
@@ -218,46 +212,88 @@ def read_cubin(
         tile=spec.tile,
         stages=spec.stages,
         warps=spec.warps,
-        threads=threads,
-        registers=registers,
-        stack_bytes=stack_bytes,
+        threads=32 * metadata.num_warps,
+        registers=usage.registers,
+        stack_bytes=usage.stack_bytes,
         spill_store_bytes=_moved_bytes(instructions, "STL"),
         spill_load_bytes=_moved_bytes(instructions, "LDL"),
-        shared_bytes=static_bytes + dynamic_shared_bytes,
-        tensor_memory_columns=tensor_memory_columns,
+        shared_bytes=static_bytes + metadata.shared,
+        tensor_memory_columns=getattr(metadata, "tmem_size", None) or 0,
         matrix_instruction=form.split(".")[0] if form else None,
         matrix_form=form,
         matrix_count=matrix.total(),
         global_loads=_by_width(instructions, _GLOBAL_LOADS),
         bulk_loads=sum(count for name, count in instructions.items() if name.split(".")[0] in _BULK_LOADS),
-        code_bytes=len(code),
+        code_bytes=code_bytes,
     )
 
 
-def find_cuobjdump() -> str:
-    """Path of cuobjdump: TRITON_CUOBJDUMP_PATH, Triton's wheel, CUDA_HOME, then PATH. Raises MissingToolError."""
-    found = _cuobjdump_candidates()
-    for path in found:
+def resource_usage(cubin: bytes) -> ResourceUsage:
+    """Resources of the one kernel in a cubin. Raises MissingToolError where cuobjdump is missing or cannot read it."""
+    listing = _run_on(cubin, find_tool("cuobjdump"), "--dump-resource-usage")
+    found = _RESOURCES.search(listing.stdout)
+    if found is None:
+        raise MissingToolError(f"cuobjdump lists no resources of a cubin: {_said(listing)}")
+    return ResourceUsage(*map(int, found.groups()))
+
+
+def disassemble(codes: Sequence[bytes], capability: tuple[int, int]) -> list[Counter[str]]:
+    """How often each instruction stands in the machine code of each kernel, by its full name ("LDG.E.128").
+
+    One run of nvdisasm reads them all, as its start takes longer than a kernel. Raises MissingToolError where it is
+    missing, or too old or too new for the architecture.
+    """
+    listing = _run_on(
+        b"".join(codes), find_tool("nvdisasm"), "--binary", architecture_name(capability).replace("_", "").upper()
+    )
+    if listing.returncode != 0 and capability[0] == 7:  # from CUDA 13.1 on it refuses Volta
+        return [decode_volta(code) for code in codes]
+    found: list[Counter[str]] = [Counter() for _ in codes]
+    ends = list(itertools.accumulate(len(code) for code in codes))
+    for address, name in _INSTRUCTION.findall(listing.stdout):
+        found[bisect.bisect_right(ends, int(address, 16))][name] += 1
+    if not all(found):
+        raise MissingToolError(f"nvdisasm cannot read code for {architecture_name(capability)}: {_said(listing)}")
+    return found
+
+
+def _run_on(content: bytes, *command: str) -> subprocess.CompletedProcess[str]:
+    with tempfile.NamedTemporaryFile(suffix=".bin") as file:
+        file.write(content)
+        file.flush()
+        return subprocess.run([*command, file.name], capture_output=True, text=True, check=False)
+
+
+def _said(listing: subprocess.CompletedProcess[str]) -> str:
+    return (listing.stderr.strip().splitlines() or [f"exit code {listing.returncode}"])[0]
+
+
+def find_tool(name: str) -> str:
+    """Path of cuobjdump or nvdisasm: from TRITON_<NAME>_PATH, Triton's wheel, CUDA_HOME, then PATH.
+
+    Raises MissingToolError where it is in none of them.
+    """
+    for path in _tool_candidates(name):
         if path and os.access(path, os.X_OK) and Path(path).is_file():
             return str(path)
     raise MissingToolError(
-        "reading a cubin needs NVIDIA's cuobjdump, which is neither in Triton's wheel nor on PATH: "
-        "name it in TRITON_CUOBJDUMP_PATH"
+        f"reading cubins needs NVIDIA's {name}, which is neither in Triton's wheel nor on PATH: "
+        f"install CUDA's, or name it in TRITON_{name.upper()}_PATH"
     )
 
 
-def _cuobjdump_candidates() -> Iterable[str | Path | None]:
-    yield os.environ.get("TRITON_CUOBJDUMP_PATH")
+def _tool_candidates(name: str) -> Iterable[str | Path | None]:
+    yield os.environ.get(f"TRITON_{name.upper()}_PATH")
     try:
         import triton
     except ImportError:
         pass
     else:
-        yield Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    for name in ("CUDA_HOME", "CUDA_PATH"):
-        if os.environ.get(name):
-            yield Path(os.environ[name]) / "bin" / "cuobjdump"
-    yield shutil.which("cuobjdump")
+        yield Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        if os.environ.get(variable):
+            yield Path(os.environ[variable]) / "bin" / name
+    yield shutil.which(name)
 
 
 def _bits(form: str) -> int:

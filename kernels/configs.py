@@ -5,7 +5,8 @@ kept was what the compiler made well (`tests/kernels/test_configs.py` holds ever
 that training needs): nothing spilled, the architecture's matrix instruction, every load 16 bytes per thread or a whole
 tile, at least one CTA per SM. Of what was left stands here what differs in purpose: the tile that reuses most, tiles
 for products that fill the GPU less, a thin one for few rows, split-K for small C. Entries marked `unaligned` spill
-nothing for odd sizes either, where loads are 2 bytes wide and addresses take more registers.
+nothing for odd sizes either, where loads are 2 bytes wide and addresses take more registers. Entries of split-K stand
+for any number of slices, one included.
 
 The choice without measuring, `default_config`, is a rule with assumed constants (`kernels.choice`).
 """
@@ -18,25 +19,23 @@ from kernels.matmul import MatmulConfig
 
 # Triton pipelines with one buffer fewer than `stages` where the matrix instruction reads registers (HMMA).
 _AMPERE_MATMUL = (
-    Curated(MatmulConfig(128, 256, 64, 3, 8), "large C: 85 FLOP per byte loaded, the most that 255 registers hold"),
-    Curated(MatmulConfig(128, 256, 64, 3, 8, variant="persistent"), "large C of many waves: loads of the next tile "
-            "overlap the end of this one"),
+    Curated(MatmulConfig(128, 256, 64, 3, 8), "large C: the most products per load that 255 registers hold"),
+    Curated(MatmulConfig(128, 256, 64, 3, 8, variant="persistent"), "large C of many waves: the next tile's loads "
+            "overlap this one's end"),
     Curated(MatmulConfig(128, 128, 32, 4, 4), "two CTAs per SM: one computes while the other stores"),
-    Curated(MatmulConfig(128, 128, 32, 3, 8), "as many rows with half the accumulators per thread", unaligned=True),
-    Curated(MatmulConfig(64, 128, 64, 3, 4), "medium C: twice the CTAs of 128 x 128, three per SM", unaligned=True),
-    Curated(MatmulConfig(64, 64, 64, 4, 4), "small C"),
-    Curated(MatmulConfig(16, 64, 128, 3, 4), "few rows: 16 is the least of the instruction", unaligned=True),
-    Curated(MatmulConfig(64, 64, 64, 4, 4, split_k=4), "small C of a long K"),
+    Curated(MatmulConfig(128, 128, 32, 3, 8), "odd sizes: half the accumulators per thread", unaligned=True),
+    Curated(MatmulConfig(64, 128, 32, 4, 4), "medium C: three CTAs per SM", unaligned=True),
+    Curated(MatmulConfig(64, 64, 64, 4, 4, split_k=4), "small C: of a long K in slices, to fill the GPU"),
+    Curated(MatmulConfig(16, 64, 128, 3, 4, split_k=4), "few rows: 16 is the least of the instruction", unaligned=True),
 )  # fmt: skip
-_ADA_MATMUL = (  # 100 KiB of shared memory per SM, half the matrix rate of 8.0: smaller tiles suffice
-    Curated(MatmulConfig(128, 256, 32, 3, 8), "large C: half the K per step, to fit 99 KiB", unaligned=True),
-    Curated(MatmulConfig(128, 128, 64, 3, 8, variant="persistent"), "large C of many waves: loads of the next tile "
-            "overlap the end of this one"),
+_ADA_MATMUL = (  # 8.6 and 8.9: 100 KiB of shared memory per SM, and half the matrix rate of 8.0
+    Curated(MatmulConfig(128, 256, 32, 3, 8), "large C: half the K per step, to fit 99 KiB"),
+    Curated(MatmulConfig(128, 128, 64, 3, 8, variant="persistent"), "large C of many waves: the next tile's loads "
+            "overlap this one's end"),
     Curated(MatmulConfig(128, 128, 32, 4, 4), "two CTAs per SM: one computes while the other stores"),
     Curated(MatmulConfig(64, 128, 32, 4, 4), "medium C: twice the CTAs of 128 x 128", unaligned=True),
-    Curated(MatmulConfig(64, 64, 64, 3, 4), "small C: three CTAs per SM"),
-    Curated(MatmulConfig(16, 64, 128, 3, 4), "few rows: 16 is the least of the instruction", unaligned=True),
-    Curated(MatmulConfig(64, 64, 64, 3, 4, split_k=4), "small C of a long K"),
+    Curated(MatmulConfig(64, 64, 64, 3, 4, split_k=4), "small C: of a long K in slices, to fill the GPU"),
+    Curated(MatmulConfig(16, 64, 128, 3, 4, split_k=4), "few rows: 16 is the least of the instruction", unaligned=True),
 )  # fmt: skip
 _HOPPER_MATMUL = (
     Curated(MatmulConfig(128, 256, 64, 4, 8, variant="descriptor", subtile=True), "large C: the widest instruction "
@@ -46,8 +45,9 @@ _HOPPER_MATMUL = (
     Curated(MatmulConfig(128, 256, 64, 3, 8), "large C where descriptors cannot address the operands"),
     Curated(MatmulConfig(128, 128, 64, 3, 8), "two CTAs per SM: one computes while the other stores"),
     Curated(MatmulConfig(64, 128, 32, 4, 4), "medium C: four CTAs per SM", unaligned=True),
-    Curated(MatmulConfig(16, 64, 128, 3, 4), "few rows: by HMMA, as Hopper's own instruction takes 64", unaligned=True),
-    Curated(MatmulConfig(64, 64, 64, 4, 4, split_k=4), "small C of a long K"),
+    Curated(MatmulConfig(64, 64, 64, 4, 4, split_k=4), "small C: of a long K in slices, to fill the GPU"),
+    Curated(MatmulConfig(32, 64, 64, 4, 4, split_k=4), "few rows: by HMMA, as Hopper's own instruction takes 64",
+            unaligned=True),
 )  # fmt: skip
 _BLACKWELL_MATMUL = (  # 10.x: accumulators in Tensor Memory, 512 columns per SM
     Curated(MatmulConfig(128, 256, 64, 4, 8, variant="descriptor", subtile=True), "large C: two tiles' accumulators "
@@ -58,14 +58,21 @@ _BLACKWELL_MATMUL = (  # 10.x: accumulators in Tensor Memory, 512 columns per SM
     Curated(MatmulConfig(128, 256, 64, 3, 8), "large C where descriptors cannot address the operands"),
     Curated(MatmulConfig(128, 128, 64, 3, 8), "two CTAs per SM: one computes while the other stores"),
     Curated(MatmulConfig(64, 128, 32, 4, 4), "medium C: four CTAs per SM", unaligned=True),
-    Curated(MatmulConfig(16, 64, 128, 3, 4), "few rows: by HMMA, as Blackwell's own instruction takes 64",
+    Curated(MatmulConfig(64, 64, 64, 4, 4, split_k=4), "small C: of a long K in slices, to fill the GPU"),
+    Curated(MatmulConfig(32, 64, 64, 4, 4, split_k=4), "few rows: by HMMA, as Blackwell's own instruction takes 64",
             unaligned=True),
-    Curated(MatmulConfig(64, 64, 64, 4, 4, split_k=4), "small C of a long K"),
 )  # fmt: skip
-_GEFORCE_BLACKWELL_MATMUL = (  # 12.x: HMMA as on Ada, 100 KiB, with the TMA
+_GEFORCE_BLACKWELL_MATMUL = (  # 12.x: HMMA and 100 KiB as on Ada, with the TMA; 64 x 64 tiles spill here
     Curated(MatmulConfig(128, 128, 64, 3, 8, variant="descriptor", subtile=True), "large C: loads by the TMA"),
-    *_ADA_MATMUL,
-)
+    Curated(MatmulConfig(128, 256, 32, 3, 8), "large C: half the K per step, to fit 99 KiB"),
+    Curated(MatmulConfig(128, 128, 64, 3, 8, variant="persistent"), "large C of many waves where descriptors cannot "
+            "address the operands"),
+    Curated(MatmulConfig(128, 128, 32, 4, 4), "two CTAs per SM: one computes while the other stores"),
+    Curated(MatmulConfig(64, 128, 32, 4, 4), "medium C: twice the CTAs of 128 x 128", unaligned=True),
+    Curated(MatmulConfig(32, 64, 64, 4, 4, split_k=4), "small C: of a long K in slices, to fill the GPU",
+            unaligned=True),
+    Curated(MatmulConfig(16, 64, 64, 5, 4, split_k=4), "few rows: 16 is the least of the instruction", unaligned=True),
+)  # fmt: skip
 _NO_MATRIX_MATMUL = (  # 7.x: today's Triton multiplies on the FP32 units there
     Curated(MatmulConfig(64, 64, 16, 1, 4), "the largest tile whose FP32 operands stay in registers", unaligned=True),
 )
@@ -80,20 +87,25 @@ _MATMUL: dict[tuple[int, int], tuple[Curated[MatmulConfig], ...]] = {
     (12, 0): _GEFORCE_BLACKWELL_MATMUL,
 }
 
-# A convolution's M is the pixels of the batch (in wgrad the output channels), its N the channels it writes.
+# A convolution's M is the pixels of the batch and its N the channels it writes; in wgrad M is the output channels, N
+# the filters' taps times the input channels, and the pixels are K, which has to be split. What is masked and gathered
+# takes the registers that larger tiles would need.
 _CONV = (
     Curated(ConvConfig(128, 128, 64, 3, 8), "128 channels and more"),
-    Curated(ConvConfig(128, 128, 32, 3, 8), "as many channels of an uneven K: less is padded", unaligned=True),
-    Curated(ConvConfig(128, 64, 32, 3, 4), "64 channels: no column of the tile is wasted", unaligned=True),
+    Curated(ConvConfig(128, 128, 32, 3, 8), "as many, of a K that 64 does not divide: less is padded"),
+    Curated(ConvConfig(128, 64, 64, 3, 4), "64 channels: no column of the tile is wasted"),
     Curated(ConvConfig(64, 64, 64, 3, 4), "few pixels: four times the CTAs of 128 x 128"),
+    Curated(ConvConfig(64, 64, 32, 3, 8), "odd channels: half the addresses per thread", unaligned=True),
 )
 _CONV_WGRAD = (
-    Curated(ConvConfig(128, 128, 32, 3, 8, split_k=8), "many channels: the pixels of the batch are K, and are split"),
-    Curated(ConvConfig(128, 64, 32, 3, 4, split_k=8), "64 channels", unaligned=True),
-    Curated(ConvConfig(64, 64, 64, 3, 4, split_k=8), "few channels"),
+    Curated(ConvConfig(128, 128, 32, 3, 8, split_k=8), "128 channels and more"),
+    Curated(ConvConfig(128, 64, 64, 3, 4, split_k=8), "64 input channels by one tap"),
+    Curated(ConvConfig(64, 64, 64, 3, 4, split_k=8), "64 channels"),
+    Curated(ConvConfig(64, 64, 32, 3, 8, split_k=8), "odd channels: half the addresses per thread", unaligned=True),
 )
 _CONV_NO_MATRIX = (
-    Curated(ConvConfig(64, 64, 16, 1, 4), "the largest tile whose FP32 operands stay in registers", unaligned=True),
+    Curated(ConvConfig(64, 64, 16, 1, 4), "the largest tile whose FP32 operands stay in registers"),
+    Curated(ConvConfig(64, 64, 16, 1, 8), "odd channels: half the addresses per thread", unaligned=True),
 )
 
 

@@ -117,9 +117,10 @@ def _waves(row: dict[str, Any], m: int, n: int, k: int, sms: int | None) -> Gemm
     if sms is None or row["resident_ctas"] == 0:
         return None
     persistent = config.get("variant", "plain") != "plain"
+    ctas_per_sm = config.get("ctas_per_sm", 1) if persistent else row["resident_ctas"]
     return quantize_gemm(
         m, n, k, tile_m=config["tile_m"], tile_n=config["tile_n"], tile_k=config["tile_k"],
-        split_k=config["split_k"], sms=sms, ctas_per_sm=1 if persistent else row["resident_ctas"],
+        split_k=config["split_k"], sms=sms, ctas_per_sm=ctas_per_sm,
         schedule="persistent" if persistent else None,
     )  # fmt: skip
 

@@ -25,9 +25,8 @@ from kernels.matmul import MatmulConfig, matmul_spec
 # One child compiles all that is looked at here, each kernel once.
 _COMPILE = """
 from dataclasses import asdict
-from kernels.compile import compile_facts, _compile, _INSTRUCTION, decode_volta, code_section, find_cuobjdump
+from kernels.compile import compile_facts, _compile, decode_volta, code_section, disassemble
 from kernels.matmul import MatmulConfig, matmul_spec
-import subprocess, tempfile
 from collections import Counter
 
 def facts(config, capability, **options):
@@ -36,20 +35,16 @@ def facts(config, capability, **options):
         "spills": found.spills, "wide_loads": found.wide_loads, "narrow_loads": found.narrow_loads
     }
 
-def listed(cubin):
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        text = subprocess.run([find_cuobjdump(), "--dump-sass", file.name], capture_output=True, text=True).stdout
-    return Counter(name.split(".")[0] for name in _INSTRUCTION.findall(text))
+def families(instructions):
+    found = Counter()
+    for name, count in instructions.items():
+        found[name.split(".")[0]] += count
+    return found
 
 small = MatmulConfig(64, 64, 32, 3, 4)
 old = MatmulConfig(32, 32, 16, 1, 4)
 by_tma = MatmulConfig(64, 64, 64, 3, 4, variant="descriptor")
-turing = _compile(matmul_spec(old, capability=(7, 5)), (7, 5)).asm["cubin"]
-decoded = Counter()
-for name, count in decode_volta(code_section(turing)).items():
-    decoded[name.split(".")[0]] += count
+turing = code_section(_compile(matmul_spec(old, capability=(7, 5)), (7, 5)).asm["cubin"])
 answer = {
     "ampere": facts(small, (8, 0)),
     "misaligned": facts(small, (8, 0), aligned=False),
@@ -59,8 +54,8 @@ answer = {
     "geforce blackwell": facts(small, (12, 0)),
     "volta": facts(old, (7, 0)),
     "spilling": facts(MatmulConfig(128, 128, 32, 3, 4), (8, 0), aligned=False),
-    "turing listed": listed(turing),
-    "turing decoded": decoded,
+    "turing listed": families(disassemble([turing], (7, 5))[0]),
+    "turing decoded": families(decode_volta(turing)),
 }
 """
 
@@ -168,10 +163,10 @@ def test_what_is_no_cubin_is_refused() -> None:
         code_section(b"\x7fELF\x01\x01" + bytes(100))
 
 
-def test_a_missing_cuobjdump_is_said_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "_cuobjdump_candidates", lambda: iter([None, "/nowhere/cuobjdump"]))
+def test_a_missing_tool_is_said_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "_tool_candidates", lambda name: iter([None, f"/nowhere/{name}"]))
     with pytest.raises(MissingToolError, match="TRITON_CUOBJDUMP_PATH"):
-        compiling.find_cuobjdump()
+        compiling.find_tool("cuobjdump")
 
 
 def test_a_kernel_that_does_not_compile_is_one_line_with_its_name(compiled: Callable[[str], Any]) -> None:

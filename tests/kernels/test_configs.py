@@ -37,14 +37,17 @@ def add(label, tile, unaligned, spec):
 
 for entry in matmul_configs(capability):
     config = entry.config
-    for layout in ("nn", "nt", "tn"):  # forward is nt, dgrad is nn, wgrad is tn
-        spec = matmul_spec(config, capability=capability, layout=layout)
-        add("aligned", config.tile, False, spec)
-        if entry.unaligned:
-            add("unaligned", config.tile, True, matmul_spec(config, capability=capability, layout=layout, aligned=False))
-    if "EVEN_K" in spec.constants:
-        spec = matmul_spec(config, capability=capability)
+    for layout in ("nn", "nt", "tn"):  # dgrad is nn, forward is nt, wgrad is tn
+        add("aligned", config.tile, False, matmul_spec(config, capability=capability, layout=layout))
+    if config.split_k > 1:
+        one = matmul_spec(replace(config, split_k=1), capability=capability, layout="nt")
+        add("aligned", config.tile, False, one)
+    if config.variant != "descriptor":  # in wgrad K is the rows of the batch, which may be any number
+        spec = matmul_spec(config, capability=capability, layout="tn")
         add("ragged", config.tile, False, replace(spec, constants={{**spec.constants, "EVEN_K": False}}))
+    if entry.unaligned:
+        spec = matmul_spec(config, capability=capability, layout="nt", aligned=False)
+        add("unaligned", config.tile, True, spec)
 for pass_ in ("forward", "dgrad", "wgrad"):
     for entry in conv_configs(capability, pass_):
         add("aligned", entry.config.tile, False, conv_spec(pass_, entry.config, capability=capability))
@@ -89,7 +92,7 @@ def test_a_table_is_small_and_each_entry_is_there_for_a_reason(capability: tuple
         configs = [entry.config for entry in matmul_configs(capability)]
         assert len(configs) >= 4
         assert any(config.split_k > 1 for config in configs)
-        assert any(config.tile_m == 16 for config in configs)
+        assert any(config.tile_m <= 32 for config in configs)
         assert any(config.variant == "descriptor" for config in configs) == (capability >= (9, 0))
 
 
@@ -127,13 +130,13 @@ def test_split_k_fills_the_gpu_where_c_is_small_and_k_is_long() -> None:
     assert small.split_k > 1
     assert default_config(8192, 8192, 16384, sms=132, capability=(9, 0)).split_k == 1
     template = MatmulConfig(64, 64, 64, 4, 4, split_k=4)
-    assert [config.split_k for config in with_splits([template], 1024)] == [2, 4, 8]  # two steps of 64 each at least
-    assert with_splits([template], 128) == []
+    assert [config.split_k for config in with_splits([template], 1024)] == [1, 2, 4, 8]  # two steps of 64 each at least
+    assert [config.split_k for config in with_splits([template], 128)] == [1]
 
 
 def test_few_rows_take_the_thin_tile_and_many_the_large_one() -> None:
     for capability, sms in (((8, 0), 108), ((9, 0), 132), ((8, 6), 84), ((12, 0), 170)):
-        assert default_config(16, 4096, 4096, sms=sms, capability=capability).tile_m == 16
+        assert default_config(16, 4096, 4096, sms=sms, capability=capability).tile_m <= 32
         large = default_config(16384, 16384, 4096, sms=sms, capability=capability)
         assert large.tile_m * large.tile_n >= 128 * 128
 
