@@ -31,6 +31,7 @@ COMMANDS = {
     "measure": ("bench.measure", "measure this machine's GPU and record it; `advisor bench` runs this"),
     "records": ("bench.exchange", "records to and from JSON lines, JSON, CSV and Parquet"),
     "schemas": ("bench.schemas", "write the JSON schemas of what the project publishes"),
+    "timelines": ("bench.timelines", "print the recorded timelines of CTAs as JSON"),
     "trace-tables": ("bench.trace_tables", "trace the models of timm's tables, for fit-step and accuracy"),
     "worker": ("bench.worker", "the child that measures one suite; `measure` starts it"),
 }

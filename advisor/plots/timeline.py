@@ -66,6 +66,6 @@ def _draw(axes: Axes, panel: TimelinePanel) -> None:
     axes.set_xlim(0, float(right.max()) * 1.02)
     axes.set_ylim(-1, panel.slots)
     axes.set_ylabel("slot (SM by SM)")
-    axes.set_title(f"{panel.title}: {percent(panel.busy_share)} of the slots' time in use", fontsize=9, loc="left")
+    axes.set_title(f"{panel.title}, {percent(panel.busy_share)} of the slots' time in use", fontsize=9, loc="left")
     if panel.wave.max() < len(COLOURS):
         axes.legend(fontsize=7, frameon=True, framealpha=0.9, loc="upper right")

@@ -23,7 +23,7 @@ TWO_WAVES = TimelinePanel(
 def test_both_sides_of_a_boundary_are_drawn_with_their_waves(tmp_path: Path) -> None:
     save_timeline([ONE_WAVE, TWO_WAVES], tmp_path / "waves.svg", title="one CTA more", caption="made by hand")
     text = (tmp_path / "waves.svg").read_text()
-    for words in ("M 256: 100 % of the slots", "M 257: 62 % of the slots", "wave 1: 4 CTAs", "wave 2: 1 CTA -->"):
+    for words in ("M 256, 100 % of the slots", "M 257, 62 % of the slots", "wave 1: 4 CTAs", "wave 2: 1 CTA -->"):
         assert words in text
 
 
