@@ -58,9 +58,13 @@ def main(argv: list[str] | None = None) -> int:
             for file in earlier:
                 import_records(file, records)
             session = Session(within(asked, time.monotonic() - start_s), records, Progress())
-            with flushing(path, options.out, session.summary, FLUSH_S):
-                summary = session.run()
-            notices = write_files(records, options.out, summary)
+            summary, notices = session.summary, []
+            try:
+                with flushing(path, options.out, summary, FLUSH_S):
+                    session.run()
+            finally:
+                if records.runs():
+                    notices = write_files(records, options.out, summary)
     for notice in notices:
         print(notice, file=sys.stderr)
     print("\n".join(summary_lines(summary, options.out, program)))

@@ -199,6 +199,7 @@ class Session:
             self._environment["TRITON_INTERPRET"] = "1"  # our kernels run on a processor, too
         self._plans: dict[str, deque[Case]] = {}
         self._totals: dict[str, int] = {}
+        self._given_up: set[str] = set()
         self._drifted: set[str] = set()
         self._references_s: list[float] = []
         self._until_s: dict[str, float] = {}  # of the suites whose measuring has begun
@@ -219,17 +220,12 @@ class Session:
 
         Raises NoGpuError, MissingDependencyError and BadInputError as the first child or the records say.
         """
-        slots = self.options.slots
         with self._signals():
             try:
-                for index, slot in enumerate(slots):
-                    left_s = self._deadline_s - time.monotonic()
-                    if self._stopped_at_s is not None or (self._run is not None and left_s < self._starting_s):
-                        break
-                    if self._run is not None and not self._plans[slot.suite]:
-                        continue
-                    waiting = [s for s in slots[index:] if self._run is None or self._plans[s.suite]]
-                    self._measure_suite(slot.suite, share_of(waiting, left_s, self._starting_s))
+                self._measure_all(self.options.slots)
+                self._measure_all(
+                    [replace(slot, at_most_s=None) for slot in self.options.slots]
+                )  # the time that is left
                 self._finish(self._final_state())
             except BaseException:
                 with contextlib.suppress(AdvisorError):
@@ -238,6 +234,21 @@ class Session:
             finally:
                 self.progress.close()
         return self.summary
+
+    def _measure_all(self, slots: Sequence[Slot]) -> None:
+        """Measure each suite for its share of the time that is left."""
+        self._until_s.clear()
+        for index, slot in enumerate(slots):
+            left_s = self._deadline_s - time.monotonic()
+            if self._stopped_at_s is not None:
+                return
+            if self._run is not None:
+                if left_s < self._starting_s + _LEAST_SHARE_S:
+                    return
+                if not self._plans[slot.suite] or slot.suite in self._given_up:
+                    continue
+            waiting = [s for s in slots[index:] if self._run is None or self._plans[s.suite]]
+            self._measure_suite(slot.suite, share_of(waiting, left_s, self._starting_s))
 
     def _measure_suite(self, suite: str, share_s: float) -> None:
         """Measure one suite until its time or its cases are over, or its children end too often."""
@@ -249,6 +260,7 @@ class Session:
                 raise AdvisorError(
                     f"nothing was measured, as {crashes} children in a row could not start: {self._said}"
                 )
+            self._given_up.add(suite)
             line = f"{suite}: given up, as {crashes} children in a row ended without a result"
             self.summary.given_up.append(line)
             self._say("given_up", f"{line}; the other suites go on")

@@ -32,7 +32,8 @@ _SMOKE: dict[str, Any] = {
     "samples": 3, "most_samples": 5, "sample_s": 1e-5, "budget_s": 0.02, "settle_s": 0.01, "settle_limit_s": 0.05,
     "settle_window_s": 0.002,
 }  # fmt: skip
-_BROKEN = ("cuda error", "illegal memory access", "device-side assert", "cublas_status", "cudnn_status", "nvml error")
+_BROKEN = ("cuda error", "illegal memory access", "device-side assert", "launch failure")
+_OUT_OF_MEMORY = ("out of memory", "alloc_failed")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -120,8 +121,10 @@ def measure(suite: Any, case: Case, context: Any) -> tuple[Result, str | None]:
 def _failure(error: BaseException, context: Any) -> tuple[Result, str | None]:
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "triton":
         return Result("skipped", reason="Triton is not installed: pip install 'batchwave[torch]'"), None
+    if isinstance(error, AdvisorError):
+        return Result("failed", reason=str(error)), None
     kind, text = type(error).__name__, _one_line(error)
-    if kind == "OutOfMemoryError" or isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _OUT_OF_MEMORY):
         return Result("failed", reason=f"out of memory: {text}"), "fresh"
     result = Result("failed", reason=f"{kind}: {text}" if text else kind)
     broken = kind == "AcceleratorError" or any(sign in text.lower() for sign in _BROKEN)

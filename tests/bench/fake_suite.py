@@ -9,11 +9,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from advisor.errors import NoGpuError
 from bench.case import Case, Result, Timing
 
 TIERS = "FAKE_SUITE_TIERS"
+LOST = "FAKE_SUITE_LOST"  # a file: where it is there, the GPU is gone
+
+if LOST in os.environ and Path(os.environ[LOST]).exists():
+    raise NoGpuError("the GPU fell off the bus")
 
 
 class OutOfMemoryError(RuntimeError):
@@ -60,6 +66,11 @@ def _fork() -> None:
     os._exit(4)
 
 
+def _lose() -> None:
+    Path(os.environ[LOST]).touch()
+    os._exit(3)
+
+
 def _print() -> None:
     print('{"result": "a library that prints"}', flush=True)
     os.write(1, b"written below Python\n")
@@ -70,6 +81,7 @@ _ACTIONS: dict[str, Callable[[], Any]] = {
     "oom": _raise(OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")),
     "broken": _raise(RuntimeError("CUDA error: an illegal memory access was encountered")),
     "abort": _abort,
+    "lose": _lose,
     "exit": lambda: os._exit(3),
     "fork": _fork,
     "triton": lambda: importlib.import_module("triton"),

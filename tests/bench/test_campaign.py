@@ -87,14 +87,14 @@ def test_a_campaign_leaves_few_files_that_name_nobody(start, tmp_path: Path) -> 
 
 def test_a_campaign_ends_within_its_budget_with_all_files_written(start, tmp_path: Path) -> None:
     start_s = time.monotonic()
-    process = start("--budget", "8s", tiers=[["sleep 0.05"] * 1000])
+    process = start("--budget", "6s", tiers=[["sleep 0.05"] * 1000])
     out, _ = process.communicate(timeout=60)
-    assert time.monotonic() - start_s < 8
+    assert time.monotonic() - start_s < 6
     assert process.returncode == 0
     rows = [row for row in read_file(tmp_path / "out" / "fake.jsonl.gz").rows if row.case.kind == "fake"]
     assert 0 < len(rows) < 1000
     assert f"{1000 - len(rows)} left" in out
-    again = f"python -m bench campaign --out {tmp_path / 'out'} --smoke --budget 8s --resume"
+    again = f"python -m bench campaign --out {tmp_path / 'out'} --smoke --budget 6s --resume"
     assert f"next: `{again}` measures what is left" in out
 
 
@@ -121,6 +121,17 @@ def test_a_campaign_that_is_killed_keeps_what_it_has_and_resumes(start, tmp_path
     assert f"{80 - len(kept)} measured" in out
     rows = [row for row in read_file(file).rows if row.case.kind == "fake"]
     assert len(rows) == len({row.case.key for row in rows}) == 80
+
+
+def test_what_was_measured_is_written_though_the_session_ends_in_an_error(start, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("FAKE_SUITE_LOST", str(tmp_path / "lost"))
+    process = start("--budget", "60s", tiers=[["ok"], ["ok"], ["lose"], ["ok"]])
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert err.splitlines()[-1] == "bench: the GPU fell off the bus"
+    rows = [row for row in read_file(tmp_path / "out" / "fake.jsonl.gz").rows if row.case.kind == "fake"]
+    assert [row.result.status for row in rows] == ["ok", "ok", "failed"]
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["runs"][0]["state"] == "failed"
 
 
 def test_there_is_time_left_to_write_the_files() -> None:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from bench.session import (
     parse_budget,
     share_of,
 )
+from bench.worker import measure as measure_case
 from tests.bench.fake_suite import TIERS, case
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,13 +156,19 @@ def test_without_triton_its_cases_are_skipped_with_the_cure(measure) -> None:
 
 
 def test_the_budget_ends_a_session_and_resume_measures_exactly_the_rest(measure) -> None:
-    first, rows, _ = measure(["sleep 0.1"] * 50, budget_s=4.0)
+    first, rows, _ = measure(["sleep 0.05"] * 60, budget_s=3.0)
     assert first.state == "out_of_budget"
-    assert first.ok + first.left == 50
-    assert 0 < first.left < 50
-    second, rows, _ = measure(["sleep 0.1"] * 50, budget_s=60.0, resume=True)
+    assert first.ok + first.left == 60
+    assert 0 < first.left < 60
+    second, rows, _ = measure(["sleep 0.05"] * 60, budget_s=60.0, resume=True)
     assert (second.already_done, second.ok, second.left) == (first.ok, first.left, 0)
-    assert len({row.case.key for row in rows}) == len(rows) == 50
+    assert len({row.case.key for row in rows}) == len(rows) == 60
+
+
+def test_time_that_no_suite_claims_goes_to_those_with_cases_left(measure) -> None:
+    slots = (Slot("fake", 1, at_most_s=0.3), Slot("other", 1, at_most_s=0.3))
+    summary, _, _ = measure(["sleep 0.1"] * 8, slots=slots)
+    assert (summary.ok, summary.left, summary.state) == (16, 0, "complete")
 
 
 def test_a_case_cut_off_by_the_end_of_the_budget_is_no_failure(measure) -> None:
@@ -359,6 +367,34 @@ def test_a_folder_that_cannot_be_written_is_one_line(start, tmp_path: Path) -> N
 
 
 # What is decided without a child.
+
+
+@pytest.mark.parametrize(
+    ("error", "broken_context", "reason", "restart"),
+    [
+        (ValueError("K must be 8 or more"), False, "ValueError: K must be 8 or more", None),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"), False, "RuntimeError: cuDNN error: CUDNN_", None),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), True, "RuntimeError: cuDNN error", "broken"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False, "RuntimeError: CUDA", "broken"),
+        (RuntimeError("CUDA error: out of memory"), False, "out of memory: CUDA error: out of memory", "fresh"),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), False, "out of memory: CUBLAS", "fresh"),
+        (BadInputError("no configuration suits 8 x 8 x 8"), False, "no configuration suits 8 x 8 x 8", None),
+    ],
+)
+def test_a_child_knows_when_it_cannot_go_on(
+    error: Exception, broken_context: bool, reason: str, restart: str | None
+) -> None:
+    def run(case: Case, context: Any) -> None:
+        raise error
+
+    def synchronize() -> None:
+        if broken_context:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+
+    context = SimpleNamespace(device=SimpleNamespace(synchronize=synchronize))
+    result, wanted = measure_case(SimpleNamespace(run=run), case(1), context)
+    assert (result.status, wanted) == ("failed", restart)
+    assert (result.reason or "").startswith(reason)
 
 
 @pytest.mark.parametrize(
