@@ -22,7 +22,6 @@ from bench.timer import Call
 
 SUITE = "memory"
 LAYOUTS = ("nhwc", "nchw")
-GROUPS = 32  # of group normalisation
 VOCABULARY = 30522  # BERT's
 IMAGES = ((128, 256, 28, 28), (32, 64, 28, 28), (256, 256, 56, 56))  # batch, channels, height, width
 ROWS = ((32768, 768), (2048, 768), (65536, 3072))  # tokens, features
@@ -292,12 +291,6 @@ def _layer_norm_backward(maker: Maker) -> Call:
     return lambda: operator(dy, x, [x.shape[1]], mean, scale, weight, bias, [True] * 3)
 
 
-def _group_norm(maker: Maker) -> Call:
-    x, weight, bias, operator = maker.activation(), maker.parameter(), maker.parameter(), _aten().native_group_norm
-    batch, channels, height, width = x.shape
-    return lambda: operator(x, weight, bias, batch, channels, height * width, GROUPS, 1e-5)
-
-
 def _dropout_backward(maker: Maker) -> Call:
     dy, operator = maker.activation(), _aten().native_dropout_backward
     mask = maker.activation() > 0
@@ -410,10 +403,6 @@ OPS: dict[str, MemoryOp] = {
     "layer_norm_backward": MemoryOp(
         "norm_backward", "fp32", False, lambda s: 2 * s.n * s.item + 8 * s.sizes[0] + 8 * s.width,
         lambda s: s.n * s.item + 8 * s.width, _layer_norm_backward,
-    ),
-    "group_norm": MemoryOp(
-        "norm_forward", "fp32", True, lambda s: s.n * s.item + 8 * s.width,
-        lambda s: s.n * s.item + 8 * GROUPS * s.sizes[0], _group_norm,
     ),
     "relu": MemoryOp("elementwise", "fp16", True, _all(1), _all(1), _unary("relu")),
     "relu_backward": MemoryOp("elementwise", "fp16", True, _all(2), _all(1), _binary("threshold_backward", 0)),
