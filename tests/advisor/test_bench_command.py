@@ -119,6 +119,31 @@ def test_a_miniature_on_the_processor_runs_from_measuring_to_comparing(
     assert {row["verdict"] for row in rows} <= {"SAME", "AMBIGUOUS"}
 
 
+@pytest.mark.parametrize(
+    ("line", "measured", "commands"),
+    [
+        ("bench --quick", 0, ["measure", "fit"]),
+        ("bench --quick --no-fit", 0, ["measure"]),
+        ("bench --quick", 130, ["measure"]),  # stopped: what is there is fitted when the user says so
+    ],
+)
+def test_what_was_measured_to_the_end_is_fitted(
+    no_gpu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, measured: int, commands: list[str]
+) -> None:
+    called: list[tuple[str, ...]] = []
+
+    def run(*arguments: str) -> int:
+        called.append(arguments)
+        return measured if arguments[0] == "measure" else 0
+
+    (tmp_path / "fit_records.py").touch()
+    monkeypatch.setattr("advisor.cli.bench.run_worker", run)
+    monkeypatch.setattr("advisor.cli.bench.worker_script", lambda: tmp_path / "__main__.py")
+    assert main(line.split()) == measured
+    assert [arguments[0] for arguments in called] == commands
+    assert {arguments[arguments.index("--records") + 1] for arguments in called} == {str(no_gpu / "records.db")}
+
+
 def test_the_rest_of_the_line_goes_to_compare_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "compare", "nothing.db", "nothing.jsonl", "--fail-on", "slower"]) == 2
     assert "nothing.db" in capfd.readouterr().err
