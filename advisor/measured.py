@@ -14,10 +14,14 @@ from pathlib import Path
 import msgspec
 
 from advisor.errors import BadInputError, BrokenFileError
+from advisor.gpus import Gpu
 from advisor.nearby import Nearby
-from advisor.profile import Error, GemmModel, model_fault
+from advisor.profile import SCHEMA_VERSION as PROFILE_VERSION
+from advisor.profile import Error, GemmModel, GpuProfile, load_profile, model_fault
 from advisor.step_costs import LAYOUTS
 from advisor.step_ops import MEMORY_CLASSES, PASSES
+from advisor.step_profile import HeldOut, StepProfile, load_step_profile
+from advisor.steptime import product_scale
 
 SCHEMA_VERSION = 1
 MAX_BYTES = 8 * 2**20  # of a profile file; one of a full sweep is a tenth of that
@@ -114,9 +118,105 @@ class MeasuredProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 STEP_FACTORS = (0.7, 1.5)  # what a whole step may take over its parts, before a fault of the measuring is likelier
 EXTENTS = ("quick", "full")
+LEAST_HARDNESS = 1e-6  # a coefficient is positive
 _PLAIN_VALUES = frozenset(
     {*MEMORY_CLASSES, "tile_exponent", "conv.prologue_k", "hardness", "kernel_s", "optimizer.bandwidth"}
 )
+
+
+def gpu_profile_of(measured: MeasuredProfile, gpu: Gpu) -> GpuProfile:
+    """The GEMM models for `gpu`: the measured ones, and for a precision that was not measured what load_profile has.
+
+    Raises BadInputError for the profile of another GPU.
+    """
+    check_gpu(measured, gpu)
+    gemm = dict(load_profile(gpu).gemm) | measured.gemm
+    return GpuProfile(schema_version=PROFILE_VERSION, gpu=gpu.id, gemm=gemm)
+
+
+def step_profile_of(
+    measured: MeasuredProfile, gpu: Gpu, precision: str, base: StepProfile | None = None
+) -> StepProfile:
+    """What StepModel takes for `gpu` and a precision: `base` (the shipped one) with what was measured in its place.
+
+    Coefficients become shares of this GPU's own peaks, so those that were not measured are scaled as they would be for
+    a GPU without a profile of its own. Raises BadInputError for the profile of another GPU.
+    """
+    check_gpu(measured, gpu)
+    base = base or load_step_profile()
+    section = "fp32" if precision in ("fp32", "tf32") else "fp16"
+    convolutions = measured.convolutions.get(section) if precision != "tf32" else None
+    own = _measured_values(measured, convolutions)
+    gemm = gpu_profile_of(measured, gpu)
+    train, infer = ({**own_values(values, gpu, gemm, section), **own} for values in (base.train, base.infer))
+    memory = base.memory
+    if (use := measured.memory) is not None:
+        known = {name: getattr(use, name) for name in ("workspace_bytes", "allocator_share")}
+        if use.context_bytes is not None:
+            known["overhead_bytes"] = use.context_bytes + (use.workspace_bytes or memory.workspace_bytes)
+        memory = msgspec.structs.replace(memory, **{name: value for name, value in known.items() if value is not None})
+    return msgspec.structs.replace(
+        base,
+        gpu=gpu.id,
+        origin=measured.describe(),
+        train=train,
+        infer=infer,
+        neighbours={},
+        memory=memory,
+        held_out=_step_errors(measured, base, section),
+        nearby={} if convolutions is None else convolutions.nearby,
+        factor=1.0 if measured.steps is None else measured.steps.factor,
+        measured=measured.describe(),
+    )
+
+
+def own_values(values: Mapping[str, float], gpu: Gpu, gemm: GpuProfile, section: str) -> dict[str, float]:
+    """A borrowed step profile's coefficients as shares of this GPU's own peaks, as StepModel would scale them."""
+    scale = product_scale(gpu, gemm, values) if section == "fp16" else 1.0
+    found = {name: value * scale if name.endswith(".rate") and _on_tensor_cores(name) else value
+             for name, value in values.items()}  # fmt: skip
+    model = gemm.gemm.get(section)
+    if model is not None:
+        found["gemm.hardness"] = max(model.coefficients.wave_hardness, LEAST_HARDNESS)
+    return found
+
+
+def _on_tensor_cores(name: str) -> bool:
+    return "depthwise" not in name
+
+
+def _measured_values(measured: MeasuredProfile, convolutions: ConvolutionModel | None) -> dict[str, float]:
+    found: dict[str, float] = {}
+    if measured.bandwidths is not None:
+        found |= measured.bandwidths.values
+    for name in ("host_s", "kernel_s"):
+        if (value := getattr(measured.ceilings, name)) is not None:
+            found[name] = value
+    return found | (convolutions.values if convolutions is not None else {})
+
+
+def _step_errors(measured: MeasuredProfile, base: StepProfile, section: str) -> dict[str, HeldOut]:
+    """Errors by what they are printed for; of whole steps where some were measured, else those of a borrower."""
+    steps, other = measured.steps, base.held_out["other_gpus"]
+    if steps is not None and section == "fp16":
+        e = steps.held_out
+        found = HeldOut(mean=e.mean, median=e.median, p90=e.p90, bias=0.0, rows=e.rows, what=e.what)
+    else:
+        parts = {
+            f"convolutions {100 * c.held_out.mean:.0f} %" for p, c in measured.convolutions.items() if p == section
+        }
+        parts |= {f"products {100 * g.held_out.mean:.0f} %" for p, g in measured.gemm.items() if p == section}
+        alone = f"; alone, unseen {' and '.join(sorted(parts))} off" if parts else ""
+        found = msgspec.structs.replace(other, what=f"no whole step was measured on this card: {other.what}{alone}")
+    return {"nhwc": found, "nchw": found, "other_gpus": found}
+
+
+def check_gpu(measured: MeasuredProfile, gpu: Gpu) -> None:
+    """Raise BadInputError where a profile was measured on another GPU than the one it is to be used for."""
+    if measured.gpu != gpu.id:
+        raise BadInputError(
+            f"the profile was measured on {measured.gpu}, not {gpu.id}: measure here with advisor bench"
+        )
 
 
 def parse_measured_profile(content: bytes, name: str) -> MeasuredProfile:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from advisor.errors import BrokenFileError
+from advisor.nearby import Nearby
 from advisor.step_costs import coefficients
 from advisor.step_neighbours import FEATURES, Neighbours
 
@@ -57,6 +58,9 @@ class StepProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     neighbours: dict[str, Neighbours]  # by layout: the correction beside measured training steps of this GPU
     memory: MemoryCoefficients
     held_out: dict[str, HeldOut]  # "nhwc", "nchw": the same GPU; "other_gpus": predicted from this one
+    nearby: dict[str, Nearby] = {}  # by layout and pass, such as "nhwc.fprop": beside convolutions measured alone
+    factor: float = 1.0  # on the GPU's time of whole training steps of this very GPU
+    measured: str | None = None  # one line, where all this was measured on the very card; None: it is shipped
 
 
 @lru_cache(maxsize=4)

@@ -6,6 +6,7 @@ longer of the two, rounded where they meet.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -31,7 +32,7 @@ from advisor.step_costs import (
     products_seconds,
 )
 from advisor.step_neighbours import time_shares
-from advisor.step_ops import MEMORY_CLASSES, step_ops
+from advisor.step_ops import MEMORY_CLASSES, PASSES, step_ops
 from advisor.step_profile import StepProfile, load_step_profile
 from advisor.workload.catalogue import select_variant
 from advisor.workload.schema import Op, Workload
@@ -219,6 +220,10 @@ class StepModel:
         self._ops = step_ops(self.variant)
         self._update = update_work(workload, recipe)
         kinds = [_class_of(op) for op in self.variant.ops]
+        layout = LAYOUTS[self._layout]
+        own = gpu.id == self.step_profile.gpu
+        self._nearby = {k: v for k, v in self.step_profile.nearby.items() if own and k.partition(".")[0] == layout}
+        self._sides = self._image_sides()
         self._tiles = self._likely_tiles()
         self._factor = self._neighbours_factor()
         self._class = np.array([CLASSES.index(name) for name in kinds], dtype=np.int64)
@@ -309,10 +314,31 @@ class StepModel:
     def _op_seconds(self, sizes: Floats) -> tuple[Floats, ProductCost]:
         """Seconds of one call of each operation (ops, batches), the neighbours' correction applied."""
         seconds, cost = op_seconds(self._ops, sizes, self._layout, self._c, self.machine, self._tiles)
+        if self._nearby:
+            beside = self._beside_measured(sizes)
+            seconds[self._ops.products.index] += cost.seconds * (beside - 1)
+            cost = replace(cost, seconds=cost.seconds * beside, unquantized_s=cost.unquantized_s * beside)
         if self._factor == 1:
             return seconds, cost
         corrected = replace(cost, seconds=cost.seconds * self._factor, unquantized_s=cost.unquantized_s * self._factor)
         return seconds * self._factor, corrected
+
+    def _beside_measured(self, sizes: Floats) -> Floats:
+        """Correction of each product (products, batches) from convolutions of this GPU that were measured alone."""
+        p = self._ops.products
+        found = np.ones((len(p.index), len(sizes)))
+        for key, nearby in self._nearby.items():
+            rows = np.flatnonzero(p.kind == PASSES.index(key.partition(".")[2]))
+            m, n, k = (np.broadcast_to(at(line[rows], sizes), (len(rows), len(sizes))) for line in (p.m, p.n, p.k))
+            side = np.broadcast_to(self._sides[rows, None], m.shape)
+            axes = {"m": m.ravel(), "n": n.ravel(), "k": k.ravel(), "side": side.ravel()}
+            found[rows] = np.exp(nearby.log_correction(axes)).reshape(m.shape)
+        return found
+
+    def _image_sides(self) -> Floats:
+        """Geometric mean of height and width of each product's output image; 1 where it is no convolution."""
+        ops = [self.variant.ops[i] for i in self._ops.products.index]
+        return np.array([math.sqrt(op.dims["p"][0] * op.dims["q"][0]) if "p" in op.dims else 1.0 for op in ops])
 
     def _neighbours_factor(self) -> float:
         """Correction from measured training steps of this very GPU that spend their time alike; 1 on any other."""
@@ -320,7 +346,8 @@ class StepModel:
             return 1.0
         traffic = self._update.bytes_ / (self.machine.bandwidth_bytes_per_s * self._c.optimizer_bandwidth)
         shares = time_shares(self._ops, self._layout, self._c, self.machine, traffic)
-        return float(np.exp(self.step_profile.neighbours[LAYOUTS[self._layout]].log_correction(shares)))
+        neighbours = self.step_profile.neighbours.get(LAYOUTS[self._layout])
+        return self.step_profile.factor * (float(np.exp(neighbours.log_correction(shares))) if neighbours else 1.0)
 
     def _likely_tiles(self) -> NDArray[np.bool_]:
         """(products, tiles): those cheapest at any of a fixed set of batch sizes. Spares searching the rest."""

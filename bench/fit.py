@@ -73,10 +73,12 @@ def fit_physical(table: Table, gpu: Gpu, keep: NDArray[np.bool_]) -> Fit:
 def rounded(coefficients: GemmCoefficients, digits: int = 5) -> GemmCoefficients:
     """The coefficients as the profile stores them, to so many significant digits."""
     values = {
-        name: float(f"{v:.{digits}g}") for name, v in msgspec.structs.asdict(coefficients).items() if name != "tiles"
+        name: float(f"{v:.{digits}g}")
+        for name, v in msgspec.structs.asdict(coefficients).items()
+        if name not in ("tiles", "most_split_load")
     }
     tiles = tuple(Tile(tile.m, tile.n, float(f"{tile.rate:.{digits}g}")) for tile in coefficients.tiles)
-    return GemmCoefficients(tiles=tiles, **values)
+    return GemmCoefficients(tiles=tiles, most_split_load=coefficients.most_split_load, **values)
 
 
 def agreed(table: Table, residual: Floats) -> Floats:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from advisor.gemm import machine_of, operand_rate
 from advisor.gemm.engines import compiled_fastest_cut
+from advisor.gemm.physics import MOST_SPLIT_LOAD
 from advisor.gpus import Gpu
 from advisor.profile import GemmCoefficients, GemmCorrection, Tile
 
@@ -44,10 +45,16 @@ TILES_9 = (
     (16, 64), (32, 64), (64, 32), (64, 64), (64, 128), (128, 64), (128, 128), (64, 256), (256, 64), (128, 192),
     (192, 128), (128, 256), (256, 128), (256, 192), (256, 256),
 )  # fmt: skip
+# Hopper's and later kernels come in many widths along m (cuBLAS's nvjet in steps of 8), cut to fit the waves.
+FINE_TILES = (
+    *((m, n) for n in (64, 128, 256) for m in range(16, 257, 16) if m * n <= 192 * 256),
+    (192, 192), (256, 192),
+)  # fmt: skip
 SIMT_TILES = ((32, 32), (32, 64), (64, 32), (32, 128), (128, 32), (64, 64), (64, 128), (128, 64), (128, 128))
 FEED_AT_FLOP = 2048  # FLOP per clock and SM for which feed_cycles starts where it does
 
 PRIOR_WEIGHT = 2e-4  # of one prior against the mean error of all rows
+LEAST_COEFFICIENT = 1e-12  # stands for zero where a logarithm is taken
 SMALL_RESIDUAL = 0.02  # below it the robust (absolute) loss turns quadratic: the noise between repeats
 
 
@@ -89,10 +96,14 @@ def fit_coefficients(
     precision: str = "fp16",
     menu: tuple[tuple[int, int], ...] | None = None,
     steps: int = 25,
+    prior: GemmCoefficients | None = None,
+    prior_weight: float = PRIOR_WEIGHT,
+    most_split_load: float = MOST_SPLIT_LOAD,
 ) -> GemmCoefficients:
     """Fit the physical form to the rows: least absolute ln(predicted / measured), by Levenberg-Marquardt.
 
-    Deterministic. The result depends on the rows and the GPU's facts alone.
+    Deterministic. The result depends on the rows and the GPU's facts alone; and on `prior`, where coefficients of
+    another fit rather than the field's middle are what the rows have to speak against.
     """
     menu = menu or (SIMT_TILES if precision == "fp32" else tile_menu(gpu))
     peak = getattr(gpu, f"{precision}_flop_per_clock_per_sm")
@@ -101,6 +112,10 @@ def fit_coefficients(
     start[list(START).index("feed_cycles")] += np.log(FEED_AT_FLOP / peak)
     if precision == "fp32":  # CUDA cores reach nearly their peak in any tile
         start[list(START).index("efficiency")] = np.log(0.9)
+    if prior is not None:
+        rates = {(tile.m, tile.n): tile.rate for tile in prior.tiles}
+        known = [max(getattr(prior, name), LEAST_COEFFICIENT) for name in START]
+        start = np.log(np.array(known + [rates.get(shape, 1.0) for shape in menu]))
     high = np.full(len(start), np.inf)
     for i, name in enumerate(START):
         high[i] = np.log(AT_MOST.get(name, np.inf))
@@ -108,7 +123,7 @@ def fit_coefficients(
     def unpack(x: Floats) -> GemmCoefficients:
         values = {name: float(np.exp(x[i])) for i, name in enumerate(START)}
         tiles = tuple(Tile(a, b, float(np.exp(r))) for (a, b), r in zip(menu, x[len(START) :], strict=True))
-        return GemmCoefficients(tiles=tiles, **values)
+        return GemmCoefficients(tiles=tiles, most_split_load=most_split_load, **values)
 
     measured, total = np.log(rows.time_s), rows.weight.sum()
 
@@ -118,15 +133,15 @@ def fit_coefficients(
     def loss(residual: Floats, x: Floats) -> float:
         size = np.abs(residual)
         huber = np.where(size < SMALL_RESIDUAL, size**2 / (2 * SMALL_RESIDUAL) + SMALL_RESIDUAL / 2, size)
-        return float((rows.weight * huber).sum() / total + PRIOR_WEIGHT / 2 * (((x - start) / sigma) ** 2).sum())
+        return float((rows.weight * huber).sum() / total + prior_weight / 2 * (((x - start) / sigma) ** 2).sum())
 
-    x = levenberg_marquardt(predict, measured, loss, start, sigma, high, rows.weight / total, steps)
+    x = levenberg_marquardt(predict, measured, loss, start, sigma, high, rows.weight / total, steps, prior_weight)
     return unpack(x)
 
 
 def levenberg_marquardt(
     predict: Callable[[Floats], Floats], measured: Floats, loss: Callable[[Floats, Floats], float],
-    start: Floats, sigma: Floats, high: Floats, weight: Floats, steps: int,
+    start: Floats, sigma: Floats, high: Floats, weight: Floats, steps: int, prior_weight: float = PRIOR_WEIGHT,
 ) -> Floats:  # fmt: skip
     """Minimise a robust loss with priors: reweighted least squares, damped; derivatives by central differences.
 
@@ -143,8 +158,8 @@ def levenberg_marquardt(
             h[j] = 0.03 * max(sigma[j], 0.1)
             slopes[:, j] = (predict(x + h) - predict(x - h)) / (2 * h[j])
         w = weight / np.maximum(np.abs(residual), SMALL_RESIDUAL)
-        matrix = (slopes * w[:, None]).T @ slopes + np.diag(PRIOR_WEIGHT / sigma**2)
-        gradient = (slopes * w[:, None]).T @ residual - PRIOR_WEIGHT * (x - start) / sigma**2
+        matrix = (slopes * w[:, None]).T @ slopes + np.diag(prior_weight / sigma**2)
+        gradient = (slopes * w[:, None]).T @ residual - prior_weight * (x - start) / sigma**2
         for _ in range(6):
             step = np.linalg.solve(matrix + damping * np.diag(np.diag(matrix)), gradient)
             trial: Floats = np.minimum(x + np.clip(step, -sigma, sigma), high)
