@@ -54,6 +54,7 @@ def cases(options: SuiteOptions) -> list[list[Case]]:
             *(peak_case(n, "fp32") for n in PEAK_SIZES[:2]),
         ],
         [peak_case(8192, "fp32"), peak_case(16384, "tf32")],
+        capability=options.capability,
     )
 
 

@@ -36,13 +36,23 @@ class Work:
         return {"flops": self.flops, "bytes": self.read_bytes + self.write_bytes}
 
 
-def tiers(*lists: Iterable[Case]) -> list[list[Case]]:
-    """The lists without what an earlier one has, empty ones left out. Parameters of one kind come in one order."""
+def tiers(*lists: Iterable[Case], capability: tuple[int, int] | None = None) -> list[list[Case]]:
+    """The lists without what an earlier one has, or what such a GPU has no instructions for; empty ones left out.
+
+    Parameters of one kind come in one order.
+    """
+    missing = ("bf16", "tf32") if capability is not None and capability < (8, 0) else ()
     seen: set[Any] = set()
     found = []
     for cases in lists:
         fresh = {(case.kind, *case.params.values()): case for case in cases}  # quicker than keys, which are JSON
-        found.append([case for identity, case in fresh.items() if identity not in seen])
+        found.append(
+            [
+                case
+                for identity, case in fresh.items()
+                if identity not in seen and case.params.get("dtype") not in missing
+            ]
+        )
         seen |= fresh.keys()
     return [tier for tier in found if tier]
 

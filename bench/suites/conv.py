@@ -87,6 +87,7 @@ def cases(options: SuiteOptions) -> list[list[Case]]:
         _sweep(models, (*BATCHES, *EDGE_BATCHES), autotuned=False),
         _sweep(models, (*BATCHES, *EDGE_BATCHES), layout="nchw"),
         _sweep(models, BATCHES, layout="nchw", autotuned=False),
+        capability=options.capability,
     )
 
 

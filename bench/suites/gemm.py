@@ -35,7 +35,6 @@ PASSES = ("forward", "dgrad", "wgrad")
 DTYPES = ("fp16", "bf16")
 LIBRARIES = ("cublas", "triton")
 CANDIDATES = 3  # configurations of our kernel that are timed for each shape
-LAYOUTS = {"forward": "nt", "dgrad": "nn", "wgrad": "tn"}  # of the operands: n row-major, t column-major
 _COARSE = (64, 512, 4096)
 _MAIN = 12  # linears: all public sweeps and the catalogue's most shared
 
@@ -72,6 +71,7 @@ def cases(options: SuiteOptions) -> list[list[Case]]:
         *(_fine((linear,), sms, libraries=LIBRARIES) for linear in main),
         _fine(linears, sms, libraries=LIBRARIES),
         _every_way(linears, sms),
+        capability=options.capability,
     )
 
 
@@ -207,9 +207,6 @@ def _triton_calls(
     if capability is None or sms is None:
         return fastest(context, [candidate(None)])
     m, n, k = product_of(case)
-    aligned = all(number(case, name) % 8 == 0 for name in _CONTIGUOUS[str(case.params["pass"])])
+    aligned = all(number(case, name) % 8 == 0 for name in "nk")  # in every pass the matrices lie along n or k
     configs = ranked(usable(matmul_configs(capability), aligned=aligned), m, n, k, sms=sms, capability=capability)
     return fastest(context, [candidate(config) for config in configs[:CANDIDATES]])
-
-
-_CONTIGUOUS = {"forward": "kn", "dgrad": "nk", "wgrad": "nk"}  # sizes along which the three matrices lie in memory

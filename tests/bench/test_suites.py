@@ -128,6 +128,14 @@ def test_a_tier_leaves_out_what_an_earlier_one_has() -> None:
     assert tiers([a, b, a], [b], [b, c]) == [[a, b], [c]]
 
 
+def test_types_that_a_gpu_has_no_instructions_for_are_not_tried_on_it() -> None:
+    volta = SuiteOptions(capability=(7, 0), sms=80)
+    for suite in SUITES:
+        planned = {case.params.get("dtype") for tier in module_of(suite).cases(volta) for case in tier}
+        assert not {"bf16", "tf32"} & planned
+    assert {"bf16", "tf32"} < {case.params.get("dtype") for tier in ceilings.cases(A100) for case in tier}
+
+
 def test_quick_asks_the_calibration_for_its_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = {"gemm": [gemm.gemm_case(1, 2, 3)], "conv": [conv.conv_case(ConvShape(8, 8, 9, 9, 3, 3), 2)]}
     stand_in = SimpleNamespace(calibration_cases=lambda suite, options: chosen[suite])
