@@ -2,7 +2,7 @@
 
 Case kinds: "timeline" (m, n, k and a configuration of our kernel: tile_m, tile_n, tile_k, stages, warps), whose facts
 hold each CTA's SM, start and end; "kernels" (of: "gemm" or "conv", and that case's parameters), whose facts hold what
-torch.profiler saw. Profiling is kept apart from timing as it slows launches for the rest of a process.
+torch.profiler saw. Profiling is kept apart from timing: what a profiler leaves attached may slow later launches.
 """
 
 from __future__ import annotations
