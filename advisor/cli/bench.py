@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from advisor.cli.bench_waves import command as waves
 from advisor.errors import BadInputError
 from advisor.user_profiles import ENVIRONMENT, data_folder
 from advisor.worker import run_worker, worker_script
@@ -68,7 +69,7 @@ def command(
 
     \b
     Exit codes: 0 done, or the budget was spent; 1 a suite was given up; 2 bad input, or a budget too small for one
-    case; 3 no usable GPU; 5 a damaged records file; 6 PyTorch is missing; 130 stopped by Ctrl-C.
+    case; 3 no usable GPU; 5 a damaged records file; 6 PyTorch is missing; 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     if context.invoked_subcommand is not None:
         return
@@ -127,3 +128,6 @@ def export(context: click.Context, arguments: tuple[str, ...]) -> None:
 def import_(context: click.Context, arguments: tuple[str, ...]) -> None:
     """Add an exported file to records."""
     context.exit(run_worker("records", "import", *arguments))
+
+
+command.add_command(waves)
