@@ -46,7 +46,7 @@ _HOPPER_MATMUL = (
     Curated(MatmulConfig(128, 128, 64, 3, 8), "two CTAs per SM: one computes while the other stores"),
     Curated(MatmulConfig(64, 128, 32, 4, 4), "medium C: four CTAs per SM", unaligned=True),
     Curated(MatmulConfig(64, 64, 64, 4, 4, split_k=4), "small C: of a long K in slices, to fill the GPU"),
-    Curated(MatmulConfig(32, 64, 64, 4, 4, split_k=4), "few rows: by HMMA, as Hopper's own instruction takes 64",
+    Curated(MatmulConfig(32, 64, 128, 3, 4, split_k=4), "few rows: by HMMA, as Hopper's own instruction takes 64",
             unaligned=True),
 )  # fmt: skip
 _BLACKWELL_MATMUL = (  # 10.x: accumulators in Tensor Memory, 512 columns per SM
@@ -90,12 +90,19 @@ _MATMUL: dict[tuple[int, int], tuple[Curated[MatmulConfig], ...]] = {
 # A convolution's M is the pixels of the batch and its N the channels it writes; in wgrad M is the output channels, N
 # the filters' taps times the input channels, and the pixels are K, which has to be split. What is masked and gathered
 # takes the registers that larger tiles would need.
-_CONV = (
+_CONV_LARGE = (
     Curated(ConvConfig(128, 128, 64, 3, 8), "128 channels and more"),
     Curated(ConvConfig(128, 128, 32, 3, 8), "as many, of a K that 64 does not divide: less is padded"),
     Curated(ConvConfig(128, 64, 64, 3, 4), "64 channels: no column of the tile is wasted"),
+)
+_CONV_FORWARD = (
+    *_CONV_LARGE,
     Curated(ConvConfig(64, 64, 64, 3, 4), "few pixels: four times the CTAs of 128 x 128"),
     Curated(ConvConfig(64, 64, 32, 3, 8), "odd channels: half the addresses per thread", unaligned=True),
+)
+_CONV_DGRAD = (
+    *_CONV_LARGE,
+    Curated(ConvConfig(64, 64, 32, 4, 4), "few pixels, or odd channels: 64 x 64 x 64 spills here", unaligned=True),
 )
 _CONV_WGRAD = (
     Curated(ConvConfig(128, 128, 32, 3, 8, split_k=8), "128 channels and more"),
@@ -105,7 +112,7 @@ _CONV_WGRAD = (
 )
 _CONV_NO_MATRIX = (
     Curated(ConvConfig(64, 64, 16, 1, 4), "the largest tile whose FP32 operands stay in registers"),
-    Curated(ConvConfig(64, 64, 16, 1, 8), "odd channels: half the addresses per thread", unaligned=True),
+    Curated(ConvConfig(32, 32, 32, 1, 4), "odd channels: fewer addresses per thread", unaligned=True),
 )
 
 
@@ -116,8 +123,8 @@ def _per_architecture(
 
 
 _CONVOLUTION = {
-    "forward": _per_architecture(_CONV, _CONV_NO_MATRIX),
-    "dgrad": _per_architecture(_CONV, _CONV_NO_MATRIX),
+    "forward": _per_architecture(_CONV_FORWARD, _CONV_NO_MATRIX),
+    "dgrad": _per_architecture(_CONV_DGRAD, _CONV_NO_MATRIX),
     "wgrad": _per_architecture(_CONV_WGRAD, _CONV_NO_MATRIX),
 }
 
