@@ -41,7 +41,7 @@ def test_an_unknown_architecture_is_refused_before_anything_is_imported() -> Non
 
 
 @pytest.mark.gpu
-def test_resident_ctas_are_those_that_the_driver_counts() -> None:
+def test_registers_and_resident_ctas_are_those_that_the_driver_counts() -> None:
     torch = pytest.importorskip("torch")
     from kernels.compile import _compile, compile_facts
     from kernels.configs import matmul_configs
@@ -51,16 +51,14 @@ def test_resident_ctas_are_those_that_the_driver_counts() -> None:
     cuda = ctypes.CDLL("libcuda.so.1")
     for entry in matmul_configs(capability):
         spec = matmul_spec(entry.config, capability=capability)
-        kernel = _compile(spec, capability)
-        kernel._init_handles()
-        facts, count, static_bytes = compile_facts(spec, capability), ctypes.c_int(), ctypes.c_int()
-        function = ctypes.c_void_p(kernel.function)
-        shared_size_bytes = 1  # CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES
-        assert cuda.cuFuncGetAttribute(ctypes.byref(static_bytes), shared_size_bytes, function) == 0
+        kernel, facts = _compile(spec, capability), compile_facts(spec, capability)
+        kernel._init_handles()  # loads it, and opts into its shared memory
+        function, count = ctypes.c_void_p(kernel.function), ctypes.c_int()
         status = cuda.cuOccupancyMaxActiveBlocksPerMultiprocessor(
-            ctypes.byref(count), function, facts.threads, ctypes.c_size_t(facts.shared_bytes - static_bytes.value)
+            ctypes.byref(count), function, facts.threads, ctypes.c_size_t(facts.shared_bytes)
         )
         assert status == 0
+        assert kernel.n_regs == facts.registers, entry.config
         found = resident_ctas(facts)
         if found.limiter != "tensor memory":  # which the driver does not count
             assert count.value == found.ctas, entry.config
