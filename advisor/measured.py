@@ -35,7 +35,7 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gpu_key: str  # tells this card from others: a salted hash of its UUID, or its UUID where it stays at home
     compute_capability: tuple[int, int]
     sms: int
-    memory_bytes: int
+    memory_bytes: int  # 0: unknown
     method_version: int  # of how times are taken: bench.case.METHOD_VERSION
     driver: str | None = None
     cuda: str | None = None
@@ -192,7 +192,9 @@ def _measured_values(measured: MeasuredProfile, convolutions: ConvolutionModel |
     for name in ("host_s", "kernel_s"):
         if (value := getattr(measured.ceilings, name)) is not None:
             found[name] = value
-    return found | (convolutions.values if convolutions is not None else {})
+    if convolutions is not None:  # whose least duration of a kernel stands for how they were timed alone
+        found |= {name: value for name, value in convolutions.values.items() if name != "kernel_s"}
+    return found
 
 
 def _step_errors(measured: MeasuredProfile, base: StepProfile, section: str) -> dict[str, HeldOut]:
@@ -202,11 +204,11 @@ def _step_errors(measured: MeasuredProfile, base: StepProfile, section: str) -> 
         e = steps.held_out
         found = HeldOut(mean=e.mean, median=e.median, p90=e.p90, bias=0.0, rows=e.rows, what=e.what)
     else:
-        parts = {
-            f"convolutions {100 * c.held_out.mean:.0f} %" for p, c in measured.convolutions.items() if p == section
-        }
-        parts |= {f"products {100 * g.held_out.mean:.0f} %" for p, g in measured.gemm.items() if p == section}
-        alone = f"; alone, unseen {' and '.join(sorted(parts))} off" if parts else ""
+        products, convolved = measured.gemm.get(section), measured.convolutions.get(section)
+        told = [("products", products.held_out)] if products is not None else []
+        told += [("convolutions", convolved.held_out)] if convolved is not None else []
+        parts = [f"{name} {100 * error.mean:.0f} %" for name, error in told]
+        alone = f"; alone, unseen {' and '.join(parts)} off" if parts else ""
         found = msgspec.structs.replace(other, what=f"no whole step was measured on this card: {other.what}{alone}")
     return {"nhwc": found, "nchw": found, "other_gpus": found}
 
@@ -255,8 +257,8 @@ def _faults(profile: MeasuredProfile) -> Iterator[str]:
     """What is wrong with the numbers, as far as types cannot say it."""
     if profile.extent not in EXTENTS:
         yield f"extent is {profile.extent!r}, not one of {', '.join(EXTENTS)}"
-    if profile.conditions.sms < 1 or profile.conditions.memory_bytes < 1:
-        yield "conditions must name a card's SMs and memory"
+    if profile.conditions.sms < 1 or profile.conditions.memory_bytes < 0:
+        yield "conditions must name the SMs and the memory of a card"
     for precision, model in profile.gemm.items():
         if fault := model_fault(model):
             yield f"gemm.{precision}.{fault}"

@@ -25,7 +25,7 @@ COMMANDS = {
     "campaign": ("bench.campaign", "the most valuable part of every suite, in one command and few files"),
     "catalogue": ("bench.catalogue", "build the shipped catalogue of models"),
     "compare": ("bench.compare", "two records case by case: SAME, FASTER, SLOWER or AMBIGUOUS"),
-    "fit": ("bench.fit", "fit the shipped GEMM profiles to published timings"),
+    "fit": ("bench.fit", "fit a card's records, or published timings, to profiles"),
     "fit-step": ("bench.fit_step", "fit the step model to timm's tables"),
     "inspect": ("bench.inspect_kernels", "what the compiler makes of the kernels, for any architecture"),
     "measure": ("bench.measure", "measure this machine's GPU and record it; `advisor bench` runs this"),

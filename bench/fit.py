@@ -1,4 +1,7 @@
-"""`python -m bench fit`: published GEMM timings to the shipped profiles. The same data give the same bytes."""
+"""`python -m bench fit`: timings to profiles. The same data give the same bytes.
+
+With --data: published GEMM timings to the shipped profiles. With --records: what was measured on one card to its own.
+"""
 
 from __future__ import annotations
 
@@ -200,12 +203,38 @@ def fit_fp32(data: Path, device: str) -> GemmModel:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Fit every GPU with public timings and write its profile."""
+    """Fit one card's records, or every GPU with public timings, and write profiles."""
     parser = argparse.ArgumentParser(prog="python -m bench fit", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the public data (aiconfigurator-gemm, ...)")
-    parser.add_argument("--output", type=Path, default=FOLDER, help="folder to write to (default: the shipped one)")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, help="folder of the public data (aiconfigurator-gemm, ...)")
+    source.add_argument("--records", type=Path, metavar="FILE", help="records of a card, or an export of them")
+    parser.add_argument("--card", help="of records of several cards: the start of the name or key of the one to fit")
+    parser.add_argument(
+        "--output", type=Path, metavar="PATH",
+        help="folder of the shipped profiles; with --records the profile's file (default: beside the records)",
+    )  # fmt: skip
     options = parser.parse_args(argv)
-    tables = {find_gpu(name).id: read_table(options.data, name) for name in TABLES}
+    if options.records is not None:
+        return fit_card(options.records, options.card, options.output)
+    return fit_public(options.data, options.output or FOLDER)
+
+
+def fit_card(records: Path, card: str | None, output: Path | None) -> int:
+    """Fit one card's records, print how wrong the fit is on what it has not seen, write the profile."""
+    from advisor.measured import measured_profile_bytes
+    from bench.fit_records import fit_measurements, read_measurements, summary
+
+    profile, missing = fit_measurements(read_measurements(records, card))
+    summary(profile, missing, print)
+    path = output or records.with_name(f"{profile.gpu}.profile.json")
+    write_atomically(path, measured_profile_bytes(profile))
+    print(f"wrote {path}")
+    return 0
+
+
+def fit_public(data: Path, output: Path) -> int:
+    """Fit every GPU with public timings and write its shipped profile."""
+    tables = {find_gpu(name).id: read_table(data, name) for name in TABLES}
     models: dict[str, dict[str, GemmModel]] = {}  # GPU -> precision -> model
     for name, table in tables.items():
         models[name] = {"fp16": fit_table(table, find_gpu(name))}
@@ -215,15 +244,15 @@ def main(argv: list[str] | None = None) -> int:
         donor, error = borrow(find_gpu(name), table, donors)
         models[name]["fp16"] = msgspec.structs.replace(models[name]["fp16"], borrowed=error)
         print(f"{name}: from {donor} alone {100 * error.mean:.1f} %", file=sys.stderr)
-    models[V100] = {"fp16": fit_v100(options.data)}
+    models[V100] = {"fp16": fit_v100(data)}
     say(V100, models[V100]["fp16"])
     for device, name in NEUSIGHT.items():
-        models.setdefault(name, {})["fp32"] = fit_fp32(options.data, device)
+        models.setdefault(name, {})["fp32"] = fit_fp32(data, device)
         say(name, models[name]["fp32"])
-    options.output.mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     for name, found in models.items():
         profile = GpuProfile(schema_version=SCHEMA_VERSION, gpu=name, gemm=found)
-        write_atomically(options.output / f"{name}.json", profile_bytes(profile))
+        write_atomically(output / f"{name}.json", profile_bytes(profile))
     return 0
 
 

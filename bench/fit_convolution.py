@@ -171,9 +171,9 @@ def _of(rows: Convolutions, key: str) -> NDArray[np.bool_]:
     return np.asarray((rows.layout[:, 0] == LAYOUTS.index(layout)) & (rows.products.kind == PASSES.index(pass_)))
 
 
-def fitted_names(rows: Convolutions) -> list[str]:
-    """The coefficients that some of the rows depend on."""
-    p, names = rows.products, ["conv.prologue_k", "tile_exponent", "kernel_s"]
+def fitted_names(rows: Convolutions, *, launch_known: bool) -> list[str]:
+    """The coefficients that some of the rows depend on; the least duration of a kernel unless it was measured."""
+    p, names = rows.products, ["conv.prologue_k", "tile_exponent", *([] if launch_known else ["kernel_s"])]
     for i in np.unique(rows.layout):
         layout, mine = LAYOUTS[i], rows.layout[:, 0] == i
         for j, pass_ in enumerate(PASSES):
@@ -196,9 +196,11 @@ def fitted_names(rows: Convolutions) -> list[str]:
     return names
 
 
-def fit_convolutions(rows: Convolutions, prior: Mapping[str, float], machine: Machine) -> ConvolutionFit:
+def fit_convolutions(
+    rows: Convolutions, prior: Mapping[str, float], machine: Machine, *, launch_known: bool = False
+) -> ConvolutionFit:
     """Fit the coefficients that the rows depend on, around the prior's; then smooth what is left."""
-    names = fitted_names(rows)
+    names = fitted_names(rows, launch_known=launch_known)
     linear = np.array([name.endswith("exponent") for name in names])
     centre = np.array([prior[name] if e else np.log(prior[name]) for name, e in zip(names, linear, strict=True)])
     sigma = np.array([SPREAD[_kind(name)] for name in names])
@@ -237,12 +239,14 @@ def _kind(name: str) -> str:
     return next(part for part in reversed(name.split(".")) if part in SPREAD)
 
 
-def held_out_convolutions(rows: Convolutions, prior: Mapping[str, float], machine: Machine) -> Floats:
+def held_out_convolutions(
+    rows: Convolutions, prior: Mapping[str, float], machine: Machine, *, launch_known: bool = False
+) -> Floats:
     """ln(predicted / measured) of every row by a fit that has not seen its layer."""
     folds = np.array([zlib.crc32(str(name).encode()) % FOLDS for name in rows.layer])
     found = np.empty(len(rows))
     for fold in np.unique(folds):
-        fit = fit_convolutions(rows.where(folds != fold), prior, machine)
+        fit = fit_convolutions(rows.where(folds != fold), prior, machine, launch_known=launch_known)
         unseen = rows.where(folds == fold)
         found[folds == fold] = np.log(corrected(unseen, fit, prior, machine) / unseen.time_s)
     return found

@@ -1,0 +1,491 @@
+"""Records of one card to its profile: `python -m bench fit --records FILE`.
+
+Each part is fitted to its own rows and carries its error on rows that fit has not seen: products by (n, k),
+convolutions by layer, memory-bound operations by operator, whole steps by model. A part with too few rows is left
+out, and said.
+"""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.errors import AdvisorError, BadInputError
+from advisor.gpus import Gpu, find_gpu
+from advisor.measured import (
+    SCHEMA_VERSION,
+    STEP_FACTORS,
+    BandwidthModel,
+    Ceilings,
+    Conditions,
+    ConvolutionModel,
+    MeasuredProfile,
+    MemoryUse,
+    StepFactor,
+    gpu_profile_of,
+    own_values,
+    step_profile_of,
+)
+from advisor.memory import memory_curve
+from advisor.profile import FOLDER, Error, GemmModel, distance, read_profile, shipped_profiles
+from advisor.recipe import Recipe, make_recipe
+from advisor.step_costs import LAYOUT_CLASSES, Machine
+from advisor.step_ops import MEMORY_CLASSES
+from advisor.step_profile import load_step_profile
+from advisor.steptime import SMALLEST_L2_BYTES, StepModel, machine
+from advisor.workload.catalogue import load_workload
+from bench.case import METHOD_VERSION, Case, Mode
+from bench.exchange import read_archive
+from bench.fit import error_of, fit_table, rounded
+from bench.fit_convolution import Convolutions, convolutions, fit_convolutions, held_out_convolutions
+from bench.fit_few import FOLDS, fit_few, held_out_few
+from bench.fit_gemm import Timings
+from bench.gemm_data import Table
+from bench.records import Row
+
+Floats = NDArray[np.float64]
+
+LEAST_GEMMS, LEAST_CONVOLUTIONS, LEAST_STEPS = 40, 20, 6
+MANY_GEMMS = 2000  # from which the grid of a full sweep is fitted as the public tables are
+CALIBRATION = 400  # rows up to which a profile is called a calibration
+LEAST_COPY_BYTES = 2**26  # of a copy that measures DRAM, not L2
+DRIFT = "drift"  # the session's note of a run whose reference changed
+PRECISIONS = {"fp16": ("fp16", "bf16"), "fp32": ("fp32",)}  # section: dtypes, the first that was measured is taken
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """One card's measurements, one time per case: the median over its rows."""
+
+    gpu: Gpu
+    conditions: Conditions
+    origin: str
+    times: Sequence[tuple[Case, float]]
+    facts: Sequence[tuple[Case, Mapping[str, Any]]]
+
+    def of(self, kind: str, **wanted: object) -> list[tuple[Mapping[str, Any], float]]:
+        """Parameters and seconds of the cases of one kind whose parameters are as wanted; absent ones do not count."""
+        found = [(case.params, time_s) for case, time_s in self.times if case.kind == kind]
+        return [(p, t) for p, t in found if all(p.get(name, value) == value for name, value in wanted.items())]
+
+
+def read_measurements(path: Path, card: str | None = None) -> Measurements:
+    """The measurements of one card in a records file or an export. `card`: the start of its name or key.
+
+    Raises BadInputError where they are of a processor, of several cards or of several ways of timing, or are none.
+    """
+    archive = read_archive(path)
+    drifted = [note.run for note in archive.notes if note.kind == DRIFT]
+    return measurements_of(archive.rows, str(path), card=card, drifted=drifted)
+
+
+def measurements_of(
+    rows: Iterable[Row], name: str, *, card: str | None = None, drifted: Iterable[str] = ()
+) -> Measurements:
+    """As `read_measurements`, of rows at hand; `drifted` names the runs that a note marks."""
+    good = [row for row in rows if row.result.status == "ok" and row.case.kind != "reference"]
+    if not good:
+        raise BadInputError(f"{name} holds no measured case: run `advisor bench --quick` on the card first")
+    if all(row.environment.get("device") != "cuda" for row in good):
+        raise BadInputError(f"{name} was measured on a processor (a smoke run): measure on a GPU with `advisor bench`")
+    good = [row for row in good if row.environment.get("device") == "cuda"]
+    if card is not None:
+        good = [row for row in good if _is_card(row.environment, card)]
+        if not good:
+            raise BadInputError(f"{name} holds no card {card!r}: give the start of its name or key")
+    cards = sorted({(str(row.environment.get("gpu_name")), _key(row.environment)) for row in good})
+    if len(cards) > 1:
+        listed = ", ".join(f"{gpu} ({key[:12]})" for gpu, key in cards)
+        raise BadInputError(f"{name} holds {len(cards)} cards: {listed}; choose one with --card")
+    methods = sorted({int(row.environment.get("method_version", 0)) for row in good})
+    if methods != [METHOD_VERSION]:
+        found = ", ".join(map(str, methods))
+        raise BadInputError(
+            f"{name} was timed by method {found}, this is {METHOD_VERSION}: times of other methods do not compare; "
+            "measure anew into another file"
+        )
+    environment = good[-1].environment
+    gpu = gpu_of(environment, name)
+    conditions = _conditions(gpu, environment, good, set(drifted))
+    by_key: dict[str, list[Row]] = defaultdict(list)
+    for row in good:
+        by_key[row.case.key].append(row)
+    times = []
+    for same in by_key.values():
+        medians = [r.result.timing.median_s for r in same if r.result.timing and not r.result.timing.host_bound]
+        if medians:
+            times.append((same[-1].case, statistics.median(medians)))
+    facts = [(same[-1].case, same[-1].result.facts) for same in by_key.values()]
+    replayed = environment.get("replay_of")
+    origin = f"replayed: {replayed}" if replayed else "measured by advisor bench on this card"
+    return Measurements(gpu, conditions, origin, times, facts)
+
+
+def _key(environment: Mapping[str, Any]) -> str:
+    return str(environment.get("gpu_uuid"))
+
+
+def _is_card(environment: Mapping[str, Any], card: str) -> bool:
+    names = (str(environment.get("gpu_name")), _key(environment))
+    return any(name.lower().startswith(card.lower()) for name in names)
+
+
+def gpu_of(environment: Mapping[str, Any], name: str) -> Gpu:
+    """The facts of the card that was measured: the table's, and what its driver said. Raises BadInputError."""
+    gpu = find_gpu(str(environment.get("gpu_name")))
+    capability = environment.get("capability")
+    if capability is not None and tuple(capability) != gpu.compute_capability:
+        told = ".".join(map(str, capability))
+        raise BadInputError(f"{name}: {gpu.name} with compute capability {told} is none that is known")
+    told_figures = {
+        field: environment[field] for field in ("sms", "memory_bytes", "l2_bytes") if environment.get(field)
+    }
+    return replace(gpu, **told_figures)
+
+
+def _conditions(gpu: Gpu, environment: Mapping[str, Any], rows: Sequence[Row], drifted: set[str]) -> Conditions:
+    runs = {row.run for row in rows}
+    warnings = []
+    if marked := runs & drifted:
+        warnings.append(
+            f"{len(marked)} of {len(runs)} runs are marked by drift: the clocks changed while measuring; let the card "
+            "settle and measure again"
+        )
+    for what in ("driver", "torch", "cuda", "cudnn"):
+        versions = sorted({str(row.environment.get(what)) for row in rows})
+        if len(versions) > 1:
+            warnings.append(f"measured with several versions of {what} ({', '.join(versions)}): they differ by 3-8 %")
+    noisy = sum(row.result.timing is not None and row.result.timing.quality == "noisy" for row in rows)
+    if noisy > 0.1 * len(rows):
+        warnings.append(f"{noisy} of {len(rows)} cases are noisy: is another process on the card?")
+    clocks = [
+        float(row.result.telemetry["during"]["sm_hz"])
+        for row in rows
+        if isinstance(row.result.telemetry.get("during"), Mapping)
+        and isinstance(row.result.telemetry["during"].get("sm_hz"), (int, float))
+    ]
+    text = {name: environment.get(name) for name in ("driver", "cuda", "torch", "cudnn", "triton")}
+    return Conditions(
+        gpu_name=str(environment["gpu_name"]),
+        gpu_key=_key(environment),
+        compute_capability=gpu.compute_capability,
+        sms=gpu.sms,
+        memory_bytes=gpu.memory_bytes or 0,
+        method_version=METHOD_VERSION,
+        **{name: None if value is None else str(value) for name, value in text.items()},
+        power_limit_w=environment.get("power_limit_w"),
+        sm_clock_hz=statistics.median(clocks) if clocks else None,
+        warnings=tuple(warnings),
+    )
+
+
+# The parts -----------------------------------------------------------------------------------------------------------
+
+
+def fit_measurements(
+    found: Measurements, *, fitted: str | None = None, without: frozenset[str] = frozenset(), judge: bool = True
+) -> tuple[MeasuredProfile, list[str]]:
+    """The profile of the measurements, and one line for each part that they are too few for.
+
+    `without`: ids of GPUs whose shipped profiles are taken not to exist, as where a fit is judged. `judge`: False
+    spares the fits by which the errors are known; they say so then.
+    Raises BadInputError where there are too few rows for any part.
+    """
+    fitted = fitted or datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    missing: list[str] = []
+    gemm = {}
+    for section, dtypes in PRECISIONS.items():
+        if (model := _gemm_model(found, section, dtypes, fitted, without, missing, judge=judge)) is not None:
+            gemm[section] = model
+    profile = MeasuredProfile(
+        schema_version=SCHEMA_VERSION,
+        gpu=found.gpu.id,
+        fitted=fitted,
+        extent="quick" if len(found.times) <= CALIBRATION else "full",
+        conditions=found.conditions,
+        gemm=gemm,
+        ceilings=_ceilings(found),
+    )
+    profile = msgspec.structs.replace(profile, convolutions=_convolution_models(found, profile, missing, judge=judge))
+    profile = msgspec.structs.replace(profile, bandwidths=_bandwidths(found))
+    if not profile.gemm and not profile.convolutions:
+        raise BadInputError(f"too few rows to fit: {'; '.join(missing)}")
+    profile = msgspec.structs.replace(profile, memory=_memory(found))
+    return msgspec.structs.replace(profile, steps=_steps(found, profile, missing)), missing
+
+
+def nearest_model(gpu: Gpu, section: str, without: frozenset[str]) -> GemmModel | None:
+    """The shipped model that knows most of the GPU: its own, else the nearest other's; None: there is none."""
+    lenders = [find_gpu(name) for name in shipped_profiles() if name not in without]
+    for lender in sorted(lenders, key=lambda lender: (lender.id != gpu.id, *distance(gpu, lender), lender.id)):
+        model = read_profile(FOLDER / f"{lender.id}.json").gemm.get(section)
+        if model is not None:
+            return model
+    return None
+
+
+def _gemm_model(
+    found: Measurements, section: str, dtypes: Sequence[str], fitted: str, without: frozenset[str], missing: list[str],
+    *, judge: bool,
+) -> GemmModel | None:  # fmt: skip
+    rows = gemm_timings(found, dtypes)
+    if len(rows) < LEAST_GEMMS:
+        if section == "fp16" or len(rows):
+            missing.append(
+                f"{len(rows)} {section.upper()} products where {LEAST_GEMMS} are the least: run `advisor bench --quick`"
+            )
+        return None
+    table = as_table(rows) if len(rows) >= MANY_GEMMS and section == "fp16" else None
+    if table is not None:
+        return msgspec.structs.replace(
+            fit_table(table, found.gpu), kind="measured", origin=found.origin, fitted=fitted, note=None
+        )
+    donor = nearest_model(found.gpu, section, without)
+    fit = fit_few(rows, found.gpu, donor, precision=section)
+    ratio = held_out_few(rows, found.gpu, donor, precision=section) if judge else np.zeros(1)
+    error = error_of(ratio, f"(n, k) pairs of {len(rows)} products left out by folds of crc32 % {FOLDS}")
+    return GemmModel(
+        gpu=found.gpu.id,
+        kind="measured",
+        origin=found.origin,
+        rows=len(rows),
+        fitted=fitted,
+        coefficients=rounded(fit.coefficients),
+        held_out=error if judge else NOT_JUDGED,
+        correction=fit.correction,
+        nearby=fit.nearby,
+    )
+
+
+NOT_JUDGED = Error(mean=0.0, median=0.0, p90=0.0, rows=0, what="not judged")
+
+
+def gemm_timings(found: Measurements, dtypes: Sequence[str], mode: Mode = "cold") -> Timings:
+    """Forward products by cuBLAS, in the first of the dtypes that was measured."""
+    for dtype in dtypes:
+        cases = found.of("gemm", dtype=dtype, library="cublas", mode=mode, **{"pass": "forward"})
+        if cases:
+            m, n, k = (np.array([float(params[name]) for params, _ in cases]) for name in ("m", "n", "k"))
+            return Timings(m, n, k, np.array([time_s for _, time_s in cases]), np.ones(len(cases)))
+    empty = np.zeros(0)
+    return Timings(empty, empty, empty, empty, empty)
+
+
+def as_table(rows: Timings) -> Table | None:
+    """The rows as a grid of m by (n, k) pairs; None where they do not fill one."""
+    m, pairs = np.unique(rows.m), np.unique(np.column_stack([rows.n, rows.k]), axis=0)
+    if len(m) * len(pairs) != len(rows):
+        return None
+    width = pairs[:, 1].max() + 1
+    column = np.searchsorted(pairs[:, 0] * width + pairs[:, 1], rows.n * width + rows.k)
+    grid = np.full((len(m), len(pairs)), np.nan)
+    grid[np.searchsorted(m, rows.m), column] = rows.time_s
+    return None if np.isnan(grid).any() else Table(m, pairs, grid, np.full((1, *grid.shape), np.nan))
+
+
+def convolution_machine(gpu: Gpu, section: str) -> Machine:
+    """The facts that shares of convolutions are of."""
+    return machine(gpu, make_recipe(precision=section))
+
+
+def convolution_prior(found: Measurements, profile: MeasuredProfile, section: str) -> dict[str, float]:
+    """What the card would be taken to do before any of its convolutions was measured."""
+    own = own_values(load_step_profile().train, found.gpu, gpu_profile_of(profile, found.gpu), section)
+    return own if profile.ceilings.kernel_s is None else {**own, "kernel_s": profile.ceilings.kernel_s}
+
+
+def convolution_rows(found: Measurements, dtypes: Sequence[str]) -> Convolutions | None:
+    """Dense convolutions by cuDNN with its algorithms tried out, in the first of the dtypes that was measured."""
+    for dtype in dtypes:
+        cases = found.of("conv", dtype=dtype, library="cudnn", groups=1, autotuned=True, mode="cold")
+        if cases:
+            return convolutions([params for params, _ in cases], [time_s for _, time_s in cases])
+    return None
+
+
+def _convolution_models(
+    found: Measurements, profile: MeasuredProfile, missing: list[str], *, judge: bool
+) -> dict[str, ConvolutionModel]:
+    models = {}
+    for section, dtypes in PRECISIONS.items():
+        rows = convolution_rows(found, dtypes)
+        count = 0 if rows is None else len(rows)
+        if rows is None or count < LEAST_CONVOLUTIONS:
+            if section == "fp16" or count:
+                missing.append(
+                    f"{count} {section.upper()} convolutions where {LEAST_CONVOLUTIONS} are the least: "
+                    "run `advisor bench --quick`"
+                )
+            continue
+        prior, facts = convolution_prior(found, profile, section), convolution_machine(found.gpu, section)
+        known = profile.ceilings.kernel_s is not None
+        fit = fit_convolutions(rows, prior, facts, launch_known=known)
+        error, passes = NOT_JUDGED, {}
+        if judge:
+            ratio = held_out_convolutions(rows, prior, facts, launch_known=known)
+            what = f"layers of {count} convolutions left out by folds of crc32 % {FOLDS}"
+            error = error_of(ratio, what)
+            for i, pass_ in enumerate(("fprop", "dgrad", "wgrad")):
+                if (mine := rows.products.kind == i).any():
+                    passes[pass_] = error_of(ratio[mine], what)
+        models[section] = ConvolutionModel(
+            rows=count, values=fit.values, held_out=error, passes=passes, nearby=fit.nearby
+        )
+    return models
+
+
+def _bandwidths(found: Measurements) -> BandwidthModel | None:
+    """Shares of the stated bandwidth by class, the median over operators and sizes; None: nothing was measured."""
+    bandwidth = found.gpu.memory_bandwidth_bytes_per_s
+    cases = found.of("memory", mode="cold")
+    if bandwidth is None or not cases:
+        return None
+    base = load_step_profile().train
+    kernel_s = _ceilings(found).kernel_s or base["kernel_s"]
+    cache = found.gpu.l2_bytes or SMALLEST_L2_BYTES
+    shares: dict[str, list[tuple[str, float]]] = defaultdict(list)
+    for params, time_s in cases:
+        op, moved = str(params["op"]), float(params["bytes"])
+        name = "optimizer.bandwidth" if op.startswith("optimizer_") else op
+        if name not in (*MEMORY_CLASSES, "optimizer.bandwidth") or time_s <= 2 * kernel_s or moved <= cache:
+            continue  # latency-bound, or from L2: no share of the bandwidth
+        if name in LAYOUT_CLASSES and params.get("layout") in ("nhwc", "nchw"):
+            name = f"{params['layout']}.{name}"
+        shares[name].append((str(params.get("detail")), moved / (bandwidth * (time_s - kernel_s))))
+    if not shares:
+        return None
+    ratios = []
+    for of_class in shares.values():
+        for detail, share in of_class:
+            others = [s for other, s in of_class if _fold(other) != _fold(detail)]
+            if others:
+                ratios.append(np.log(share / statistics.median(others)))
+    values = {name: float(f"{statistics.median([s for _, s in known]):.4g}") for name, known in sorted(shares.items())}
+    error = error_of(np.array(ratios), "operators left out by folds of crc32 % 5") if ratios else NOT_JUDGED
+    return BandwidthModel(rows=sum(map(len, shares.values())), values=values, held_out=error)
+
+
+def _fold(name: str) -> int:
+    return zlib.crc32(name.encode()) % FOLDS
+
+
+def _ceilings(found: Measurements) -> Ceilings:
+    copies = [float(p["bytes"]) / t for p, t in found.of("copy") if float(p["bytes"]) >= LEAST_COPY_BYTES]
+    peaks: dict[str, float] = {}
+    for params, time_s in found.of("matmul_peak"):
+        rate = 2 * float(params["n"]) ** 3 / time_s
+        peaks[str(params["dtype"])] = max(rate, peaks.get(str(params["dtype"]), 0.0))
+    graph = [time_s for _, time_s in found.of("launch", what="graph")]
+    host = [
+        float(facts["host_s_per_launch"])
+        for case, facts in found.facts
+        if case.kind == "launch" and case.params.get("what") == "stream" and facts.get("host_s_per_launch")
+    ]
+    return Ceilings(
+        copy_bytes_per_s=max(copies, default=None),
+        matmul_flops_per_s=peaks,
+        host_s=min(host, default=None),
+        kernel_s=min(graph, default=None),
+    )
+
+
+def _train_rows(found: Measurements) -> list[tuple[Mapping[str, Any], Recipe, float | None, Mapping[str, Any]]]:
+    """AMP steps that ran: parameters, recipe, seconds and facts."""
+    times = {case.key: time_s for case, time_s in found.times}
+    rows = []
+    for case, facts in found.facts:
+        if case.kind == "train" and case.params.get("precision") == "amp_fp16":
+            layout = case.params["layout"] if case.params["layout"] != "any" else None
+            recipe = make_recipe(layout=layout, optimizer=case.params["optimizer"])
+            rows.append((case.params, recipe, times.get(case.key), facts))
+    return rows
+
+
+def _steps(found: Measurements, profile: MeasuredProfile, missing: list[str]) -> StepFactor | None:
+    """What measured steps take over those predicted from the parts: one factor, judged model by model."""
+    rows = [(params, recipe, time_s) for params, recipe, time_s, _ in _train_rows(found) if time_s is not None]
+    if len(rows) < LEAST_STEPS:
+        if rows:
+            missing.append(
+                f"{len(rows)} training steps where {LEAST_STEPS} are the least: run `advisor bench --suite train`"
+            )
+        return None
+    step_profile = step_profile_of(profile, found.gpu, "fp16")
+    gemm = gpu_profile_of(profile, found.gpu)
+    models, ratios = [], []
+    for params, recipe, time_s in rows:
+        try:
+            workload = load_workload(str(params["model"]))
+            model = StepModel(workload, gpu=found.gpu, profile=gemm, recipe=recipe, step_profile=step_profile)
+        except AdvisorError:  # no model of the catalogue, or no such variant of it
+            continue
+        models.append(str(params["model"]))
+        ratios.append(np.log(time_s / model.curve(np.array([params["batch"]])).time_s[0]))
+    if len(ratios) < LEAST_STEPS:
+        missing.append(f"{len(ratios)} training steps of the catalogue's models where {LEAST_STEPS} are the least")
+        return None
+    log_ratio, names = np.array(ratios), np.array(models)
+    low, high = np.log(STEP_FACTORS)
+    unseen = np.concatenate([
+        np.clip(np.median(log_ratio[names != name]), low, high) - log_ratio[names == name]
+        for name in np.unique(names)
+        if (names != name).any()
+    ] or [log_ratio])  # fmt: skip
+    factor = float(np.exp(np.clip(np.median(log_ratio), low, high)))
+    what = f"AMP training steps of {len(np.unique(names))} models, each left out in turn"
+    return StepFactor(rows=len(ratios), factor=float(f"{factor:.4g}"), held_out=error_of(unseen, what))
+
+
+def _memory(found: Measurements) -> MemoryUse | None:
+    """What training processes held beside their tensors: medians over the steps that ran without a retry."""
+    contexts, shares = [], []
+    for params, recipe, _, facts in _train_rows(found):
+        if facts.get("alloc_retries"):
+            continue  # the memory was full: what was reserved is what there was
+        if facts.get("context_bytes"):
+            contexts.append(int(facts["context_bytes"]))
+        if facts.get("reserved_peak_bytes") and facts.get("allocated_peak_bytes"):
+            try:
+                curve = memory_curve(
+                    load_workload(str(params["model"])), gpu=found.gpu, profile=None, recipe=recipe,
+                    batches=np.array([params["batch"]]),
+                )  # fmt: skip
+            except AdvisorError:
+                continue
+            beyond = float(facts["reserved_peak_bytes"]) - float(facts["allocated_peak_bytes"])
+            shares.append(beyond / max(1.0, float(curve.live_peak_bytes[0])))
+    if not contexts and not shares:
+        return None
+    return MemoryUse(
+        rows=max(len(contexts), len(shares)),
+        context_bytes=int(statistics.median(contexts)) if contexts else None,
+        allocator_share=float(f"{max(statistics.median(shares), 1e-4):.4g}") if shares else None,
+    )
+
+
+def summary(profile: MeasuredProfile, missing: Sequence[str], say: Callable[[str], None]) -> None:
+    """Tell what was fitted, with its errors on what was not, and what could not be."""
+    say(profile.describe())
+    parts = [(f"products, {section}", model.rows, model.held_out) for section, model in profile.gemm.items()]
+    parts += [
+        (f"convolutions, {section}", model.rows, model.held_out) for section, model in profile.convolutions.items()
+    ]
+    if profile.bandwidths is not None:
+        parts.append(("memory-bound operations", profile.bandwidths.rows, profile.bandwidths.held_out))
+    if profile.steps is not None:
+        parts.append(("training steps", profile.steps.rows, profile.steps.held_out))
+    for name, rows, e in parts:
+        told = f"unseen mean {100 * e.mean:.1f} %, median {100 * e.median:.1f} %, p90 {100 * e.p90:.1f} %"
+        say(f"{name}: {rows} rows; {told if e.rows else 'not judged'} ({e.what})")
+    for line in (*profile.conditions.warnings, *missing):
+        say(f"note: {line}")
