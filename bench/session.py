@@ -197,6 +197,7 @@ class Session:
         self._environment = device_environment(options.gpu, os.environ)
         if options.smoke:
             self._environment["TRITON_INTERPRET"] = "1"  # our kernels run on a processor, too
+            self._environment.setdefault("OMP_NUM_THREADS", "1")  # in miniature, threads cost more than they bring
         self._plans: dict[str, deque[Case]] = {}
         self._totals: dict[str, int] = {}
         self._given_up: set[str] = set()
