@@ -26,6 +26,12 @@ def _gemm(options: argparse.Namespace) -> str:
     return gemm.section(options.data)
 
 
+def _calibration(options: argparse.Namespace) -> str:
+    from bench.accuracy import calibration
+
+    return calibration.section(options.data)
+
+
 def _step(options: argparse.Namespace) -> str | None:
     if options.traces is None:
         return None
@@ -34,7 +40,11 @@ def _step(options: argparse.Namespace) -> str | None:
     return step.section(options.data, options.traces)
 
 
-SECTIONS: dict[str, Callable[[argparse.Namespace], str | None]] = {"gemm": _gemm, "step": _step}
+SECTIONS: dict[str, Callable[[argparse.Namespace], str | None]] = {
+    "gemm": _gemm,
+    "calibration": _calibration,
+    "step": _step,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
