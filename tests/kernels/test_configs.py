@@ -6,13 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from advisor.gpus.architectures import ARCHITECTURES as FACTS
+from bench.device import HostDevice
+from bench.tune import matmul_calls
 from kernels.choice import ARCHITECTURES, FMA_PER_CLOCK, estimated_clocks, nearest_architecture, ranked, with_splits
 from kernels.compile import architecture_name
 from kernels.configs import conv_configs, default_config, matmul_configs, usable
 from kernels.conv2d import ConvPass, conv_spec
-from kernels.matmul import MatmulConfig, matmul_spec
+from kernels.matmul import MatmulConfig, matmul_reference, matmul_spec
 
 PASSES: tuple[ConvPass, ...] = ("forward", "dgrad", "wgrad")
 INSTRUCTIONS: dict[tuple[int, int], set[str | None]] = {
@@ -162,3 +165,13 @@ def test_every_entry_is_a_kernel_that_can_be_asked_for() -> None:
         for pass_ in PASSES:
             for found in conv_configs(capability, pass_):
                 assert conv_spec(pass_, found.config, capability=capability).warps == found.config.warps
+
+
+def test_the_calls_that_tuning_times_multiply_random_operands(device: str) -> None:
+    prepare = matmul_calls(HostDevice(), device, layout="nt")
+    config = MatmulConfig(32, 32, 32, 1, 4)
+    (call, *_) = prepare(config, 33, 48, 40)
+    torch.manual_seed(0)
+    a = torch.randn(33, 40, device=device, dtype=torch.float16)
+    b = torch.randn(48, 40, device=device, dtype=torch.float16).t()
+    torch.testing.assert_close(call(), matmul_reference(a, b), rtol=2e-3, atol=2e-3)
