@@ -14,9 +14,11 @@ import numpy as np
 from advisor.errors import BadInputError
 from advisor.gemm import TF32_NOTE
 from advisor.gpus import ResolvedGpu, resolve_gpu
+from advisor.loading import profiles_for
 from advisor.memory import MemoryCurve, default_margin, memory_curve, usable_memory_bytes
-from advisor.profile import GpuProfile, load_profile
+from advisor.profile import GpuProfile
 from advisor.recipe import Recipe, make_recipe
+from advisor.step_profile import StepProfile
 from advisor.steptime import StepCurve, StepError, StepModel
 from advisor.units import gib, parse_bytes, parse_fraction
 from advisor.workload import Workload
@@ -70,11 +72,16 @@ class Setup:
     memory_limit_bytes: int | None  # None: the memory of this GPU is unknown
     margin: float  # share added to the predicted memory before it is held against the limit
     gpus: int = 1
+    step_profile: StepProfile | None = None  # None: the shipped one
+    profile_notes: tuple[str, ...] = ()  # what stands against the profiles: their age, changed software
 
     @cached_property
     def model(self) -> StepModel:
         """The time model of this setup."""
-        return StepModel(self.workload, gpu=self.resolved_gpu.gpu, profile=self.profile, recipe=self.recipe)
+        return StepModel(
+            self.workload, gpu=self.resolved_gpu.gpu, profile=self.profile, recipe=self.recipe,
+            step_profile=self.step_profile,
+        )  # fmt: skip
 
     @property
     def error(self) -> StepError:
@@ -89,7 +96,7 @@ class Setup:
     def notes(self) -> tuple[str, ...]:
         """What a user should know of where the predictions come from, a line each; the GPU's own note is first."""
         gpu, precision = self.resolved_gpu.gpu, self.recipe.precision
-        notes = [self.resolved_gpu.note, self.profile.note]
+        notes = [self.resolved_gpu.note, self.profile.note, *self.profile_notes]
         if precision != "fp32" and not gpu.supports(precision):
             notes.append(
                 f"{gpu.name} has no {precision.upper()} Tensor Cores: matrix products are predicted at the FP32 rate."
@@ -102,7 +109,10 @@ class Setup:
 
     def describe_profile(self) -> str:
         """One line: where the coefficients come from, those of matrix products and those of all else."""
-        fitted = self.model.step_profile.gpu
+        steps = self.model.step_profile
+        if steps.measured:
+            return steps.measured
+        fitted = steps.gpu
         if fitted == self.resolved_gpu.gpu.id:
             return "fitted to public training and inference steps of this GPU"
         rest = f"all else from steps of the {fitted}, scaled by this GPU's facts"
@@ -116,7 +126,7 @@ class Setup:
         """Memory of a step at each batch size; `accumulate`: gradients are kept from micro-step to micro-step."""
         return memory_curve(
             self.workload, gpu=self.resolved_gpu.gpu, profile=self.profile, recipe=self.recipe, batches=batches,
-            gpus=self.gpus, accumulate=accumulate,
+            gpus=self.gpus, accumulate=accumulate, step_profile=self.step_profile,
         )  # fmt: skip
 
     def fits(self, total_bytes: np.ndarray) -> np.ndarray:
@@ -188,14 +198,16 @@ def prepare(
     chosen = make_recipe(recipe, layout=layout, precision=precision, optimizer=optimizer, mode=mode)
     resolved = resolve_gpu(gpu)
     workload = resolve_workload(model, input_shape=input_shape, seq_len=seq_len, recipe=chosen)
-    loaded = load_profile(resolved.gpu, path=None if profile is None else Path(profile))
+    loaded = profiles_for(resolved, precision=chosen.precision, path=None if profile is None else Path(profile))
     return Setup(
         workload=workload,
         resolved_gpu=resolved,
-        profile=loaded,
+        profile=loaded.gemm,
+        step_profile=loaded.steps,
+        profile_notes=loaded.notes,
         recipe=chosen,
         memory_limit_bytes=_memory_limit(memory_limit, resolved),
-        margin=default_margin(loaded) if margin is None else check_share("margin", margin),
+        margin=default_margin(loaded.gemm) if margin is None else check_share("margin", margin),
         gpus=check_count("number of GPUs", gpus, limit=1 << 20),
     )
 

@@ -9,6 +9,7 @@ torch, or long ago, is used and said.
 from __future__ import annotations
 
 import datetime
+import glob
 import importlib.metadata
 import os
 from collections.abc import Iterable, Mapping
@@ -75,10 +76,10 @@ def save_profile(profile: MeasuredProfile, folder: Path | None = None) -> Path:
     return path
 
 
-def stored_profiles(folder: Path | None = None) -> tuple[StoredProfile, ...]:
-    """Every profile of the folder, oldest first; a damaged file is listed with its fault."""
+def stored_profiles(folder: Path | None = None, *, gpu: str = "") -> tuple[StoredProfile, ...]:
+    """Every profile of the folder, or of one kind of GPU by its id, oldest first; a damaged file with its fault."""
     folder = profiles_folder() if folder is None else folder
-    found = [_read(path) for path in folder.glob("*.json")]
+    found = [_read(path) for path in folder.glob(f"{glob.escape(gpu)}*.json")]
     return tuple(sorted(found, key=lambda entry: (entry.profile.fitted if entry.profile else "", entry.path.name)))
 
 
@@ -109,7 +110,9 @@ def choose_measured(
     ]
     key = card_key(resolved.uuid) if resolved.uuid else None
     own = [
-        (e.path, e.profile) for e in stored if e.profile is not None and card_key(e.profile.conditions.gpu_key) == key
+        (e.path, e.profile)
+        for e in stored
+        if e.profile is not None and e.profile.gpu == resolved.gpu.id and card_key(e.profile.conditions.gpu_key) == key
     ]
     if not own:
         others = [e for e in stored if e.profile is not None and e.profile.gpu == resolved.gpu.id]

@@ -11,7 +11,7 @@ from advisor.cli.output import emit
 from advisor.gemm import BF16_NOTE, BOUNDS, TF32_NOTE, GemmPrediction, gemm_time
 from advisor.gemm.table import read_shapes, table_text
 from advisor.gpus import resolve_gpu
-from advisor.profile import load_profile
+from advisor.loading import profiles_for
 
 
 @click.command()
@@ -39,10 +39,16 @@ def command(*, gpu: str, input_: Path, output: Path | None, precision: str, prof
     advisor predict gemm --gpu h200 --input shapes.csv --output times.csv
     """
     resolved = resolve_gpu(gpu)
-    loaded = load_profile(resolved.gpu, path=profile)
+    profiles = profiles_for(resolved, precision=precision, path=profile)
+    loaded = profiles.gemm
     shapes = read_shapes(input_)
     prediction = gemm_time(loaded, resolved.gpu, *shapes.T, precision=precision)
-    for line in (resolved.note, f"{resolved.gpu.name}: {loaded.describe()}", *_caveats(precision, loaded.note)):
+    for line in (
+        resolved.note,
+        f"{resolved.gpu.name}: {loaded.describe()}",
+        *_caveats(precision, loaded.note),
+        *profiles.notes,
+    ):
         if line:
             click.echo(line, err=True)
     error = loaded.error

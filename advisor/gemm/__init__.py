@@ -17,7 +17,7 @@ from advisor.gemm.correction import LIMIT, log_correction
 from advisor.gemm.engines import compiled_fastest_cut, fastest_cut
 from advisor.gemm.physics import Machine, kernel_time, rounds_of
 from advisor.gpus import Gpu, resolve_gpu
-from advisor.profile import Error, GemmCoefficients, GemmModel, GpuProfile, load_profile
+from advisor.profile import Error, GemmCoefficients, GemmModel, GpuProfile
 from advisor.quantization import MAX_SIZE
 
 __all__ = ["Gemm", "GemmPrediction", "gemm_time", "predict_gemm"]
@@ -230,8 +230,10 @@ def predict_gemm(
 
     Raises BadInputError for sizes out of range or an unknown precision, UnknownNameError for an unknown GPU.
     """
-    found = resolve_gpu(gpu).gpu
-    loaded = load_profile(found, path=profile)
+    from advisor.loading import profiles_for  # which needs this package
+
+    resolved = resolve_gpu(gpu)
+    found, loaded = resolved.gpu, profiles_for(resolved, precision=precision, path=profile).gemm
     p = gemm_time(loaded, found, m, n, k, batch=batch, precision=precision)
     return Gemm(
         m=m,
