@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from advisor.errors import BadInputError
+from advisor.gemm import gemm_time
+from advisor.gpus import find_gpu
+from advisor.measured import gpu_profile_of, parse_measured_profile, read_measured_profile, step_profile_of
+from advisor.profile import load_profile
+from advisor.recipe import make_recipe
+from advisor.step_costs import at
+from advisor.step_profile import load_step_profile
+from advisor.steptime import StepModel, machine
+from advisor.workload.catalogue import load_workload
+from bench.__main__ import main
+from bench.calibration import convolution_shapes, gemm_shapes
+from bench.case import METHOD_VERSION, Case, Result, Timing
+from bench.fit_convolution import convolutions, fit_convolutions, predicted
+from bench.fit_few import borne_out, fit_few, predict_few, smooth_points
+from bench.fit_gemm import Timings, physical_times
+from bench.fit_records import as_table, fit_measurements, measurements_of, nearest_model
+from bench.records import Note, Row, open_records
+from bench.replay import environment_of, rows_of
+
+H200 = find_gpu("h200")
+NONE = frozenset[str]()
+
+
+def gemm_case(m: int, n: int, k: int) -> dict[str, Any]:
+    return {"m": m, "n": n, "k": k, "pass": "forward", "dtype": "fp16", "library": "cublas", "mode": "cold"}
+
+
+def conv_case(sizes: dict[str, int], pass_: str) -> dict[str, Any]:
+    side, kernel = sizes["side"], sizes["kernel"]
+    return {
+        "batch": sizes["batch"], "c_in": sizes["c_in"], "c_out": sizes["c_out"], "height": side, "width": side,
+        "kernel_h": kernel, "kernel_w": kernel, "stride": sizes["stride"], "padding": kernel // 2, "dilation": 1,
+        "groups": 1, "pass": pass_, "layout": "nhwc", "dtype": "fp16", "library": "cudnn", "autotuned": True,
+        "mode": "cold",
+    }  # fmt: skip
+
+
+def slow_h200(m: Any, n: Any, k: Any) -> Any:
+    """A card of H200's kind at 0.8 of its speed."""
+    return gemm_time(load_profile(H200), H200, m, n, k, corrected=False).time_s / 0.8
+
+
+def calibration_rows(**environment: Any) -> list[Row]:
+    shapes = gemm_shapes()
+    times = slow_h200(*np.array(shapes).T)
+    cases = [(gemm_case(*shape), float(time)) for shape, time in zip(shapes, times, strict=True)]
+    return rows_of("gemm", cases, {**environment_of(H200, "made up"), **environment})
+
+
+def test_a_calibration_finds_a_card_that_is_slower_than_its_kind() -> None:
+    profile, missing = fit_measurements(measurements_of(calibration_rows(), "x.db"), fitted="2026-01-02")
+    assert profile.extent == "quick" and profile.gpu == H200.id
+    assert profile.gemm["fp16"].held_out.mean < 0.05
+    n, k = np.array([3000, 5000]), np.array([2048, 6016])
+    found = gemm_time(gpu_profile_of(profile, H200), H200, 2000, n, k).time_s
+    assert found == pytest.approx(slow_h200(2000, n, k), rel=0.06)
+    assert missing == ["0 FP16 convolutions where 20 are the least: run `advisor bench --quick`"]
+
+
+def test_the_same_records_give_the_same_profile() -> None:
+    first, second = (
+        fit_measurements(measurements_of(calibration_rows(), "x.db"), fitted="2026-01-02", judge=False)[0] for _ in "ab"
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"device": "cpu"}, "smoke run"),
+        ({"method_version": METHOD_VERSION + 1}, f"timed by method {METHOD_VERSION + 1}"),
+    ],
+)
+def test_records_that_are_no_measurements_of_a_gpu_by_this_method_are_refused(
+    environment: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(BadInputError, match=said):
+        measurements_of(calibration_rows(**environment), "x.db")
+
+
+def test_two_cards_are_not_mixed_and_one_can_be_chosen() -> None:
+    rows = calibration_rows() + calibration_rows(gpu_uuid="another")
+    with pytest.raises(BadInputError, match=r"holds 2 cards: .*another.*--card"):
+        measurements_of(rows, "x.db")
+    assert measurements_of(rows, "x.db", card="anoth").conditions.gpu_key == "another"
+    with pytest.raises(BadInputError, match="no card 'B200'"):
+        measurements_of(rows, "x.db", card="B200")
+
+
+def test_too_few_rows_are_told_with_their_number_and_what_to_run() -> None:
+    with pytest.raises(BadInputError, match=r"12 FP16 products where 40 are the least: run `advisor bench --quick`"):
+        fit_measurements(measurements_of(calibration_rows()[:12], "x.db"))
+    with pytest.raises(BadInputError, match="no measured case"):
+        measurements_of([], "x.db")
+
+
+def test_what_mars_a_run_goes_into_its_profile() -> None:
+    rows = calibration_rows()
+    rows[0] = replace(rows[0], environment={**rows[0].environment, "torch": "2.9"})
+    found = measurements_of(rows, "x.db", drifted=[rows[0].run])
+    assert [warning.split(":")[0] for warning in found.conditions.warnings] == [
+        "1 of 1 runs are marked by drift", "measured with several versions of torch (2.9, None)"
+    ]  # fmt: skip
+
+
+def test_failed_and_host_bound_cases_do_not_count() -> None:
+    rows = calibration_rows()
+    rows[0] = replace(rows[0], result=Result("failed", reason="out of memory"))
+    slow = Timing((1.0,), 1, "cold", graph=False, quality="good", host_bound=True)
+    rows[1] = replace(rows[1], result=Result("ok", timing=slow))
+    assert len(measurements_of(rows, "x.db").times) == len(rows) - 2
+
+
+def test_several_rows_of_one_case_are_one_time_their_median() -> None:
+    row = calibration_rows()[0]
+    again = [
+        replace(row, result=Result("ok", timing=Timing((s,), 1, "cold", graph=True, quality="good")))
+        for s in (3.0, 1.0, 2.0)
+    ]
+    assert [time for _, time in measurements_of(again, "x.db").times] == [2.0]
+
+
+def test_the_command_fits_a_records_file_prints_the_error_and_writes_the_profile(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "records.db"
+    rows = calibration_rows()
+    with open_records(path) as records:
+        run = records.start_run(rows[0].environment, "test")
+        for row in rows:
+            records.add(run, row.case, row.result)
+        records.merge([], [], [Note(run.id, "2026-01-01T00:00:00+00:00", "drift", {"text": "3 % slower"})])
+    assert main(["fit", "--records", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "products, fp16: 100 rows; unseen mean" in told
+    assert "marked by drift" in told
+    assert read_measured_profile(tmp_path / f"{H200.id}.profile.json").gemm["fp16"].rows == 100
+    assert main(["fit", "--records", str(tmp_path / "none.db")]) == 2
+
+
+def test_the_nearest_model_is_the_cards_own_unless_it_is_taken_away() -> None:
+    own, other = (nearest_model(H200, "fp16", without) for without in (NONE, frozenset({H200.id})))
+    assert own is not None and other is not None
+    assert (own.gpu, other.gpu) == ("h200-sxm", "h100-sxm-80gb")
+
+
+def test_only_a_complete_grid_is_a_table() -> None:
+    m, n, k = (axis.ravel() for axis in np.meshgrid([1.0, 2, 3], [4.0, 5], [6.0, 7]))
+    rows = Timings(m, n, k, m * n * k, np.ones(len(m)))
+    table = as_table(rows)
+    assert table is not None
+    assert table.time_s[2, 3] == 3 * 5 * 7  # m = 3, (n, k) = (5, 7)
+    assert as_table(rows.where(np.arange(len(rows)) > 0)) is None
+
+
+def test_a_borrowed_correction_counts_for_what_is_seen_of_it() -> None:
+    borrowed = np.array([0.1, -0.1, 0.2, -0.2])
+    assert borne_out(borrowed, 0.5 * borrowed) == pytest.approx(0.5, rel=0.06)
+    assert borne_out(borrowed, -borrowed) == 0
+
+
+def test_noise_is_not_smoothed_and_a_trend_is() -> None:
+    random = np.random.default_rng(5)
+    points = 2 ** random.uniform(7, 13, (80, 3))
+    assert smooth_points(points, random.normal(0, 0.05, 80), ("m", "n", "k")) is None
+    trend = smooth_points(points, 0.1 * (np.log2(points[:, 0]) - 10), ("m", "n", "k"))
+    assert trend is not None
+    high, low = trend.log_correction({"m": np.array([4096.0, 256]), "n": np.full(2, 1024), "k": np.full(2, 1024)})
+    assert high > 0.1 and low < -0.1
+
+
+def test_a_few_rows_without_a_kindred_profile_move_the_fields_middle() -> None:
+    shapes = np.array(gemm_shapes(), dtype=float).T
+    truth = load_profile(H200).gemm["fp16"].coefficients
+    made = Timings(*shapes, np.zeros(shapes.shape[1]), np.ones(shapes.shape[1]))
+    made = replace(made, time_s=physical_times(truth, H200, "fp16", made))
+    fit = fit_few(made, H200, None)
+    assert np.abs(predict_few(fit, H200, made) / made.time_s - 1).mean() < 0.05
+
+
+def test_convolutions_fit_the_card_that_made_them_pass_by_pass() -> None:
+    """Weight gradients at half of the shipped rate: the fit finds it, and leaves the other passes as they are."""
+    prior = load_step_profile().train
+    facts = machine(H200, make_recipe())
+    cases = [conv_case(*shape) for shape in convolution_shapes(60)]
+    truth = {**prior, "nhwc.conv_wgrad.rate": prior["nhwc.conv_wgrad.rate"] / 2}
+    rows = convolutions(cases, [1.0] * len(cases))
+    rows = replace(rows, time_s=predicted(rows, truth, facts))
+    fit = fit_convolutions(rows, prior, facts)
+    assert fit.values["nhwc.conv_wgrad.rate"] < 0.7 * prior["nhwc.conv_wgrad.rate"]
+    assert fit.values["nhwc.conv_fprop.rate"] == pytest.approx(prior["nhwc.conv_fprop.rate"], rel=0.1)
+    before, after = (
+        np.abs(np.log(predicted(rows, {**prior, **v}, facts) / rows.time_s)).mean() for v in ({}, fit.values)
+    )
+    assert after < 0.3 * before
+
+
+def test_convolutions_are_the_operations_a_trace_has_of_them() -> None:
+    """ResNet-50's 3x3 of 64 channels at 56 x 56, batch 32: m = 32 x 56 x 56, n = 64, k = 64 x 9, FP16."""
+    sizes = {"batch": 32, "c_in": 64, "c_out": 64, "side": 56, "kernel": 3, "stride": 1}
+    rows = convolutions([conv_case(sizes, "forward")], [1.0])
+    assert [at(line, 1.0)[0, 0] for line in (rows.products.m, rows.products.n, rows.products.k)] == [100352, 64, 576]
+    assert rows.bytes_[0, 0] == 2 * (2 * 32 * 64 * 56 * 56 + 64 * 64 * 9)
+
+
+def test_a_measured_profile_moves_a_steps_convolutions_and_says_so() -> None:
+    facts, prior = machine(H200, make_recipe()), load_step_profile().train
+    cases = [conv_case(*shape) for shape in convolution_shapes()]
+    table = convolutions(cases, [1.0] * len(cases))
+    times = predicted(table, {**prior}, facts) * 3  # three times slower than shipped
+    rows = rows_of("conv", list(zip(cases, times.tolist(), strict=True)), environment_of(H200, "made up"))
+    found = measurements_of([*calibration_rows(), *rows], "x.db")
+    profile, missing = fit_measurements(found, judge=False)
+    assert missing == []
+    assert parse_measured_profile(measured_bytes(profile), "x") == profile
+    recipe, work = make_recipe(), load_workload("resnet50")
+    shipped = StepModel(work, gpu=H200, profile=load_profile(H200), recipe=recipe)
+    own = StepModel(
+        work, gpu=H200, profile=gpu_profile_of(profile, H200), recipe=recipe,
+        step_profile=step_profile_of(profile, H200, "fp16"),
+    )  # fmt: skip
+    batch = np.array([256])
+    before, after = (model.curve(batch).class_time_s["conv"][0] for model in (shipped, own))
+    assert after > 1.5 * before
+    assert own.step_profile.measured == profile.describe()
+    assert "no whole step was measured on this card" in own.error.origin
+    with pytest.raises(BadInputError, match="measured on h200-sxm, not a100"):
+        step_profile_of(profile, find_gpu("a100"), "fp16")
+
+
+def measured_bytes(profile: Any) -> bytes:
+    from advisor.measured import measured_profile_bytes
+
+    return measured_profile_bytes(profile)
+
+
+def test_ceilings_memory_and_steps_are_read_from_their_own_suites() -> None:
+    bandwidth = H200.memory_bandwidth_bytes_per_s
+    assert bandwidth is not None
+    environment = environment_of(H200, "made up")
+    moved = 2**30
+    plain = [
+        ("copy", {"bytes": 2**30}, 2**30 / (0.9 * bandwidth), {}),
+        ("launch", {"what": "graph"}, 2e-6, {}),
+        ("launch", {"what": "stream"}, 5e-6, {"host_s_per_launch": 4e-6}),
+        ("matmul_peak", {"n": 8192, "dtype": "fp16"}, 2 * 8192**3 / 7e14, {}),
+        ("memory", {"op": "cast", "detail": "cast", "bytes": moved, "layout": "nhwc", "mode": "cold"},
+         2e-6 + moved / (0.75 * bandwidth), {}),
+        ("memory", {"op": "copy", "detail": "copy", "bytes": moved, "layout": "nchw", "mode": "cold"},
+         2e-6 + moved / (0.5 * bandwidth), {}),
+    ]  # fmt: skip
+    rows = [
+        Row("r", i, Case(kind, kind, params),
+            Result("ok", timing=Timing((time,), 1, "cold", graph=True, quality="good"), facts=facts), environment, "")
+        for i, (kind, params, time, facts) in enumerate(plain)
+    ]  # fmt: skip
+    profile, _ = fit_measurements(measurements_of([*calibration_rows(), *rows], "x.db"), judge=False)
+    assert profile.ceilings.copy_bytes_per_s == pytest.approx(0.9 * bandwidth)
+    assert (profile.ceilings.host_s, profile.ceilings.kernel_s) == (4e-6, 2e-6)
+    assert profile.ceilings.matmul_flops_per_s == {"fp16": pytest.approx(7e14)}
+    assert profile.bandwidths is not None
+    assert profile.bandwidths.values == {"cast": 0.75, "nchw.copy": 0.5}
+
+
+def test_whole_steps_give_one_bounded_factor_and_what_a_process_holds() -> None:
+    """Steps made 1.2 times as long as a first fit predicts them, with 1 GiB of context."""
+    environment = environment_of(H200, "made up")
+    first, _ = fit_measurements(measurements_of(calibration_rows(), "x.db"), judge=False)
+    rows = []
+    for i, (name, batch) in enumerate((n, b) for n in ("resnet50", "unet") for b in (64, 128, 256)):
+        params = {
+            "model": name, "batch": batch, "optimizer": "sgd", "precision": "amp_fp16", "layout": "nhwc",
+            "cudnn_benchmark": True,
+        }  # fmt: skip
+        model = StepModel(
+            load_workload(name), gpu=H200, profile=gpu_profile_of(first, H200), recipe=make_recipe(),
+            step_profile=step_profile_of(first, H200, "fp16"),
+        )  # fmt: skip
+        time = 1.2 * float(model.curve(np.array([batch])).time_s[0])
+        facts = {"context_bytes": 2**30, "reserved_peak_bytes": 11, "allocated_peak_bytes": 10, "alloc_retries": 0}
+        timing = Timing((time,), 1, "warm", graph=False, quality="good")
+        rows.append(
+            Row("t", i, Case("train", "train", params), Result("ok", timing=timing, facts=facts), environment, "")
+        )
+    profile, _ = fit_measurements(measurements_of([*calibration_rows(), *rows], "x.db"), judge=False)
+    assert profile.steps is not None and profile.memory is not None
+    assert profile.steps.factor == pytest.approx(1.2, rel=0.02)
+    assert profile.steps.held_out.mean < 0.02
+    assert profile.memory.context_bytes == 2**30
+    step_profile = step_profile_of(profile, H200, "fp16")
+    assert step_profile.factor == profile.steps.factor
+    assert step_profile.memory.overhead_bytes == 2**30 + step_profile.memory.workspace_bytes
