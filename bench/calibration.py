@@ -12,6 +12,7 @@ Standard library and numpy only, as all that runs on a GPU machine.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ _SIDES = (7, 14, 28, 56, 112)
 _CHANNELS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
 _BATCHES = (8, 16, 32, 64, 128, 256)
 _FILTERS = ((1, 1), (3, 1), (1, 2), (3, 2), (5, 1))  # side, stride
-_MOST_PIXELS_BY_CHANNELS = 2**28  # elements of an activation: half a GiB in FP16
+_MOST_ELEMENTS = 2**28  # of an activation: half a GiB in FP16
 _FLOPS = (2e8, 4e11)  # of one pass: over a kernel's launch, under what a minute allows
 _STEM = (3, 64, 224, 7, 2)  # c_in, c_out, side, filter, stride
 
@@ -98,16 +99,12 @@ def spread(points: Floats, count: int) -> list[int]:
 def convolution_shapes(count: int = CONVOLUTIONS) -> list[tuple[dict[str, int], str]]:
     """Sizes (batch, c_in, c_out, side, kernel, stride) and pass of the convolutions to measure."""
     pool = []
-    for side in _SIDES:
-        for kernel, stride in _FILTERS:
-            for c_in in _CHANNELS:
-                for c_out in _CHANNELS:
-                    for batch in _BATCHES:
-                        flops = 2.0 * batch * (side // stride) ** 2 * c_in * c_out * kernel**2
-                        pixels = batch * side * side * max(c_in, c_out)
-                        usual = 1 / 4 <= c_out / c_in <= 4 and c_in * side <= 2**15 and c_in * side >= 2**9
-                        if usual and _FLOPS[0] <= flops <= _FLOPS[1] and pixels <= _MOST_PIXELS_BY_CHANNELS:
-                            pool.append((batch, c_in, c_out, side, kernel, stride))
+    for side, (kernel, stride), c_in, c_out, batch in product(_SIDES, _FILTERS, _CHANNELS, _CHANNELS, _BATCHES):
+        flops = 2.0 * batch * (side // stride) ** 2 * c_in * c_out * kernel**2
+        elements = batch * side * side * max(c_in, c_out)
+        usual = 1 / 4 <= c_out / c_in <= 4 and 2**9 <= c_in * side <= 2**15  # wide images are shallow, deep ones small
+        if usual and _FLOPS[0] <= flops <= _FLOPS[1] and elements <= _MOST_ELEMENTS:
+            pool.append((batch, c_in, c_out, side, kernel, stride))
     table = np.log2(np.array(pool, dtype=float))
     chosen = spread(table, count - 2)
     names = ("batch", "c_in", "c_out", "side", "kernel", "stride")

@@ -14,7 +14,7 @@ import numpy as np
 
 from advisor.errors import BadInputError
 from advisor.gpus import Gpu, find_gpu
-from bench.calibration import CONVOLUTIONS, PASSES, replay_gemm, spread
+from bench.calibration import CONVOLUTIONS, GEMMS, PASSES, replay_gemm, spread
 from bench.case import METHOD_VERSION, Case, Result, Timing
 from bench.gemm_data import DEEPBENCH, NEUSIGHT_ORIGIN, ORIGIN, TABLES, read_deepbench, read_records, read_table
 from bench.records import Row
@@ -135,7 +135,8 @@ def calibration_of(rows: Sequence[Row], count: int | None = None) -> tuple[list[
     the layers it draws from; those of one pass after another.
     """
     if rows[0].case.kind == "gemm":
-        chosen = replay_gemm([[row.case.params[name] for name in ("m", "n", "k")] for row in rows])  # type: ignore[misc]  # whole numbers, as `_gemm` makes them
+        sizes = [[row.case.params[name] for name in ("m", "n", "k")] for row in rows]
+        chosen = replay_gemm(np.array(sizes, dtype=float), count or GEMMS)
     else:
         chosen = _spread_convolutions(rows, count or CONVOLUTIONS)
     taken = set(chosen)

@@ -46,6 +46,7 @@ from bench.replay import (
 )
 
 Floats = NDArray[np.float64]
+COUNTS = (50, 100, 200)
 WITHIN = 1.3  # times the error of the full fit that a calibration is to come to
 
 
@@ -89,6 +90,19 @@ def replay_products(data: Path, name: str, *, full: bool = True) -> Replay:
         gpu.id, len(few), error_of(np.log(without / wanted.time_s), ""),
         error_of(np.log(predict_few(fit, gpu, wanted) / wanted.time_s), ""), found, everywhere,
     )  # fmt: skip
+
+
+def learning(data: Path, name: str) -> list[float]:
+    """Mean errors after as many products as COUNTS says, all on the pairs that the most of them leave untouched."""
+    gpu, rows = find_gpu(name), gemm_rows(data, name)
+    chosen = [calibration_of(rows, count)[0] for count in COUNTS]
+    touched = {(row.case.params["n"], row.case.params["k"]) for few in chosen for row in few}
+    unseen = [row for row in rows if (row.case.params["n"], row.case.params["k"]) not in touched]
+    dtypes, donor = PRECISIONS["fp16"], lender(gpu)
+    wanted = gemm_timings(measurements_of(unseen, name), dtypes)
+    wanted = wanted.where(judged(wanted))
+    fits = [fit_few(gemm_timings(measurements_of(few, name), dtypes), gpu, donor) for few in chosen]
+    return [error_of(np.log(predict_few(fit, gpu, wanted) / wanted.time_s), "").mean for fit in fits]
 
 
 def replay_convolutions(rows: Sequence[Row], section: str, *, full: bool = True) -> Replay:
@@ -161,6 +175,11 @@ def section(data: Path) -> str:
         "rows tells which kernel a library takes where: what the full fit's thousands say of that, they cannot.",
         table(titles, [_row(r) for r in products]),
         verdict(products),
+        "How many products it takes: mean error in per cent on the pairs that none of these choices touches.",
+        table(
+            ["GPU", *(f"{count} products" for count in COUNTS)],
+            [[find_gpu(name).id, *(f"{100 * e:.1f}" for e in learning(data, name))] for name in TABLES],
+        ),
         "### Convolutions",
         "DeepBench (V100, cuDNN 7.6) and NeuSight (FP32, 3x3, random sizes, calls of over three empty ones). Without: "
         "the shipped coefficients of whole steps on the RTX 3090 with this card's facts; the FP32 rate of 3x3 filters "
