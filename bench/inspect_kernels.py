@@ -173,11 +173,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help="of a matrix product's A and B")
     parser.add_argument("--unaligned", action="store_true", help="as for sizes that are no multiples of 8")
     options = parser.parse_args(argv)
-    os.environ.pop("TRITON_INTERPRET", None)  # an interpreted kernel cannot be compiled, and none runs here
     try:
         capability = parse_architecture(options.arch)
     except UnknownArchitectureError as error:
         raise BadInputError(str(error)) from None
+    os.environ.pop("TRITON_INTERPRET", None)  # an interpreted kernel cannot be compiled, and none runs here
     found = inspect(
         options.kernel or KERNELS, capability, dtype=options.dtype, layout=options.layout, aligned=not options.unaligned
     )
