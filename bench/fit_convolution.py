@@ -44,6 +44,8 @@ SPREAD = {
     "rate": 0.6, "bandwidth": 0.3, "spatial": 0.4, "stem": 0.7, "unaligned": 0.5, "strided": 0.5,
     "padding_copies": 0.8, "conversion": 0.7, "prologue_k": 0.7, "tile_exponent": 0.2, "kernel_s": 0.7,
 }  # fmt: skip
+# CUDA cores reach nearly their peak in tiles of any size (as in bench.fit_gemm); Tensor Cores need large ones.
+CUDA_CORE_TILE_EXPONENT, CUDA_CORE_SPREAD = 0.1, 0.1
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,8 @@ def fit_convolutions(
     linear = np.array([name.endswith("exponent") for name in names])
     centre = np.array([prior[name] if e else np.log(prior[name]) for name, e in zip(names, linear, strict=True)])
     sigma = np.array([SPREAD[_kind(name)] for name in names])
+    if not rows.products.half.any():
+        sigma[names.index("tile_exponent")] = CUDA_CORE_SPREAD
     weight = PRIOR_ROWS / len(rows)
 
     def values(x: Floats) -> Values:

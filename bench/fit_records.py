@@ -47,7 +47,13 @@ from advisor.workload.catalogue import load_workload
 from bench.case import METHOD_VERSION, Case, Mode
 from bench.exchange import read_archive
 from bench.fit import error_of, fit_table, rounded
-from bench.fit_convolution import Convolutions, convolutions, fit_convolutions, held_out_convolutions
+from bench.fit_convolution import (
+    CUDA_CORE_TILE_EXPONENT,
+    Convolutions,
+    convolutions,
+    fit_convolutions,
+    held_out_convolutions,
+)
 from bench.fit_few import FOLDS, fit_few, held_out_few
 from bench.fit_gemm import Timings
 from bench.gemm_data import Table
@@ -301,6 +307,8 @@ def convolution_machine(gpu: Gpu, section: str) -> Machine:
 def convolution_prior(found: Measurements, profile: MeasuredProfile, section: str) -> dict[str, float]:
     """What the card would be taken to do before any of its convolutions was measured."""
     own = own_values(load_step_profile().train, found.gpu, gpu_profile_of(profile, found.gpu), section)
+    if section == "fp32":
+        own["tile_exponent"] = CUDA_CORE_TILE_EXPONENT
     return own if profile.ceilings.kernel_s is None else {**own, "kernel_s": profile.ceilings.kernel_s}
 
 
