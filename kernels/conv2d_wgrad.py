@@ -89,11 +89,13 @@ def _wgrad_kernel(  # noqa: PLR0915  # the compiler takes most branches: each va
         channel = tile_n * TILE_N % C + tl.arange(0, TILE_N)
     else:
         cols = (tile_n * TILE_N + tl.arange(0, TILE_N)) % N
-        tap = cols // C
+        tap = tl.max_constancy(cols // C, X_ALIGN)  # X_ALIGN divides C and TILE_N, so that many columns share a tap
         channel = cols % C
     tap_row = tap // filter_w * dilation_h - pad_h
     tap_col = tap % filter_w * dilation_w - pad_w
-    x_ptrs = x_ptr + ((tap_row * width + tap_col) * C + channel)[None, :]
+    # X_ALIGN columns lie side by side, the first at a multiple of it: said, as the compiler cannot follow the remainder
+    place = tl.max_contiguous(tl.multiple_of((tap_row * width + tap_col) * C + channel, X_ALIGN), X_ALIGN)
+    x_ptrs = x_ptr + place[None, :]
     dy_ptrs = dy_ptr + rows[:, None]
 
     pixels = batch * out_h * out_w
