@@ -214,6 +214,8 @@ def main(argv: list[str] | None = None) -> int:
         help="folder of the shipped profiles; with --records the profile's file (default: beside the records)",
     )  # fmt: skip
     options = parser.parse_args(argv)
+    if options.card is not None and options.records is None:
+        parser.error("--card chooses among the cards of --records")
     if options.records is not None:
         return fit_card(options.records, options.card, options.output)
     return fit_public(options.data, options.output or FOLDER)

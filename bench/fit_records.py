@@ -258,8 +258,10 @@ def _gemm_model(
         )
     donor = nearest_model(found.gpu, section, without)
     fit = fit_few(rows, found.gpu, donor, precision=section)
-    ratio = held_out_few(rows, found.gpu, donor, precision=section) if judge else np.zeros(1)
-    error = error_of(ratio, f"(n, k) pairs of {len(rows)} products left out by folds of crc32 % {FOLDS}")
+    error = NOT_JUDGED
+    if judge:
+        ratio = held_out_few(rows, found.gpu, donor, precision=section)
+        error = error_of(ratio, f"(n, k) pairs of {len(rows)} products left out by folds of crc32 % {FOLDS}")
     return GemmModel(
         gpu=found.gpu.id,
         kind="measured",
@@ -267,7 +269,7 @@ def _gemm_model(
         rows=len(rows),
         fitted=fitted,
         coefficients=rounded(fit.coefficients),
-        held_out=error if judge else NOT_JUDGED,
+        held_out=error,
         correction=fit.correction,
         nearby=fit.nearby,
     )
@@ -296,7 +298,7 @@ def as_table(rows: Timings) -> Table | None:
     column = np.searchsorted(pairs[:, 0] * width + pairs[:, 1], rows.n * width + rows.k)
     grid = np.full((len(m), len(pairs)), np.nan)
     grid[np.searchsorted(m, rows.m), column] = rows.time_s
-    return None if np.isnan(grid).any() else Table(m, pairs, grid, np.full((1, *grid.shape), np.nan))
+    return None if np.isnan(grid).any() else Table(m, pairs, grid, np.empty((0, *grid.shape)))
 
 
 def convolution_machine(gpu: Gpu, section: str) -> Machine:

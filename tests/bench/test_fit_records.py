@@ -300,3 +300,28 @@ def test_whole_steps_give_one_bounded_factor_and_what_a_process_holds() -> None:
     step_profile = step_profile_of(profile, H200, "fp16")
     assert step_profile.factor == profile.steps.factor
     assert step_profile.memory.overhead_bytes == 2**30 + step_profile.memory.workspace_bytes
+
+
+def test_a_full_grid_is_fitted_as_the_public_tables_are_with_a_correction_on_its_grid() -> None:
+    """2,000 products, those of one n 20 % slower than any physical form says: its unseen pairs come out so too."""
+    m = sorted({*range(128, 2560, 128), *range(129, 2561, 128), 4096, 8192})[:40]
+    pairs = [(n, k) for n in (512, 1024, 2048, 4096, 8192) for k in range(512, 512 * 11, 512)]
+    shapes = [(rows, n, k) for rows in m for n, k in pairs]
+    times = slow_h200(*np.array(shapes).T) * np.where(np.array(shapes)[:, 1] == 1024, 1.2, 1.0)
+    cases = [(gemm_case(*shape), float(time)) for shape, time in zip(shapes, times, strict=True)]
+    found = measurements_of(rows_of("gemm", cases, environment_of(H200, "made up")), "x.db")
+    profile, _ = fit_measurements(found, fitted="2026-01-02")
+    model = profile.gemm["fp16"]
+    assert (profile.extent, model.kind, model.rows) == ("full", "measured", 2000)
+    assert model.correction is not None and model.correction.m == tuple(m)
+    assert model.held_out.mean < 0.06
+    wanted = 1.2 * float(slow_h200(2000, 1024, 2816))
+    assert float(gemm_time(gpu_profile_of(profile, H200), H200, 2000, 1024, 2816).time_s) == pytest.approx(
+        wanted, rel=0.1
+    )
+
+
+def test_a_card_is_chosen_among_records_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--data", "x", "--card", "y"])
+    assert "--records" in capsys.readouterr().err
