@@ -126,7 +126,7 @@ def tune(
     for m, n, k in shapes:
         if rows and device.now_s() - start_s >= budget_s:
             break
-        rows.append(_tune_one(device, prepare, candidates(capability, m, n, k, sms, facts=facts), m, n, k))
+        rows.append(tune_one(device, prepare, candidates(capability, m, n, k, sms, facts=facts), m, n, k))
     if not any(row["timed"] for row in rows):
         reasons = dict.fromkeys(failure["reason"] for row in rows for failure in row["failed"])
         raise AdvisorError(f"our matrix product did not run on {device.name}: {'; '.join(reasons) or 'no shapes'}")
@@ -182,7 +182,8 @@ def matmul_calls(device: Device, torch_device: str, *, layout: Layout = "nt", dt
     return prepare
 
 
-def _tune_one(device: Device, prepare: Prepare, tried: Sequence[Config], m: int, n: int, k: int) -> dict[str, Any]:
+def tune_one(device: Device, prepare: Prepare, tried: Sequence[Config], m: int, n: int, k: int) -> dict[str, Any]:
+    """Time each configuration of `tried` on one shape: a row of `TunedTable.matmul`. None is timed where all fail."""
     times_s: dict[Config, float] = {}
     careful: set[Config] = set()
     failed: dict[Config, str] = {}

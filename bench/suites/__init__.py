@@ -20,6 +20,7 @@ SUITES: dict[str, str] = {  # name -> module
     "memory": "bench.suites.memory",
     "train": "bench.suites.train",
     "waves": "bench.suites.waves",
+    "tune": "bench.suites.tune",
 }
 
 

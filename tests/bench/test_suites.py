@@ -20,7 +20,7 @@ from advisor.workload.catalogue import load_workload
 from bench.case import Case, Result, result_from_json, result_to_json
 from bench.device import HostDevice
 from bench.shapes import ConvShape
-from bench.suites import SUITES, Context, SuiteOptions, ceilings, conv, gemm, memory, train, waves
+from bench.suites import SUITES, Context, SuiteOptions, ceilings, conv, gemm, memory, train, tune, waves
 from bench.suites.common import Candidate, Operands, cudnn_setting, fastest, number, tf32_setting, tiers, unfit
 from bench.timer import TimerOptions
 from tests.recorded_device import RecordedDevice
@@ -144,7 +144,7 @@ def test_quick_asks_the_calibration_for_its_cases(monkeypatch: pytest.MonkeyPatc
     assert gemm.cases(quick) == [chosen["gemm"]]
     assert conv.cases(quick) == [chosen["conv"]]
     assert len(ceilings.cases(quick)[0]) < 10
-    assert memory.cases(quick) == train.cases(quick) == waves.cases(quick) == []
+    assert memory.cases(quick) == train.cases(quick) == waves.cases(quick) == tune.cases(quick) == []
 
 
 # Work ----------------------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def smoke_cases() -> Iterator[Any]:
 @pytest.mark.parametrize(("suite", "case"), list(smoke_cases()))
 def test_every_smoke_case_runs_on_a_processor(suite: str, case: Case, cpu: Context) -> None:
     result = module_of(suite).run(case, cpu)
-    if case.params.get("library") == "triton" and os.environ.get("TRITON_INTERPRET") != "1":
+    if (case.params.get("library") == "triton" or case.kind == "tune") and os.environ.get("TRITON_INTERPRET") != "1":
         assert result.status == "skipped"
         assert "TRITON_INTERPRET=1" in str(result.reason)
     elif case.kind == "timeline":
@@ -242,6 +242,14 @@ def test_every_smoke_case_runs_on_a_processor(suite: str, case: Case, cpu: Conte
         assert result.status == "ok", result.reason
         assert (result.timing is None) == (case.kind == "kernels")
     assert result_from_json(result_to_json(result)) == result
+
+
+def test_tuning_keeps_every_configuration_that_it_timed(cpu: Context) -> None:
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("on a GPU the curated configurations are timed")
+    result = tune.run(tune.tune_case(32, 32, 32), cpu)
+    assert {entry["config"]["tile_m"] for entry in result.facts["timed"]} == {16, 32}
+    assert result.facts["failed"] == []
 
 
 @pytest.mark.parametrize("pass_", ["forward", "dgrad", "wgrad"])
