@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from bench.case import Case, Result
 from bench.suites import Context, SuiteOptions
@@ -16,7 +16,7 @@ from bench.suites.common import Work, gpu_limits, number, timed, triton_refusal,
 from bench.tune import SHAPES, candidates, compiled, matmul_calls, tune_one
 
 SUITE = "tune"
-LAYOUT = "nt"  # of a linear layer's forward pass
+LAYOUT: Final = "nt"  # of a linear layer's forward pass
 DTYPE = "fp16"
 
 
