@@ -20,7 +20,7 @@ from advisor.gemm.correction import LIMIT, log_correction
 from advisor.gpus import Gpu, find_gpu
 from advisor.nearby import Nearby, distances
 from advisor.profile import Error, GemmCoefficients, GemmCorrection, GemmModel
-from bench.fit_gemm import FINE_TILES, PRIOR_WEIGHT, Timings, fit_coefficients, physical_times
+from bench.fit_gemm import FINE_TILES, PRIOR_WEIGHT, TILE_SIGMA, TILES_9, Timings, fit_coefficients, physical_times
 from bench.gemm_data import LEAST_M, LEAST_NK, LEAST_S
 
 Floats = NDArray[np.float64]
@@ -65,9 +65,11 @@ def fit_few(rows: Timings, gpu: Gpu, donor: GemmModel | None, *, precision: str 
     kin = donor if donor is not None and is_kin(gpu, donor) else None
     fine = precision != "fp32" and gpu.compute_capability[0] in (9, 10)
     menu = FINE_TILES if fine else None
+    tile_sigma = TILE_SIGMA * (len(TILES_9) / len(FINE_TILES)) ** 0.5 if fine else TILE_SIGMA  # all together alike
     split_load = MOST_SPLIT_LOAD
     borrowed = np.zeros(len(rows))
     if kin is not None:
+        tile_sigma = TILE_SIGMA
         menu = tuple((tile.m, tile.n) for tile in kin.coefficients.tiles)  # its correction belongs to its tiles
         split_load = kin.coefficients.most_split_load
         if kin.correction is not None:
@@ -84,6 +86,7 @@ def fit_few(rows: Timings, gpu: Gpu, donor: GemmModel | None, *, precision: str 
             prior=None if kin is None else kin.coefficients,
             prior_weight=max(PRIOR_WEIGHT, (PRIOR_ROWS if kin is None else KIN_PRIOR_ROWS) / len(rows)),
             most_split_load=split_load,
+            tile_sigma=tile_sigma,
         )
         residual = np.log(rows.time_s / physical_times(coefficients, gpu, precision, rows))
         if share:

@@ -99,6 +99,7 @@ def fit_coefficients(
     prior: GemmCoefficients | None = None,
     prior_weight: float = PRIOR_WEIGHT,
     most_split_load: float = MOST_SPLIT_LOAD,
+    tile_sigma: float = TILE_SIGMA,
 ) -> GemmCoefficients:
     """Fit the physical form to the rows: least absolute ln(predicted / measured), by Levenberg-Marquardt.
 
@@ -108,7 +109,7 @@ def fit_coefficients(
     menu = menu or (SIMT_TILES if precision == "fp32" else tile_menu(gpu))
     peak = getattr(gpu, f"{precision}_flop_per_clock_per_sm")
     start = np.log(np.array([value for value, _ in START.values()] + [1.0] * len(menu)))
-    sigma = np.array([spread for _, spread in START.values()] + [TILE_SIGMA] * len(menu))
+    sigma = np.array([spread for _, spread in START.values()] + [tile_sigma] * len(menu))
     start[list(START).index("feed_cycles")] += np.log(FEED_AT_FLOP / peak)
     if precision == "fp32":  # CUDA cores reach nearly their peak in any tile
         start[list(START).index("efficiency")] = np.log(0.9)

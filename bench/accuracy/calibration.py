@@ -161,7 +161,7 @@ def section(data: Path) -> str:
         "p90",
         "full fit",
         "calibrated / full",
-        "full, all pairs",
+        "full, all rows",
     ]
     return "\n\n".join([
         "## A calibration of a minute",
@@ -172,7 +172,8 @@ def section(data: Path) -> str:
         "### Products",
         f"m >= 128, n and k >= 256, over 20 us. {', '.join(kin)}: a profile of the same kind of SM is at hand, and its "
         "local correction is taken over by the share that the calibration bears out. Elsewhere nothing but the hundred "
-        "rows tells which kernel a library takes where: what the full fit's thousands say of that, they cannot.",
+        "rows tells which kernel a library takes where: the full fit reads that off measured neighbours, of which a "
+        "hundred rows leave few. What they can settle is the physical form (see its column in the first table).",
         table(titles, [_row(r) for r in products]),
         verdict(products),
         "How many products it takes: mean error in per cent on the pairs that none of these choices touches.",
@@ -182,8 +183,8 @@ def section(data: Path) -> str:
         ),
         "### Convolutions",
         "DeepBench (V100, cuDNN 7.6) and NeuSight (FP32, 3x3, random sizes, calls of over three empty ones). Without: "
-        "the shipped coefficients of whole steps on the RTX 3090 with this card's facts; the FP32 rate of 3x3 filters "
-        "in them stands on NeuSight's V100.",
+        "the shipped coefficients of whole steps on the RTX 3090 with this card's facts and, for FP16, its GEMM profile; "
+        "the FP32 rate of 3x3 filters in them stands on NeuSight's V100.",
         table(["what", *titles], [[what, *_row(r)] for what, r in convolved]),
         verdict([r for _, r in convolved]),
     ])  # fmt: skip
