@@ -183,8 +183,8 @@ def section(data: Path) -> str:
         ),
         "### Convolutions",
         "DeepBench (V100, cuDNN 7.6) and NeuSight (FP32, 3x3, random sizes, calls of over three empty ones). Without: "
-        "the shipped coefficients of whole steps on the RTX 3090 with this card's facts and, for FP16, its GEMM profile; "
-        "the FP32 rate of 3x3 filters in them stands on NeuSight's V100.",
+        "the shipped coefficients of whole steps on the RTX 3090 with this card's facts and, in FP16, its GEMM "
+        "profile; the FP32 rate of 3x3 filters in them stands on NeuSight's V100.",
         table(["what", *titles], [[what, *_row(r)] for what, r in convolved]),
         verdict([r for _, r in convolved]),
     ])  # fmt: skip
