@@ -66,15 +66,19 @@ def conv_case(
 
 
 def cases(options: SuiteOptions) -> list[list[Case]]:
-    """Tiers: every convolution at one batch; by Triton forward; ResNet-50 over the batches; heuristic; the rest."""
+    """Tiers: ResNet-50 and U-Net at one batch; ours forward; MobileNetV3; ours backward; ResNet-50 over the batches;
+    cuDNN's heuristic; the rest.
+    """
     if options.smoke:
         return [list(_smoke())]
     if options.quick:
         return calibration(SUITE, options)
     models = [_Uses(name) for name in (*CLASSIFIERS, *SEGMENTERS)]
-    resnet = models[:1]
+    resnet, unet = models[:1], models[2:]
     return tiers(
-        [*_sweep(models, (64,)), *_sweep(resnet, (64,), passes=("forward",), library="triton")],
+        _sweep((*resnet, *unet), (64,)),
+        _sweep(resnet, (64,), passes=("forward",), library="triton"),
+        [*_sweep(models, (64,)), *_sweep(resnet, (64,), passes=("dgrad", "wgrad"), library="triton")],
         _sweep(resnet, (32, 256)),
         [*_sweep(models, (64,), library="triton"), *_sweep(models, (64,), autotuned=False)],
         [*_sweep(resnet, (127, 128, 129)), *_sweep(resnet, (256,), library="triton")],

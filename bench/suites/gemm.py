@@ -36,6 +36,7 @@ DTYPES = ("fp16", "bf16")
 LIBRARIES = ("cublas", "triton")
 CANDIDATES = 3  # configurations of our kernel that are timed for each shape
 _COARSE = (64, 512, 4096)
+_FITTED = 20  # of the linears come in the first tier: enough for a fit, should no time be left for others
 _MAIN = 12  # linears: all public sweeps and the catalogue's most shared
 
 
@@ -50,8 +51,8 @@ def gemm_case(
 
 
 def cases(options: SuiteOptions) -> list[list[Case]]:
-    """Tiers: every weight at few M; the chief weights at all octaves and edges, by both libraries; backward; warm;
-    BF16; then everything that is left.
+    """Tiers: cuBLAS in all passes at few M, and both sides of the first wave; ours beside it; every weight at few M;
+    the chief weights at all octaves and edges, by both libraries; backward; warm; BF16; then everything that is left.
     """
     if options.smoke:
         return [list(_smoke())]
@@ -60,7 +61,11 @@ def cases(options: SuiteOptions) -> list[list[Case]]:
     linears = all_linears()
     main, sms = linears[:_MAIN], options.sms
     return tiers(
-        [*_sweep(linears, _COARSE), *_edges(main, sms, waves=1), *_sweep(main[:6], _COARSE, passes=PASSES[1:])],
+        [*_sweep(main, _COARSE, passes=PASSES), *_edges(main, sms, waves=1), *_sweep(linears[_MAIN:_FITTED], _COARSE)],
+        [*_sweep(main, _COARSE, libraries=LIBRARIES[1:]), *_edges(main[:4], sms, waves=1, libraries=LIBRARIES[1:])],
+        [*_sweep(linears, _COARSE), *_sweep(main, base_rows()[1::4])],
+        _sweep(main, base_rows()[::4], passes=PASSES),
+        _sweep(main, base_rows()[::2], libraries=LIBRARIES),
         _sweep(main, base_rows(), libraries=LIBRARIES),
         _edges(main, sms, waves=3, libraries=LIBRARIES),
         _sweep(main, base_rows(), passes=PASSES[1:]),

@@ -28,6 +28,9 @@ OPTIMIZERS = {  # model -> the optimizer it is usually trained with
 WITHOUT_IMAGES = ("bert-base-128",)
 BATCHES = (128, 256, 512, 1024)
 SMALL_BATCHES = (8, 16, 32, 64)
+# U-Net's images are as much work as some ten of the others', so it is trained with smaller batches.
+USUAL_BATCHES = {"unet": {8: 1, 16: 2, 32: 4, 64: 8, 127: 15, 128: 16, 129: 17, 255: 31, 256: 32, 257: 33, 512: 64}}
+QUICKLY_TUNED = ("vit_b_16", "bert-base-128")  # one convolution, or none
 WARM_STEPS = 2  # after the first; at least, and both with an optimizer step that was not skipped
 MOST_WARM_STEPS = 12
 LEARNING_RATE = {"sgd": 1e-3, "adamw": 1e-5}  # low enough to stay finite on one batch without a warm-up
@@ -56,7 +59,11 @@ def train_case(
 
 
 def cases(options: SuiteOptions) -> list[list[Case]]:
-    """Tiers: three batches of each model; one below and one above; more batches; other recipes; everything."""
+    """Tiers: three batches of each model; the knee; one below and one above; other recipes; everything.
+
+    A model with many convolutions comes later with its further batches: to try out cuDNN's algorithms for a new batch
+    size takes longer than to time its steps.
+    """
     models = tuple(OPTIMIZERS)
     if options.smoke:
         return [
@@ -70,20 +77,22 @@ def cases(options: SuiteOptions) -> list[list[Case]]:
         return []
     edges = [batch + by for batch in BATCHES for by in (-1, 1)]
     return tiers(
-        _sweep(models, (32, 128, 256)),
-        _sweep(models, edges[:4]),
-        _sweep(models, (16, 64, 512)),
-        [*_sweep(models, (1024, 8)), *_sweep(models, edges[4:6])],
+        _usual(models, (32, 128, 256)),
+        [*_usual(models, (64,)), *_usual(QUICKLY_TUNED, (127, 129, 512))],
+        [*_usual(models, (127, 129)), *_usual(QUICKLY_TUNED, (16, 255, 257))],
+        _usual(models, (16, 512)),
+        [*_usual(models, (8,)), *_usual(models, edges[2:4])],
+        [*_sweep(models, (*BATCHES[:3], 8)), *_sweep(models, edges[:6])],
         [
             *(
                 train_case(model, 128, optimizer="adamw" if usual == "sgd" else "sgd")
                 for model, usual in OPTIMIZERS.items()
             ),
-            *_sweep(models, (64,), precision="fp32"),
-            *_sweep(models, (64, 128), layout="nchw"),
-            *_sweep(models, (128,), cudnn_benchmark=False),
+            *_usual(models, (64,), precision="fp32"),
+            *_usual(models, (64, 128), layout="nchw"),
+            *_usual(models, (128,), cudnn_benchmark=False),
         ],
-        _sweep(models, edges[6:]),
+        _sweep(models, (BATCHES[3], *edges[6:])),
         [
             case
             for optimizer in LEARNING_RATE
@@ -97,6 +106,16 @@ def cases(options: SuiteOptions) -> list[list[Case]]:
 def _sweep(models: Iterable[str], batches: Iterable[int], **how: Any) -> list[Case]:
     batches = tuple(batches)
     return [train_case(model, batch, **how) for model in models for batch in batches]
+
+
+def _usual(models: Iterable[str], batches: Iterable[int], **how: Any) -> list[Case]:
+    """As `_sweep`, at the batch size that is usual for the model where another has the one given."""
+    batches = tuple(batches)
+    return [
+        train_case(model, USUAL_BATCHES.get(model, {}).get(batch, batch), **how)
+        for model in models
+        for batch in batches
+    ]
 
 
 # Running -------------------------------------------------------------------------------------------------------------
@@ -148,6 +167,7 @@ def _exact_fp32(case: Case) -> Iterator[None]:
 
 
 def _measure(case: Case, context: Context, facts: dict[str, Any]) -> Result:
+    _free(context)
     memory = _Memory(context)
     step = Step(case, context)
     memory.restart()
@@ -174,7 +194,20 @@ def _time_steps(context: Context, step: Step, timer: TimerOptions) -> Result:
     return timed(context, [step], {}, graph=False, host_included=True, timer=timer)
 
 
+_HOST_S: dict[tuple[str, ...], float] = {}  # of this process, by model and recipe
+
+
 def _host_facts(case: Case, context: Context, step: Step) -> dict[str, Any]:
+    """The same for every batch size of a recipe, so measured at the first of them in this process."""
+    model, recipe = str(case.params["model"]), _recipe(case)
+    key = (model, context.torch_device, *recipe.values())
+    if key not in _HOST_S:
+        _HOST_S[key] = _host_s(case, context, step)
+    launches = training_work(model, 1, **recipe).launches
+    return {"host_s": _HOST_S[key], "launches": launches, "host_s_per_launch": _HOST_S[key] / launches}
+
+
+def _host_s(case: Case, context: Context, step: Step) -> float:
     small = replace(case, params={**case.params, "batch": HOST_BATCH})
     x, targets = step.make_batch(small)
     found = []
@@ -186,9 +219,7 @@ def _host_facts(case: Case, context: Context, step: Step) -> dict[str, Any]:
             step.forward_backward(x, targets)
             found.append(context.device.now_s() - start_s)
         context.device.synchronize()
-    host_s = statistics.median(found[1:])  # the first chooses algorithms
-    launches = training_work(str(case.params["model"]), 1, **_recipe(case)).launches
-    return {"host_s": host_s, "launches": launches, "host_s_per_launch": host_s / launches}
+    return statistics.median(found[1:])  # the first chooses algorithms
 
 
 class Step:
@@ -252,12 +283,17 @@ class Step:
 
 
 class _Memory:
-    """Peaks of torch's allocator; nothing on a processor."""
+    """Peaks of torch's allocator; nothing on a processor.
+
+    What this process holds already when the case begins (the operands of the drift reference) is no part of the step:
+    it is left out of all peaks.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._on_gpu = context.torch_device.startswith("cuda")
         self._first_step: dict[str, int | None] = {"first_step_peak_bytes": None, "first_step_reserved_bytes": None}
+        self._others = self._held()
         self._retries = self._alloc_retries()
 
     def restart(self) -> None:
@@ -288,8 +324,16 @@ class _Memory:
         import torch
 
         self._context.device.synchronize()
+        name, (allocated, reserved) = self._context.torch_device, self._others
+        return torch.cuda.max_memory_allocated(name) - allocated, torch.cuda.max_memory_reserved(name) - reserved
+
+    def _held(self) -> tuple[int, int]:
+        if not self._on_gpu:
+            return 0, 0
+        import torch
+
         name = self._context.torch_device
-        return torch.cuda.max_memory_allocated(name), torch.cuda.max_memory_reserved(name)
+        return torch.cuda.memory_allocated(name), torch.cuda.memory_reserved(name)
 
     def _context_bytes(self) -> int | None:
         if not self._on_gpu:
@@ -297,7 +341,8 @@ class _Memory:
         import torch
 
         free, total = torch.cuda.mem_get_info(self._context.torch_device)
-        return int(total - free - torch.cuda.memory_reserved(self._context.torch_device))
+        reserved = torch.cuda.memory_reserved(self._context.torch_device)
+        return int(total - free - reserved)
 
     def _alloc_retries(self) -> int | None:
         if not self._on_gpu:
@@ -308,9 +353,11 @@ class _Memory:
 
 
 def _free(context: Context) -> None:
-    """Give the memory of this case back, so that the next finds what it would find alone."""
+    """Give the memory of this case back, so that the next finds what it would find alone: cuBLAS's workspaces too."""
     gc.collect()
     if context.torch_device.startswith("cuda"):
         import torch
 
+        with contextlib.suppress(AttributeError):  # a private name of torch's
+            torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()

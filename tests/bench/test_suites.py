@@ -109,7 +109,11 @@ def test_every_way_to_run_a_convolution_is_there() -> None:
 def test_training_is_measured_just_below_and_just_above_the_powers_of_two() -> None:
     every = [case.params for tier in train.cases(H100) for case in tier]
     assert {p["model"] for p in every} == {"resnet50", "mobilenet_v3_large", "unet", "vit_b_16", "bert-base-128"}
+    first = [p for tier in train.cases(H100)[:3] for p in (case.params for case in tier)]
     for model in {p["model"] for p in every}:
+        assert {p["batch"] for p in first if p["model"] == model} >= (
+            {4, 8, 15, 16, 17, 32} if model == "unet" else {32, 64, 127, 128, 129, 256}
+        )
         batches = {p["batch"] for p in every if p["model"] == model}
         assert {127, 128, 129, 255, 256, 257, 511, 512, 513, 1023, 1024, 1025} <= batches
     assert {(p["optimizer"], p["precision"], p["cudnn_benchmark"]) for p in every if p["model"] == "resnet50"} >= {
@@ -396,6 +400,46 @@ def test_steps_under_fp16_were_not_skipped_and_their_loss_is_finite(cpu: Context
     assert result.facts["host_s_per_launch"] == pytest.approx(result.facts["host_s"] / result.facts["launches"])
     assert result.timing is not None
     assert not result.timing.graph
+
+
+def test_the_hosts_part_is_measured_once_per_recipe_whatever_the_batch(
+    cpu: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[object] = []
+    monkeypatch.setattr(train, "_HOST_S", {})
+    monkeypatch.setattr(train, "_host_s", lambda case, *_: measured.append(case.params["batch"]) or 0.5)
+    cases = [train.train_case("unet", 2), train.train_case("unet", 4), train.train_case("unet", 2, precision="fp32")]
+    step: Any = None
+    found = [train._host_facts(case, cpu, step)["host_s"] for case in cases]
+    assert measured == [2, 2]
+    assert found == [0.5] * 3
+
+
+def test_peaks_leave_out_what_the_process_held_before(cpu: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = {
+        "memory_allocated": 100, "memory_reserved": 120, "max_memory_allocated": 1100, "max_memory_reserved": 2120,
+        "mem_get_info": (5000, 10000), "memory_stats": {"num_alloc_retries": 0}, "reset_peak_memory_stats": None,
+    }  # fmt: skip
+    for name, value in held.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    peaks = train._Memory(replace(cpu, torch_device="cuda:0"))
+    peaks.restart()
+    peaks.read_first_step()
+    facts = peaks.facts()
+    assert (facts["allocated_peak_bytes"], facts["reserved_peak_bytes"]) == (1000, 2000)
+    assert (facts["first_step_peak_bytes"], facts["first_step_reserved_bytes"]) == (1000, 2000)
+    assert facts["context_bytes"] == 5000 - 120  # of what the device has in use, the allocator holds 120
+
+
+def test_the_first_tiers_hold_what_a_fit_needs_before_any_kernel_of_ours() -> None:
+    products = [case.params for case in gemm.cases(H100)[0]]
+    assert {p["library"] for p in products} == {"cublas"}
+    assert {p["pass"] for p in products} == {"forward", "dgrad", "wgrad"}
+    assert len({(p["n"], p["k"]) for p in products}) >= 15
+    assert {p["library"] for p in (case.params for case in gemm.cases(H100)[1])} == {"triton"}
+    convolutions = [case.params for case in conv.cases(H100)[0]]
+    assert {p["library"] for p in convolutions} == {"cudnn"}
+    assert {p["pass"] for p in convolutions} == {"forward", "dgrad", "wgrad"}
 
 
 def test_a_step_takes_its_gradients_anew_and_moves_every_weight() -> None:
