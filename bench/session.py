@@ -17,7 +17,7 @@ import re
 import signal
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import FrameType
@@ -36,6 +36,7 @@ _POLL_S = 0.25  # how often the progress line and a pending Ctrl-C are looked at
 _GRACE_S = 10.0  # that a running case has to end after the first Ctrl-C
 _STARTING_S = 8.0  # of a child, until one was seen: importing torch, a CUDA context, settling
 _LEAST_SHARE_S = 2.0
+_LIBRARY_LIMIT = 2  # children that may be lost in cases of one library, before the rest of them is left out
 _SAME_KEY_S = 1.0  # a terminal's Ctrl-C may arrive twice, from the terminal and from `advisor`
 
 
@@ -96,7 +97,7 @@ class Summary:
     elapsed_s: float = 0.0
     stopped_by: int | None = None  # signal
     slowed: int = 0  # cases in which heat or the hardware's protection held the clocks down
-    given_up: list[str] = field(default_factory=list)  # one line per suite that was
+    given_up: list[str] = field(default_factory=list)  # one line per suite, or library in a suite, that was
     environment: dict[str, Any] = field(default_factory=dict)
     rows_by_suite: dict[str, int] = field(default_factory=dict)
 
@@ -205,6 +206,9 @@ class Session:
         self._references_s: list[float] = []
         self._until_s: dict[str, float] = {}  # of the suites whose measuring has begun
         self._starting_s = 0.5 if options.smoke else _STARTING_S
+        self._first_start = True
+        self._lost: Counter[tuple[str, Any]] = Counter()  # children, by suite and library
+        self._left_out = 0  # cases of a library that cost too many children
         self._said = ""
         self._reference_at_s, self._since_reference = 0.0, 0
         self._durations_s: dict[str, list[float]] = {}
@@ -289,11 +293,13 @@ class Session:
                         return crashes
                     if self._measuring:
                         self._record(suite, case, Result("failed", reason=str(error)))
+                        self._blame(suite, case)
                     else:
                         self._say("child_ended", f"{suite}: {error}")
                     return crashes + 1
                 self._record(suite, case, result)
                 if restart == "broken":
+                    self._blame(suite, case)
                     return crashes + 1
                 crashes = 0
                 if restart == "fresh":
@@ -302,6 +308,25 @@ class Session:
                 with contextlib.suppress(ChildEndedError):  # all its results are recorded
                     self._check_reference(child, suite)
         return crashes
+
+    def _blame(self, suite: str, case: Case) -> None:
+        """Count a child lost in this case; leave out what is left of a library that cost several.
+
+        A new child takes seconds, a hang its limit: a kernel that breaks everywhere would cost all of the suite's time.
+        """
+        library = case.params.get("library")
+        self._lost[suite, library] += 1
+        if library is None or self._lost[suite, library] < _LIBRARY_LIMIT:
+            return
+        plan = self._plans[suite]
+        kept = deque(other for other in plan if other.params.get("library") != library)
+        if 0 < len(kept) < len(plan):  # with nothing else to measure, it is the suite that is given up
+            self._left_out += len(plan) - len(kept)
+            line = f"{suite}: {len(plan) - len(kept)} cases by {library} left out, as such cases ended several children"
+            self._plans[suite] = kept
+            self.summary.given_up.append(line)
+            self._say("given_up", line)
+            self._update()
 
     def _is_over(self, error: ChildEndedError) -> bool:
         """Whether the child was ended by us, for the user or for the end of the budget."""
@@ -337,7 +362,10 @@ class Session:
         except BaseException:
             child.kill()
             raise
-        self._starting_s = time.monotonic() - start_s
+        took_s = time.monotonic() - start_s
+        if self._first_start:  # from a cold disk it takes far longer than all later ones will
+            took_s = min(took_s, self._starting_s)
+        self._starting_s, self._first_start = took_s, False
         self._note_reference(suite, ready["reference"])
         if not ready["settling"]["steady"] and not options.smoke:
             self._say("not_settled", f"{suite}: the clocks did not settle in {ready['settling']['took_s']:.0f} s")
@@ -481,7 +509,7 @@ class Session:
             self.records.note(self._run, kind, {"text": text})
 
     def _update(self) -> None:
-        self.summary.left = sum(len(plan) for plan in self._plans.values())
+        self.summary.left = self._left_out + sum(len(plan) for plan in self._plans.values())
         self.summary.elapsed_s = time.monotonic() - self._start_s
 
     def _final_state(self) -> RunState:

@@ -26,8 +26,8 @@ class OutOfMemoryError(RuntimeError):
     """As torch.OutOfMemoryError is called."""
 
 
-def case(number: int, what: str = "ok") -> Case:
-    return Case("fake", "fake", {"number": number, "what": what})
+def case(number: int, what: str = "ok", **more: Any) -> Case:
+    return Case("fake", "fake", {"number": number, "what": what} | more)
 
 
 def cases(options: Any) -> list[list[Case]]:

@@ -144,6 +144,43 @@ def test_a_suite_whose_children_keep_ending_is_given_up_and_the_others_go_on(mea
     assert summary.left == 4
 
 
+def test_a_library_whose_cases_end_children_is_left_out_and_the_rest_of_the_suite_is_measured(
+    measure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiers = [[{"number": n, "what": "broken", "library": "ours"}] for n in range(5)]
+    tiers[1:1] = [[{"number": 9, "what": "ok", "library": "theirs"}]]
+    tiers += [[{"number": 10, "what": "ok", "library": "theirs"}, {"number": 11, "what": "ok"}]]
+    monkeypatch.setattr(sys.modules[__name__], "tiers_json", lambda: json.dumps(tiers))
+    summary, rows, said = measure()
+    assert (summary.ok, summary.failed, summary.left, summary.state) == (3, 2, 3, "failed")
+    assert summary.given_up == ["fake: 3 cases by ours left out, as such cases ended several children"]
+    assert summary.given_up[0] in said
+    assert len(rows) == 5
+
+
+def test_a_first_child_slowed_by_a_cold_disk_takes_no_time_from_the_suites(measure, monkeypatch) -> None:
+    shares: list[float] = []
+    monkeypatch.setattr("bench.session.share_of", lambda slots, left_s, starting_s: shares.append(starting_s) or 1.0)
+    late = iter([30.0])  # only the first start is slow
+    begin = Session._begin
+
+    def slow_begin(self: Session, environment: dict[str, Any]) -> None:
+        begin(self, environment)
+        clock.offset_s += next(late, 0.0)
+
+    class Clock(SimpleNamespace):
+        offset_s = 0.0
+
+        def monotonic(self) -> float:
+            return time.monotonic() + self.offset_s
+
+    clock = Clock()
+    monkeypatch.setattr("bench.session.time", clock)
+    monkeypatch.setattr(Session, "_begin", slow_begin)
+    measure(["ok"], slots=(Slot("fake", 1), Slot("other", 1)), budget_s=600.0)
+    assert max(shares) < 10
+
+
 def test_children_that_cannot_even_start_end_the_session_with_the_reason(measure, tmp_path: Path) -> None:
     (tmp_path / "blocked" / "torch.py").write_text("raise SystemExit('torch: undefined symbol')")
     with pytest.raises(AdvisorError, match=r"3 children in a row could not start: .*exit code 1: torch: undefined sym"):
@@ -342,10 +379,10 @@ def test_two_sessions_may_record_to_one_file(start, tmp_path: Path) -> None:
 
 
 def test_a_budget_too_small_for_one_case_is_said(start) -> None:
-    process = start("--budget", "0.2s", tiers=tiers_json(["ok"]))
+    process = start("--budget", "0.05s", tiers=tiers_json(["ok"]))
     _, err = process.communicate(timeout=30)
     assert process.returncode == 2
-    assert "a budget of 0.2 s is too small for one case" in err
+    assert "a budget of 0.05 s is too small for one case" in err
     assert err.rstrip().endswith("give at least 30s")
 
 
