@@ -597,4 +597,5 @@ def matmul_spec(
 
 
 def _descriptor_type(dtype: str, block: tuple[int, int]) -> str:
-    return f"tensordesc<{dtype}[{block[0]},{block[1]}]>"
+    """As a launch writes it, to the letter: else what is compiled ahead is not found by the launch."""
+    return f"tensordesc<{dtype}{list(block)}>"

@@ -13,7 +13,7 @@ class KernelSpec:
 
     name: str  # e.g. "matmul 128x128x64 s3 w8"
     function: Any  # triton.runtime.JITFunction
-    signature: Mapping[str, str]  # every argument: "*fp16", "i32", "tensordesc<fp16[128,64]>" or "constexpr"
+    signature: Mapping[str, str]  # every argument: "*fp16", "i32", "tensordesc<fp16[128, 64]>" or "constexpr"
     constants: Mapping[str, Any]  # of the arguments that are "constexpr"
     divisible_by_16: frozenset[str]  # pointers and integers that are promised to be multiples of 16
     warps: int

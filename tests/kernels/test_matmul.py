@@ -387,6 +387,28 @@ def test_real_configs_match_float64_and_cublas(
     assert relative_error(out, a, b) < 1.05 * relative_error(a @ b, a, b) + 1e-6
 
 
+def test_what_is_compiled_ahead_is_what_a_launch_looks_for(compiled: Callable[[str], Any]) -> None:
+    found: dict[str, tuple[str, str]] = compiled("""
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.compiler import make_backend
+from triton.runtime.jit import create_function_from_signature
+from kernels.matmul import MatmulConfig, _operand, matmul_spec
+spec = matmul_spec(MatmulConfig(128, 256, 64, stages=4, warps=8, variant="descriptor", subtile=True))
+backend = make_backend(GPUTarget("cuda", 90, 32))
+specialise = create_function_from_signature(spec.function.signature, spec.function.params, backend)
+a, b, c = (_operand(torch.empty(256, 256, dtype=torch.float16), name) for name in ("a", "b", "c"))
+descriptors = a.descriptor(128, 64), b.descriptor(64, 256), c.descriptor(128, 128)
+constants = {name: value for name, value in spec.constants.items() if name != "timeline_ptr"}
+_, launched, _ = specialise(*descriptors, None, 256, 256, 256, 256, **constants)
+answer = {name: (kind, spec.signature[name]) for name, (kind, _) in zip(spec.function.arg_names, launched)}
+""")
+    assert found["a_desc"][0].startswith("tensordesc<")
+    assert {name: at_launch for name, (at_launch, _) in found.items()} == {
+        name: ours for name, (_, ours) in found.items()
+    }
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("k", [4096, 4095])
 def test_the_default_config_runs_on_this_gpu(k: int) -> None:
