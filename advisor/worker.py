@@ -8,11 +8,12 @@ folder first on its own `sys.path` and leaves the environment as it is, so that 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -48,12 +49,18 @@ def worker_command(*arguments: str) -> list[str]:
     return [sys.executable, str(worker_script()), *arguments]
 
 
+def _child_command(arguments: Sequence[str]) -> list[str]:
+    """Command line of a child that ends with this process and begins its errors with "advisor:"."""
+    return worker_command("--parent", str(os.getpid()), *arguments)
+
+
 def run_worker(*arguments: str) -> int:
     """Run a child on this terminal: stdin, stdout and stderr are its own. Return its exit code, 128 + n for signal n.
 
-    SIGINT and SIGTERM are passed on and the child is waited for, so that it closes its records itself.
+    SIGINT, SIGTERM and SIGHUP are passed on and the child is waited for, so that it closes its records itself; one that
+    is ignored here (`nohup`) stays ignored there.
     """
-    with subprocess.Popen(worker_command(*arguments)) as child:
+    with subprocess.Popen(_child_command(arguments)) as child:
         restore = _pass_signals_on(child)
         try:
             code = child.wait()
@@ -68,13 +75,13 @@ def ask_worker(*arguments: str) -> Any:
     Raises WorkerError, with the child's exit code and last line, where it fails or prints something else.
     """
     done = subprocess.run(
-        worker_command(*arguments), stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace",
+        _child_command(arguments), stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace",
         check=False,
     )  # fmt: skip
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"`bench {' '.join(arguments)}` ended without a word"])[-1]
         code = done.returncode if done.returncode > 0 else 128 - done.returncode
-        raise WorkerError(last.removeprefix("bench: "), code)
+        raise WorkerError(last.removeprefix("advisor: "), code)
     sys.stderr.write(done.stderr)
     try:
         return json.loads(done.stdout)
@@ -83,7 +90,7 @@ def ask_worker(*arguments: str) -> Any:
 
 
 def _pass_signals_on(child: subprocess.Popen[bytes]) -> Callable[[], None]:
-    """Send SIGINT and SIGTERM to the child as well; return what ends that.
+    """Send SIGINT, SIGTERM and SIGHUP to the child as well, but those ignored; return what ends that.
 
     A terminal sends SIGINT to both of us, so the child may get it twice at once. Only a main thread can do this.
     """
@@ -94,7 +101,10 @@ def _pass_signals_on(child: subprocess.Popen[bytes]) -> Callable[[], None]:
         if child.poll() is None:
             child.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {
+        number: signal.signal(number, pass_on) for number in numbers if signal.getsignal(number) != signal.SIG_IGN
+    }
 
     def restore() -> None:
         for number, handler in before.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 
 if __name__ == "__main__":  # `bench` and `kernels` come from the folder above, whatever else has these names
@@ -18,6 +19,7 @@ if __name__ == "__main__":  # `bench` and `kernels` come from the folder above, 
         _spec.loader.exec_module(sys.modules["advisor"])
 
 from advisor.errors import AdvisorError
+from bench.parent import end_with
 
 # command -> module whose `main(argv)` runs it, imported only then; and what it does, in one line
 COMMANDS = {
@@ -38,8 +40,15 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; return its exit code. An expected error is one line on stderr."""
+    """Run one command; return its exit code. An expected error is one line on stderr.
+
+    `--parent PID` before the command: `advisor` started this, so errors begin with its name, and it ends with it.
+    """
     argv = sys.argv[1:] if argv is None else argv
+    program = "bench"
+    if argv[:1] == ["--parent"] and len(argv) > 1:
+        program, parent, argv = "advisor", int(argv[1]), argv[2:]
+        end_with(parent, signal.SIGTERM)
     if not argv or argv[0] not in COMMANDS:
         asked = argv and argv[0] in ("-h", "--help")
         lines = [f"  {name:<12} {what}" for name, (_, what) in COMMANDS.items()]
@@ -48,10 +57,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         code = importlib.import_module(COMMANDS[argv[0]][0]).main(argv[1:])
     except AdvisorError as error:
-        print(f"bench: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("bench: stopped", file=sys.stderr)
+        print(f"{program}: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `python -m bench ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's last flush

@@ -25,6 +25,7 @@ import io
 import json
 import math
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -197,6 +198,7 @@ def main(argv: list[str] | None = None) -> int:
     text = _render(options, shown, summary(comparisons), missing, differences(a, b))
     if options.output:
         write_atomically(options.output, (text + "\n").encode())
+        print(f"wrote {options.output}", file=sys.stderr)
     else:
         print(text)
     return int(_fails(options.fail_on, comparisons, missing))

@@ -150,15 +150,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench records", description="Records to and from other files.")
     commands = parser.add_subparsers(dest="command", required=True)
     export = commands.add_parser("export", help="write a records file as JSON lines, JSON, CSV or Parquet")
-    export.add_argument("records", type=Path)
+    export.add_argument("records", type=Path, help="as `advisor bench` writes")
     export.add_argument("--output", "-o", type=Path, required=True, help="e.g. records.jsonl.gz, records.parquet")
     export.add_argument("--format", choices=FORMATS, help="where the output's name does not tell")
     export.add_argument(
         "--anonymous", action="store_true", help="hide UUIDs (behind a hash), serial numbers, PCI ids, hosts, folders"
     )
     bring = commands.add_parser("import", help="add an exported file to a records file")
-    bring.add_argument("file", type=Path)
-    bring.add_argument("records", type=Path)
+    bring.add_argument("file", type=Path, help="as `export` writes")
+    bring.add_argument("records", type=Path, help="to add to, or to begin")
     options = parser.parse_args(argv)
     if options.command == "export":
         with open_records(options.records, read_only=True) as records:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -24,14 +23,14 @@ from typing import Any, TextIO
 
 from advisor.errors import AdvisorError
 from bench.case import Case, Result
+from bench.parent import end_with
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-# Of a failed case: what its message holds when no further CUDA call of this process can be trusted.
 # Cheap enough for a processor; what is tried is the chain, not the times.
 _SMOKE: dict[str, Any] = {
     "samples": 3, "most_samples": 5, "sample_s": 1e-5, "budget_s": 0.02, "settle_s": 0.01, "settle_limit_s": 0.05,
     "settle_window_s": 0.002,
 }  # fmt: skip
+# Of a failed case: what its message holds when no further CUDA call of this process can be trusted.
 _BROKEN = ("cuda error", "illegal memory access", "device-side assert", "launch failure")
 _OUT_OF_MEMORY = ("out of memory", "alloc_failed")
 
@@ -45,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--smoke", action="store_true", help="everything in miniature")
     parser.add_argument("--parent", type=int, default=0, help="process id of the session")
     options = parser.parse_args(argv)
-    _die_with(options.parent)
+    if options.parent:
+        end_with(options.parent, signal.SIGKILL)
     with _private_pipe() as events:
         try:
             _serve(options, events)
@@ -155,13 +155,3 @@ def _private_pipe() -> Iterator[TextIO]:
         os.dup2(2, 1)
         sys.stdout = sys.stderr
         yield events
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its session dies, however it does (Linux; elsewhere stdin's end tells)."""
-    if not sys.platform.startswith("linux") or not parent:
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        raise SystemExit(1)

@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 
 from advisor.cli.bench_waves import command as waves
+from advisor.cli.output import output_options
 from advisor.errors import BadInputError
 from advisor.user_profiles import ENVIRONMENT, data_folder
 from advisor.worker import run_worker, worker_script
 
 RECORDS = "records.db"  # in the user's data folder
-_PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
+SUITES = "ceilings, train, gemm, conv, memory, waves, tune"
 
 
 @click.group(invoke_without_command=True)
@@ -22,7 +23,7 @@ _PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
     "suites",
     multiple=True,
     metavar="NAME",
-    help="ceilings, train, gemm, conv, memory, waves or all; repeatable, or a list with commas.  [default: all]",
+    help=f"{SUITES} or all; repeatable, or a list with commas.  [default: all; of --quick what a fit needs]",
 )
 @click.option("--budget", metavar="TIME", help="For how long: 8m, 90s, 1h.  [default: 8m; of --quick 90s]")
 @click.option(
@@ -67,21 +68,23 @@ def command(
     recorded with its reason and the sweep goes on. Progress goes to stderr, the summary to stdout. Needs PyTorch
     with CUDA: batchwave[torch].
 
-    \b
     Exit codes: 0 done, or the budget was spent; 1 a suite was given up; 2 bad input, or a budget too small for one
     case; 3 no usable GPU; 5 a damaged records file; 6 PyTorch is missing; 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     if context.invoked_subcommand is not None:
         return
+    if retry_failed and not resume:
+        raise click.UsageError("--retry-failed goes with --resume.", context)
     path = default_records() if records is None else records
-    asked = [word for suite in suites for word in ("--suite", suite)]
-    asked += [] if budget is None else ["--budget", budget]
-    asked += [] if gpu == "auto" else ["--gpu", gpu]
-    asked += [] if seed is None else ["--seed", str(seed)]
-    asked += [name for name, given in (("--quick", quick), ("--smoke", smoke)) if given]
-    program = shlex.join(["advisor", "bench", *asked, *([] if records is None else ["--records", str(records)])])
+    asked = [f"--suite={suite}" for suite in suites]
+    asked += [] if budget is None else [f"--budget={budget}"]
+    asked += [] if gpu == "auto" else [f"--gpu={gpu}"]
+    asked += [] if seed is None else [f"--seed={seed}"]
+    asked += [name for name, given in (("--quick", quick), ("--smoke", smoke), ("--no-fit", not fit)) if given]
+    program = shlex.join(["advisor", "bench", *asked, *([] if records is None else [f"--records={records}"])])
     again = [name for name, given in (("--resume", resume), ("--retry-failed", retry_failed)) if given]
-    code = run_worker("measure", "--records", str(path), "--program", program, *asked, *again)
+    to_measure = [word for word in (*asked, *again) if word != "--no-fit"]
+    code = run_worker("measure", f"--records={path}", f"--program={program}", *to_measure)
     if code == 0 and fit and not smoke:
         code = fit_profile(path)
     context.exit(code)
@@ -103,31 +106,81 @@ def fit_profile(records: Path) -> int:
     """Fit the card's profile to the records and keep it in the user's data folder; the child's exit code."""
     if not worker_script().with_name("fit_records.py").is_file():
         return 0
-    return run_worker("fit", "--records", str(records), "--user-profile")
+    return run_worker("fit", f"--records={records}", "--user-profile")
 
 
-@command.command(context_settings=_PASS_ON, add_help_option=False)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@command.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--suite", "suites", multiple=True, metavar="NAME", help="Only this suite; repeatable.")
+@click.option("--threshold", type=float, metavar="SHARE", help="Difference that matters.  [default: 0.02]")
+@click.option("--confidence", type=float, metavar="SHARE", help="Of each verdict.  [default: 0.99]")
+@click.option("--across-gpus", is_flag=True, help="Compare even if the GPUs are not alike.")
+@click.option("--changed", is_flag=True, help="Leave out what is SAME.")
+@click.option(
+    "--fail-on",
+    multiple=True,
+    type=click.Choice(["slower", "ambiguous", "missing"]),
+    help="Exit with 1 if a case is SLOWER; if one is SLOWER or AMBIGUOUS; if A has a time that B lacks. Repeatable.",
+)
+@output_options()
 @click.pass_context
-def compare(context: click.Context, arguments: tuple[str, ...]) -> None:
-    """Compare two records case by case: SAME, FASTER, SLOWER or AMBIGUOUS."""
-    context.exit(run_worker("compare", *arguments))
+def compare(
+    context: click.Context, *, a: str, b: str, suites: tuple[str, ...], threshold: float | None,
+    confidence: float | None, across_gpus: bool, changed: bool, fail_on: tuple[str, ...], format_: str,
+    output: Path | None,
+) -> None:  # fmt: skip
+    """Compare records case by case: is B the SAME as A, FASTER or SLOWER, or is it AMBIGUOUS?
+
+    A and B are records files or exports of them; FILE#RUN takes the run whose id begins so.
+
+    \b
+    advisor bench compare before.db after.db --changed
+    advisor bench compare main.jsonl.gz branch.db --suite gemm --fail-on slower
+
+    Exit codes: 0 compared; 1 with --fail-on; 2 not comparable, or no case in common; 5 a damaged file.
+    """
+    words = [f"--suite={suite}" for suite in suites] + [f"--fail-on={what}" for what in fail_on]
+    words += [] if threshold is None else [f"--threshold={threshold!r}"]
+    words += [] if confidence is None else [f"--confidence={confidence!r}"]
+    words += [name for name, given in (("--across-gpus", across_gpus), ("--changed", changed)) if given]
+    words += [f"--format={format_}", *([] if output is None else [f"--output={output}"])]
+    context.exit(run_worker("compare", *words, "--", a, b))
 
 
-@command.command("export", context_settings=_PASS_ON, add_help_option=False)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@command.command()
+@click.argument("records")
+@click.option("--output", "-o", required=True, metavar="FILE", help="E.g. records.jsonl.gz, records.parquet.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["jsonl", "json", "csv", "parquet"]),
+    help="Where the output's name does not tell.",
+)
+@click.option("--anonymous", is_flag=True, help="Hide UUIDs (behind a hash), serial numbers, PCI ids, hosts, folders.")
 @click.pass_context
-def export(context: click.Context, arguments: tuple[str, ...]) -> None:
-    """Write records as JSON lines, JSON, CSV or Parquet."""
-    context.exit(run_worker("records", "export", *arguments))
+def export(context: click.Context, *, records: str, output: str, format_: str | None, anonymous: bool) -> None:
+    """Write a records file as JSON lines, JSON, CSV or Parquet, every sample to the last bit.
+
+    \b
+    advisor bench export records.db -o records.jsonl.gz --anonymous
+    """
+    words = [f"--output={output}", *([] if format_ is None else [f"--format={format_}"])]
+    words += ["--anonymous"] if anonymous else []
+    context.exit(run_worker("records", "export", *words, "--", records))
 
 
-@command.command("import", context_settings=_PASS_ON, add_help_option=False)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@command.command("import")
+@click.argument("file")
+@click.argument("records")
 @click.pass_context
-def import_(context: click.Context, arguments: tuple[str, ...]) -> None:
-    """Add an exported file to records."""
-    context.exit(run_worker("records", "import", *arguments))
+def import_(context: click.Context, *, file: str, records: str) -> None:
+    """Add an exported FILE to RECORDS, which is made where it is not there. Importing twice changes nothing.
+
+    \b
+    advisor bench import records.jsonl.gz records.db
+    """
+    context.exit(run_worker("records", "import", "--", file, records))
 
 
 command.add_command(waves)

@@ -16,16 +16,21 @@ from pathlib import Path
 import pytest
 
 import advisor.worker
+import bench.compare
+import bench.exchange
+import bench.suites
 from advisor.cli import main
+from advisor.cli.bench import SUITES
 from advisor.worker import WorkerError, ask_worker, run_worker, worker_command, worker_script
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = """
 import json, os, signal, sys, time
-what = sys.argv[1]
-if what == "json": print(json.dumps(sys.argv[2:])); print("a note", file=sys.stderr)
+assert sys.argv[1:3] == ["--parent", str(os.getppid())]
+what = sys.argv[3]
+if what == "json": print(json.dumps(sys.argv[4:])); print("a note", file=sys.stderr)
 if what == "text": print("no JSON")
-if what == "fail": print("bench: no such thing: try another", file=sys.stderr); sys.exit(int(sys.argv[2]))
+if what == "fail": print("advisor: no such thing: try another", file=sys.stderr); sys.exit(int(sys.argv[4]))
 if what == "die": os.kill(os.getpid(), signal.SIGKILL)
 if what == "stop":
     try:
@@ -57,7 +62,7 @@ def test_without_a_usable_gpu_it_says_so_in_one_line(no_gpu: Path, capfd: pytest
     assert main(["bench", "--gpu", "auto", "--suite", "ceilings"]) == 3
     out, err = capfd.readouterr()
     assert out == ""
-    assert err.startswith("bench: torch ")
+    assert err.startswith("advisor: torch ")
     assert err.count("\n") == 1
 
 
@@ -68,7 +73,7 @@ def test_without_torch_it_says_what_to_install(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert main(["bench"]) == 6
     assert capfd.readouterr().err == (
-        "bench: measuring needs torch (No module named torch): pip install 'batchwave[torch]'\n"
+        "advisor: measuring needs torch (No module named torch): pip install 'batchwave[torch]'\n"
     )
 
 
@@ -141,14 +146,44 @@ def test_what_was_measured_to_the_end_is_fitted(
     monkeypatch.setattr("advisor.cli.bench.worker_script", lambda: tmp_path / "__main__.py")
     assert main(line.split()) == measured
     assert [arguments[0] for arguments in called] == commands
-    assert {arguments[arguments.index("--records") + 1] for arguments in called} == {str(no_gpu / "records.db")}
+    assert {arguments[1] for arguments in called} == {f"--records={no_gpu / 'records.db'}"}
 
 
-def test_the_rest_of_the_line_goes_to_compare_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
+def test_compare_is_given_what_was_asked(
+    no_gpu: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert main(["bench", "compare", "nothing.db", "nothing.jsonl", "--fail-on", "slower"]) == 2
-    assert "nothing.db" in capfd.readouterr().err
+    assert capfd.readouterr().err.startswith(f"advisor: {Path.cwd() / 'nothing.db'} does not exist")
+    called: list[tuple[str, ...]] = []
+    monkeypatch.setattr("advisor.cli.bench.run_worker", lambda *words: called.append(words) or 0)
+    line = "bench compare a.db --suite gemm --threshold 0.05 --changed --fail-on missing --format csv -o c.csv -- -b.db"
+    assert main(line.split()) == 0
+    words = (
+        "compare --suite=gemm --fail-on=missing --threshold=0.05 --changed --format=csv --output=c.csv -- a.db -b.db"
+    )
+    assert called == [tuple(words.split())]
+
+
+@pytest.mark.parametrize("command", ["compare", "export", "import", "waves"])
+def test_a_wrong_line_is_answered_in_one_line(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", command]) == 2
+    assert capfd.readouterr().err.endswith(f"See `advisor bench {command} --help`.\n")
+
+
+def test_the_help_tells_the_figures_and_suites_that_the_child_has(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "compare", "--help"]) == 0
-    assert "--fail-on" in capfd.readouterr().out
+    shown = capfd.readouterr().out
+    assert f"[default: {bench.compare.THRESHOLD}]" in shown
+    assert f"[default: {bench.compare.CONFIDENCE}]" in shown
+    assert all(f"[{'|'.join(names)}]" in shown for names in (bench.compare.FAIL_ON, bench.compare.FORMATS))
+    assert main(["bench", "export", "--help"]) == 0
+    assert f"[{'|'.join(bench.exchange.FORMATS)}]" in capfd.readouterr().out
+    assert set(SUITES.split(", ")) == set(bench.suites.SUITES)
+
+
+def test_measuring_again_what_failed_goes_with_resuming(no_gpu: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--retry-failed"]) == 2
+    assert capfd.readouterr().err == "advisor: --retry-failed goes with --resume. See `advisor bench --help`.\n"
 
 
 def test_the_help_tells_the_exit_codes(capfd: pytest.CaptureFixture[str]) -> None:
@@ -177,7 +212,7 @@ def test_the_child_of_an_installed_package_finds_it_and_its_own_folder_first(tmp
     for name in ("__init__.py", "errors.py", "worker.py"):
         shutil.copy(ROOT / "advisor" / name, site / "advisor" / name)
     (worker / "bench").mkdir()
-    for name in ("__init__.py", "__main__.py"):
+    for name in ("__init__.py", "__main__.py", "parent.py"):
         shutil.copy(ROOT / "bench" / name, worker / "bench" / name)
     (worker / "bench" / "schemas.py").write_text(
         "import advisor, bench, sys\ndef main(argv): print(advisor.__file__, bench.__file__, sys.path[0])\n"
@@ -245,3 +280,50 @@ def test_ctrl_c_reaches_the_child_and_is_waited_for(fake: None, tmp_path: Path) 
     _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, "")
     assert time.monotonic() - start_s < 15
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's doing")
+def test_the_child_of_a_command_that_is_killed_ends_too(tmp_path: Path) -> None:
+    inner = tmp_path / "inner.py"
+    inner.write_text(
+        "import os, signal, sys, time\nfrom bench.parent import end_with\nend_with(os.getppid(), signal.SIGTERM)\n"
+        "print('ready', flush=True)\ntime.sleep(60)\n"
+    )
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, {str(inner)!r}])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", outer], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    start_s = time.monotonic()
+    assert process.stdout.read() == ""  # ends when the last that holds the pipe does
+    assert time.monotonic() - start_s < 30
+    process.wait()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs POSIX signals")
+def test_a_signal_that_is_ignored_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    seen = {}
+
+    class Process:
+        def __init__(self, command: list[str]) -> None: ...
+        def __enter__(self) -> Process:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def wait(self) -> int:
+            seen.update({number: signal.getsignal(number) for number in before})
+            return 0
+
+    monkeypatch.setattr(advisor.worker.subprocess, "Popen", Process)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+        assert run_worker("measure") == 0
+        assert seen[signal.SIGHUP] == signal.SIG_IGN
+        assert seen[signal.SIGTERM] != before[signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGHUP, before[signal.SIGHUP])
+    assert {number: signal.getsignal(number) for number in before} == before
