@@ -56,7 +56,8 @@ SLOTS = (
     Slot("gemm", 18),
     Slot("conv", 15),
     Slot("memory", 5),
-    Slot("waves", 2, at_most_s=20),
+    Slot("tune", 4, at_most_s=25),
+    Slot("waves", 3, at_most_s=25),
 )
 
 
