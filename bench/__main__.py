@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import signal
 import sys
@@ -54,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
         lines = [f"  {name:<12} {what}" for name, (_, what) in COMMANDS.items()]
         print("usage: python -m bench COMMAND ...\n", *lines, sep="\n", file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file need not be UTF-8
     try:
         code = importlib.import_module(COMMANDS[argv[0]][0]).main(argv[1:])
     except AdvisorError as error:

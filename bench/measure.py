@@ -34,8 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     with open_records(options.records) as records:
         session = Session(session_options(options, program), records, Progress())
         summary = session.run()
+    code = exit_code(summary, session.options.budget_s)
     print("\n".join(summary_lines(summary, options.records, program)))
-    return exit_code(summary, session.options.budget_s)
+    return code
 
 
 def parse_options(argv: list[str] | None) -> argparse.Namespace:
@@ -54,7 +55,8 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
 
 def add_measuring_options(parser: argparse.ArgumentParser, budget: str | None) -> None:
     """Options that `measure` and `campaign` share."""
-    parser.add_argument("--budget", default=budget, metavar="TIME", help="8m, 90s, 1h (default: %(default)s)")
+    told = budget or f"{BUDGET}, with --quick {QUICK_BUDGET}"
+    parser.add_argument("--budget", default=budget, metavar="TIME", help=f"8m, 90s, 1h (default: {told})")
     parser.add_argument("--gpu", default="auto", help="auto, cuda:N or a UUID (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="leave out what the records hold already")
     parser.add_argument("--retry-failed", action="store_true", help="with --resume: measure what failed again")
@@ -70,10 +72,15 @@ def command_line(command: str, argv: Sequence[str]) -> str:
 
 def session_options(options: argparse.Namespace, command: str) -> SessionOptions:
     """What the session is to do. Raises BadInputError and UnknownNameError for options that cannot be used."""
+    if options.retry_failed and not options.resume:
+        raise BadInputError("--retry-failed goes with --resume: without it all is measured anew")
+    if options.seed is not None and not -(2**63) <= options.seed < 2**63:
+        raise BadInputError(f"a seed of {options.seed} is none of 64 bits: choose a smaller one, e.g. 0")
+    budget = (QUICK_BUDGET if options.quick else BUDGET) if options.budget is None else options.budget
     slots = choose_slots(options.suite or (QUICK_SUITES if options.quick else ()), SUITES)
     return SessionOptions(
         slots=slots,
-        budget_s=parse_budget(options.budget or (QUICK_BUDGET if options.quick else BUDGET)),
+        budget_s=parse_budget(budget),
         gpu=options.gpu,
         resume=options.resume,
         retry_failed=options.retry_failed,

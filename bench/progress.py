@@ -5,6 +5,7 @@ All of it goes to stderr, so that stdout holds results alone. Standard library o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -17,6 +18,7 @@ from bench.case import Case
 
 PLAIN_EVERY_S = 10.0
 _BAR = 16
+_BAR_FROM = 45  # columns: in fewer, what is running matters more
 # Sizes that are told together: names of the parameters, and how they are written.
 _SHAPES = (
     (("m", "n", "k"), "{m}x{n}x{k}"),
@@ -67,7 +69,7 @@ class Progress:
     def begin(self, suite: str, cases: int, at_most_s: float) -> None:
         """Say that a suite begins; on a terminal the line itself says so."""
         if not self.redraws:
-            self._write(f"{suite}: {cases} cases, at most {clock_time(at_most_s)}\n")
+            self._write(f"{suite}: {cases} case{'s' * (cases != 1)}, at most {clock_time(at_most_s)}\n")
 
     def show(self, suite: str, what: str, done: int, total: int, left_s: float) -> None:
         """Draw the line; on no terminal print one every ten seconds."""
@@ -80,9 +82,10 @@ class Progress:
             return
         filled = _BAR * done // total if total else 0
         left = f"{clock_time(left_s)} left"
-        line = f"{suite} [{'#' * filled}{'.' * (_BAR - filled)}] {done}/{total}  {what}"
-        room = shutil.get_terminal_size().columns - len(left) - 3
-        line = f"{line[:room]:<{max(room, 0)}}  {left}"
+        room = max(self._columns() - len(left) - 3, 0)
+        bar = f" [{'#' * filled}{'.' * (_BAR - filled)}]" if room > _BAR_FROM else ""
+        line = f"{suite}{bar} {done}/{total}  {what}"
+        line = f"{line[:room]:<{room}}  {left}"
         if "NO_COLOR" not in self.environ or not self.environ["NO_COLOR"]:
             line = f"\x1b[1m{line[: len(suite)]}\x1b[0m{line[len(suite) :]}"
         self._write(f"\r\x1b[K{line}")
@@ -98,6 +101,13 @@ class Progress:
         if self._drawn:
             self._write("\r\x1b[K")
             self._drawn = False
+
+    def _columns(self) -> int:
+        """Width of the terminal drawn on, which need not be stdout's; COLUMNS overrules it, as elsewhere."""
+        if "COLUMNS" not in self.environ:
+            with contextlib.suppress(OSError):
+                return os.get_terminal_size(self.stream.fileno()).columns or 80
+        return shutil.get_terminal_size().columns
 
     def _write(self, text: str) -> None:
         try:

@@ -157,6 +157,7 @@ class Records:
         """Begin a run. Its id sorts by time and is the same nowhere else."""
         started_at = _now()
         run_id = re.sub(r"[-:]|\..*", "", started_at) + "-" + secrets.token_hex(4)
+        command = command.encode(errors="surrogateescape").decode(errors="replace")  # names of files in no UTF-8
         run = Run(run_id, started_at, command, dict(environment), seed, budget_s)
         with self._writing():
             self._insert_run(run)

@@ -119,12 +119,15 @@ def parse_budget(text: str) -> float:
 
 
 def choose_slots(names: Iterable[str], known: Iterable[str]) -> tuple[Slot, ...]:
-    """Slots of the suites named, "all" being every known one, in the order in which they run.
+    """Slots of the suites named, "all" or no name being every known one, in the order in which they run.
 
     Raises UnknownNameError for a name that is not known.
     """
     known = tuple(known)
+    names = tuple(names)
     wanted = {part.strip() for name in names for part in name.split(",") if part.strip()}
+    if names and not wanted:
+        raise UnknownNameError("suite", ",".join(names), known, f"Known: {', '.join(known)}, all.")
     for name in sorted(wanted - {"all"}):
         if name not in known:
             raise UnknownNameError("suite", name, known, f"Known: {', '.join(known)}, all.")
@@ -441,6 +444,8 @@ class Session:
             total = self._totals.get(suite, 0)
             done = self.summary.rows_by_suite.get(suite, 0)
             self.progress.show(suite, what, done, total, self._deadline_s - now)
+            if self._stopped_at_s is not None and wanted != "result":  # no case runs that could be lost
+                self._kill_now = True
             if self._stopped_at_s is not None and not self._kill_now and not self._told_to_wait:
                 self._told_to_wait = True
                 self.progress.note(f"stopping: {what} has {_GRACE_S:.0f} s to end; Ctrl-C again ends it now")
@@ -531,13 +536,14 @@ class Session:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        before = {name: signal.signal(getattr(signal, name), self._stop) for name in names}
+        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup stays nohup
+        before = {number: signal.signal(number, self._stop) for number in heard}
         try:
             yield
         finally:
-            for name, handler in before.items():
-                signal.signal(getattr(signal, name), handler)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()

@@ -244,7 +244,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         script = "import sys; from tests.bench.test_session import main; sys.exit(main(sys.argv[1:]))"
         process = subprocess.Popen(
             [sys.executable, "-c", script, "--records", str(records), "--smoke", *options],
-            cwd=ROOT, env={**os.environ, TIERS: tiers}, text=True, start_new_session=True,
+            cwd=ROOT, env={**os.environ, TIERS: tiers}, text=True, errors="replace", start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         started.append(process)
@@ -368,6 +368,33 @@ def test_a_second_ctrl_c_does_not_wait_for_the_running_case(start, tmp_path: Pat
     assert time.monotonic() - start_s < 5
 
 
+def test_a_session_stopped_before_its_first_case_ends_at_once(start, tmp_path: Path) -> None:
+    (tmp_path / "blocked" / "torch.py").write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)")
+    process = start(tiers=tiers_json(["ok"]))
+    deadline_s = time.monotonic() + 30
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while time.monotonic() < deadline_s and not children.read_text():
+        time.sleep(0.05)
+    start_s = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert time.monotonic() - start_s < 5  # and not the ten seconds that a running case gets
+
+
+def test_a_hangup_that_is_ignored_stops_nothing(start, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup: what is started inherits it
+    try:
+        process = start(tiers=tiers_json(["sleep 0.1"] * 10))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for_rows(tmp_path / "records.db", 1)
+    os.kill(process.pid, signal.SIGHUP)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert len(rows_of(tmp_path / "records.db")) == 10
+
+
 def test_two_sessions_may_record_to_one_file(start, tmp_path: Path) -> None:
     both = [start("--new", tiers=tiers_json(["ok"] * 20)) for _ in range(2)]
     for process in both:
@@ -380,8 +407,8 @@ def test_two_sessions_may_record_to_one_file(start, tmp_path: Path) -> None:
 
 def test_a_budget_too_small_for_one_case_is_said(start) -> None:
     process = start("--budget", "0.05s", tiers=tiers_json(["ok"]))
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 2
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (2, "")
     assert "a budget of 0.05 s is too small for one case" in err
     assert err.rstrip().endswith("give at least 30s")
 
@@ -391,6 +418,33 @@ def test_an_unknown_suite_names_the_known_ones(start) -> None:
     _, err = process.communicate(timeout=30)
     assert process.returncode == 2
     assert err == "bench: unknown suite 'gem'. Known: fake, all.\n"
+
+
+@linux
+def test_records_whose_name_is_no_utf_8_are_kept(start, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"gr\xfcn.db")
+    process = start(tiers=tiers_json(["ok"]), records=path)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    with open_records(path, read_only=True) as records:
+        assert "gr\ufffdn.db" in records.runs()[0].command
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--budget=", "'' is no budget of time"),
+        ("--suite=", "unknown suite ''"),
+        ("--seed=99999999999999999999", "a seed of 99999999999999999999 is none of 64 bits"),
+        ("--retry-failed", "--retry-failed goes with --resume"),
+    ],
+)
+def test_options_that_cannot_be_used_are_one_line(start, option: str, message: str) -> None:
+    process = start(option, tiers="[]")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert err.startswith(f"bench: {message}")
+    assert err.count("\n") == 1
 
 
 @linux
@@ -524,6 +578,13 @@ def test_a_terminal_gets_one_line_that_is_redrawn_and_no_colour_where_it_is_unwa
     coloured = _Terminal()
     Progress(coloured, environ={}).show("gemm", "x", 0, 1, 0.0)
     assert "\x1b[1mgemm\x1b[0m" in coloured.getvalue()
+
+
+def test_a_narrow_terminal_gets_what_is_running_and_no_bar(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal = _Terminal()
+    Progress(terminal, environ={"NO_COLOR": "1"}).show("gemm", "gemm 4096x1024x512 forward", 8, 32, 125.4)
+    assert terminal.getvalue() == "\r\x1b[Kgemm 8/32  gemm 4096x1024x51  2:05 left"
 
 
 def test_what_is_no_terminal_gets_a_plain_line_every_ten_seconds() -> None:
