@@ -59,10 +59,10 @@ def train_case(
 
 
 def cases(options: SuiteOptions) -> list[list[Case]]:
-    """Tiers: three batches of each model; the knee; one below and one above; other recipes; everything.
+    """Tiers: three batches of each model; the knee, and one below and one above; other recipes; everything.
 
-    A model with many convolutions comes later with its further batches: to try out cuDNN's algorithms for a new batch
-    size takes longer than to time its steps.
+    To try out cuDNN's algorithms for a new batch size takes far longer than to time its steps: networks of convolutions
+    have their further batches by its heuristic first.
     """
     models = tuple(OPTIMIZERS)
     if options.smoke:
@@ -75,13 +75,21 @@ def cases(options: SuiteOptions) -> list[list[Case]]:
         ]
     if options.quick:
         return []
+    convolutional = tuple(model for model in models if model not in QUICKLY_TUNED)
     edges = [batch + by for batch in BATCHES for by in (-1, 1)]
     return tiers(
         _usual(models, (32, 128, 256)),
-        [*_usual(models, (64,)), *_usual(QUICKLY_TUNED, (127, 129, 512))],
-        [*_usual(models, (127, 129)), *_usual(QUICKLY_TUNED, (16, 255, 257))],
-        _usual(models, (16, 512)),
-        [*_usual(models, (8,)), *_usual(models, edges[2:4])],
+        [
+            *_usual(QUICKLY_TUNED, (64, 127, 129, 512)),
+            *_usual(convolutional, (64, 127, 128, 129, 512), cudnn_benchmark=False),
+        ],
+        [
+            *_usual(QUICKLY_TUNED, (8, 16, 255, 257)),
+            *_usual(convolutional, (8, 16, 32, 255, 256, 257), cudnn_benchmark=False),
+        ],
+        _usual(models, (64, 512)),
+        _usual(models, (127, 129)),
+        [*_usual(models, (8, 16)), *_usual(models, edges[2:4])],
         [*_sweep(models, (*BATCHES[:3], 8)), *_sweep(models, edges[:6])],
         [
             *(

@@ -112,7 +112,7 @@ def test_training_is_measured_just_below_and_just_above_the_powers_of_two() -> N
     first = [p for tier in train.cases(H100)[:3] for p in (case.params for case in tier)]
     for model in {p["model"] for p in every}:
         assert {p["batch"] for p in first if p["model"] == model} >= (
-            {4, 8, 15, 16, 17, 32} if model == "unet" else {32, 64, 127, 128, 129, 256}
+            {1, 2, 4, 8, 15, 16, 17, 32, 64} if model == "unet" else {8, 16, 32, 64, 127, 128, 129, 256, 512}
         )
         batches = {p["batch"] for p in every if p["model"] == model}
         assert {127, 128, 129, 255, 256, 257, 511, 512, 513, 1023, 1024, 1025} <= batches
