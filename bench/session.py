@@ -42,17 +42,21 @@ _SAME_KEY_S = 1.0  # a terminal's Ctrl-C may arrive twice, from the terminal and
 
 @dataclass(frozen=True)
 class Slot:
-    """A suite's part of a session: its share of the time by weight, and a limit where it needs no more."""
+    """A suite's part of a session: its share of the time by weight, and a limit where it needs no more.
+
+    case_limit_s: of one case, after which it hangs; None takes the session's.
+    """
 
     suite: str
     weight: float
     at_most_s: float | None = None
+    case_limit_s: float | None = None
 
 
 # In the order in which they run. What a suite leaves of its share goes to those after it.
 SLOTS = (
     Slot("ceilings", 3, at_most_s=15),
-    Slot("train", 45),
+    Slot("train", 45, case_limit_s=150),  # a network's convolutions are all tuned in its first step
     Slot("gemm", 18),
     Slot("conv", 15),
     Slot("memory", 5),
@@ -417,7 +421,8 @@ class Session:
         self._since_reference += 1
         start_s = time.monotonic()
         child.send({"case": {"suite": case.suite, "kind": case.kind, "params": dict(case.params)}})
-        event = self._wait(child, "result", suite, describe(case), self.options.case_limit_s)
+        limits = {slot.suite: slot.case_limit_s for slot in self.options.slots}
+        event = self._wait(child, "result", suite, describe(case), limits.get(suite) or self.options.case_limit_s)
         self._durations_s.setdefault(f"{suite} {case.kind}", []).append(time.monotonic() - start_s)
         try:
             if event["key"] != case.key:
