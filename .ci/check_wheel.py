@@ -1,7 +1,7 @@
 """Check the wheel as a user meets it: one import name, and no harm to the packages it is installed beside.
 
 Builds the wheel, installs it into a clean environment beside Hugging Face's package `kernels`, runs the
-README's first command from another folder, and compares every file of theirs with its RECORD.
+README's first command and `advisor bench` from another folder, and compares every file of theirs with its RECORD.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OTHER = "kernels"  # Hugging Face's: shares its name with a folder of this checkout
+NO_GPU, NO_TORCH = 3, 6  # exit codes of `advisor`
 
 
 def main(readme_command: str) -> None:
@@ -39,8 +40,8 @@ def main(readme_command: str) -> None:
         expect(install, ".venv/bin/pip install .")
         run([*pip, str(wheel)])
         print(run(shlex.split(job), cwd=work))
+        check_measuring(work)
         check_record(record)
-        run(["du", "-sm", str(work / ".venv")])
         megabytes = int(run(["du", "-sm", str(work / ".venv")]).split()[0])
         if megabytes > 500:
             raise SystemExit(f"the installed environment is {megabytes} MB, the limit is 500 MB: drop a dependency")
@@ -57,6 +58,28 @@ def check_import_names(wheel: Path) -> None:
     for needed in ("advisor/py.typed", "advisor/_worker/bench/__main__.py", "advisor/_worker/kernels/__init__.py"):
         if needed not in inside:
             raise SystemExit(f"the wheel lacks {needed}")
+
+
+def check_measuring(work: Path) -> None:
+    """What measures starts from another folder, beside other packages named as its own, and says what it lacks."""
+    bin_, decoys = work / ".venv/bin", work / "decoys"
+    decoys.mkdir()
+    for name in ("bench.py", "kernels.py"):
+        (decoys / name).write_text("raise SystemExit('a package of the user ran instead')")
+    (script,) = (work / ".venv").glob("lib/python*/site-packages/advisor/_worker/bench/__main__.py")
+    run([str(bin_ / "python"), str(script), "worker", "--help"], cwd=decoys)
+    done = subprocess.run(
+        [bin_ / "advisor", "bench", "--gpu", "auto", "--records", "records.db"],
+        cwd=decoys, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    lines = done.stderr.splitlines()
+    if done.returncode not in (NO_GPU, NO_TORCH) or len(lines) != 1 or not lines[0].startswith("advisor: "):
+        raise SystemExit(f"`advisor bench` without PyTorch exited {done.returncode}\n{done.stdout}{done.stderr}")
+    found = run(
+        [str(bin_ / "python"), "-c", f"import importlib.util; print(importlib.util.find_spec('{OTHER}').origin)"]
+    )
+    if "advisor" in Path(found.strip()).parts:
+        raise SystemExit(f"`import {OTHER}` finds {found.strip()}, which is ours")
 
 
 def check_record(record: Path) -> None:
