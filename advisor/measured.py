@@ -6,6 +6,7 @@ conditions they were made under. Parts that were not measured are absent: the sh
 
 from __future__ import annotations
 
+import datetime
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -91,6 +92,17 @@ class MemoryUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allocator_share: float | None = None  # reserved beyond allocated, as a share of the live peak
 
 
+class TunedProduct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The configuration of our Triton matrix product that this card ran fastest at one shape."""
+
+    m: int
+    n: int
+    k: int
+    config: dict[str, int | str | bool]  # fields of kernels.matmul.MatmulConfig
+    time_s: float
+    tried: int  # configurations that were timed
+
+
 class MeasuredProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything fitted to the measurements of one card."""
 
@@ -105,6 +117,7 @@ class MeasuredProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ceilings: Ceilings = Ceilings()
     steps: StepFactor | None = None
     memory: MemoryUse | None = None
+    tuned: tuple[TunedProduct, ...] = ()  # FP16, A row-major, B column-major
 
     def describe(self) -> str:
         """One line: what was measured, when, and with which software."""
@@ -273,6 +286,12 @@ def _faults(profile: MeasuredProfile) -> Iterator[str]:
                 yield f"{place}.nearby.{key}: {fault}"
     if profile.bandwidths is not None:
         yield from _unknown_values("bandwidths", profile.bandwidths.values)
+    if any(min(tuned.m, tuned.n, tuned.k) < 1 or not 0 < tuned.time_s < math.inf for tuned in profile.tuned):
+        yield "tuned holds a shape or a time that is no positive number"
+    try:
+        datetime.date.fromisoformat(profile.fitted)
+    except ValueError:
+        yield f"fitted is {profile.fitted!r}, no date like 2026-01-31"
     yield from _faults_of_figures(profile)
 
 

@@ -213,24 +213,38 @@ def main(argv: list[str] | None = None) -> int:
         "--output", type=Path, metavar="PATH",
         help="folder of the shipped profiles; with --records the profile's file (default: beside the records)",
     )  # fmt: skip
+    parser.add_argument(
+        "--user-profile",
+        action="store_true",
+        help="with --records: fit the last run's card, and keep the profile where `advisor` finds it",
+    )
     options = parser.parse_args(argv)
     if options.card is not None and options.records is None:
         parser.error("--card chooses among the cards of --records")
+    if options.user_profile and (options.records is None or options.output is not None):
+        parser.error("--user-profile keeps the profile of --records, and --output puts it elsewhere")
     if options.records is not None:
-        return fit_card(options.records, options.card, options.output)
+        return fit_card(options.records, options.card, options.output, keep=options.user_profile)
     return fit_public(options.data, options.output or FOLDER)
 
 
-def fit_card(records: Path, card: str | None, output: Path | None) -> int:
-    """Fit one card's records, print how wrong the fit is on what it has not seen, write the profile."""
+def fit_card(records: Path, card: str | None, output: Path | None, *, keep: bool = False) -> int:
+    """Fit one card's records, print how wrong the fit is on what it has not seen, write the profile.
+
+    keep: among the user's profiles, where predictions for this card find it.
+    """
     from advisor.measured import measured_profile_bytes
+    from advisor.user_profiles import save_profile
     from bench.fit_records import fit_measurements, read_measurements, summary
 
-    profile, missing = fit_measurements(read_measurements(records, card))
+    profile, missing = fit_measurements(read_measurements(records, card, latest=keep))
     summary(profile, missing, print)
-    path = output or records.with_name(f"{profile.gpu}.profile.json")
-    write_atomically(path, measured_profile_bytes(profile))
-    print(f"wrote {path}")
+    if keep:
+        path = save_profile(profile)
+    else:
+        path = output or records.with_name(f"{profile.gpu}.profile.json")
+        write_atomically(path, measured_profile_bytes(profile))
+    print(f"wrote {path}" + ("; `advisor recommend --gpu auto` uses it from now on" if keep else ""))
     return 0
 
 

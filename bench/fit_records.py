@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from advisor.errors import AdvisorError, BadInputError
 from advisor.gpus import Gpu, find_gpu
+from advisor.gpus.card import card_key
 from advisor.measured import (
     SCHEMA_VERSION,
     STEP_FACTORS,
@@ -32,6 +33,7 @@ from advisor.measured import (
     MeasuredProfile,
     MemoryUse,
     StepFactor,
+    TunedProduct,
     gpu_profile_of,
     own_values,
     step_profile_of,
@@ -57,7 +59,7 @@ from bench.fit_convolution import (
 from bench.fit_few import FOLDS, fit_few, held_out_few
 from bench.fit_gemm import Timings
 from bench.gemm_data import Table
-from bench.records import Row
+from bench.records import Row, conditions
 
 Floats = NDArray[np.float64]
 
@@ -85,14 +87,20 @@ class Measurements:
         return [(p, t) for p, t in found if all(p.get(name, value) == value for name, value in wanted.items())]
 
 
-def read_measurements(path: Path, card: str | None = None) -> Measurements:
-    """The measurements of one card in a records file or an export. `card`: the start of its name or key.
+def read_measurements(path: Path, card: str | None = None, *, latest: bool = False) -> Measurements:
+    """The measurements of one card in a records file or an export. `card`: the start of its name, UUID or key.
 
+    latest: only what was measured under the conditions of the last run on a GPU: the same card, driver and libraries.
     Raises BadInputError where they are of a processor, of several cards or of several ways of timing, or are none.
     """
     archive = read_archive(path)
     drifted = [note.run for note in archive.notes if note.kind == DRIFT]
-    return measurements_of(archive.rows, str(path), card=card, drifted=drifted)
+    rows = archive.rows
+    on_gpu = [row for row in rows if row.environment.get("device") == "cuda"]
+    if latest and on_gpu:
+        now = conditions(on_gpu[-1].environment)
+        rows = tuple(row for row in on_gpu if conditions(row.environment) == now)
+    return measurements_of(rows, str(path), card=card, drifted=drifted)
 
 
 def measurements_of(
@@ -111,7 +119,7 @@ def measurements_of(
             raise BadInputError(f"{name} holds no card {card!r}: give the start of its name or key")
     cards = sorted({(str(row.environment.get("gpu_name")), _key(row.environment)) for row in good})
     if len(cards) > 1:
-        listed = ", ".join(f"{gpu} ({key[:12]})" for gpu, key in cards)
+        listed = ", ".join(f"{gpu} ({key})" for gpu, key in cards)
         raise BadInputError(f"{name} holds {len(cards)} cards: {listed}; choose one with --card")
     methods = sorted({int(row.environment.get("method_version", 0)) for row in good})
     if methods != [METHOD_VERSION]:
@@ -138,20 +146,19 @@ def measurements_of(
 
 
 def _key(environment: Mapping[str, Any]) -> str:
-    return str(environment.get("gpu_uuid"))
+    return card_key(str(environment.get("gpu_uuid")))
 
 
 def _is_card(environment: Mapping[str, Any], card: str) -> bool:
-    names = (str(environment.get("gpu_name")), _key(environment))
+    names = (str(environment.get("gpu_name")), str(environment.get("gpu_uuid")), _key(environment))
     return any(name.lower().startswith(card.lower()) for name in names)
 
 
 def gpu_of(environment: Mapping[str, Any], name: str) -> Gpu:
     """The facts of the card that was measured: the table's, and what its driver said. Raises BadInputError."""
     gpu = find_gpu(str(environment.get("gpu_name")))
-    capability = environment.get("capability")
-    if capability is not None and tuple(capability) != gpu.compute_capability:
-        told = ".".join(map(str, capability))
+    told = environment.get("capability")
+    if told is not None and told != ".".join(map(str, gpu.compute_capability)):
         raise BadInputError(f"{name}: {gpu.name} with compute capability {told} is none that is known")
     told_figures = {
         field: environment[field] for field in ("sms", "memory_bytes", "l2_bytes") if environment.get(field)
@@ -174,12 +181,7 @@ def _conditions(gpu: Gpu, environment: Mapping[str, Any], rows: Sequence[Row], d
     noisy = sum(row.result.timing is not None and row.result.timing.quality == "noisy" for row in rows)
     if noisy > 0.1 * len(rows):
         warnings.append(f"{noisy} of {len(rows)} cases are noisy: is another process on the card?")
-    clocks = [
-        float(row.result.telemetry["during"]["sm_hz"])
-        for row in rows
-        if isinstance(row.result.telemetry.get("during"), Mapping)
-        and isinstance(row.result.telemetry["during"].get("sm_hz"), (int, float))
-    ]
+    clocks = [clock for row in rows if (clock := _median_clock_hz(row.result.telemetry)) is not None]
     text = {name: environment.get(name) for name in ("driver", "cuda", "torch", "cudnn", "triton")}
     return Conditions(
         gpu_name=str(environment["gpu_name"]),
@@ -193,6 +195,13 @@ def _conditions(gpu: Gpu, environment: Mapping[str, Any], rows: Sequence[Row], d
         sm_clock_hz=statistics.median(clocks) if clocks else None,
         warnings=tuple(warnings),
     )
+
+
+def _median_clock_hz(telemetry: Mapping[str, Any]) -> float | None:
+    """The SM clock while a case ran, as `bench.telemetry.summarise` tells it."""
+    during = telemetry.get("during")
+    clock = during.get("sm_hz") if isinstance(during, Mapping) else None
+    return float(clock["median"]) if isinstance(clock, Mapping) and "median" in clock else None
 
 
 # The parts -----------------------------------------------------------------------------------------------------------
@@ -221,6 +230,7 @@ def fit_measurements(
         conditions=found.conditions,
         gemm=gemm,
         ceilings=_ceilings(found),
+        tuned=_tuned(found),
     )
     profile = msgspec.structs.replace(profile, convolutions=_convolution_models(found, profile, missing, judge=judge))
     profile = msgspec.structs.replace(profile, bandwidths=_bandwidths(found))
@@ -483,6 +493,20 @@ def _memory(found: Measurements) -> MemoryUse | None:
     )
 
 
+def _tuned(found: Measurements) -> tuple[TunedProduct, ...]:
+    """The fastest configuration of each shape that was tuned."""
+    return tuple(
+        TunedProduct(
+            **{name: int(facts[name]) for name in "mnk"},
+            config=dict(facts["timed"][0]["config"]),
+            time_s=float(facts["timed"][0]["time_s"]),
+            tried=len(facts["timed"]),
+        )
+        for case, facts in sorted(found.facts, key=lambda entry: entry[0].key)
+        if case.kind == "tune" and facts.get("timed")
+    )
+
+
 def summary(profile: MeasuredProfile, missing: Sequence[str], say: Callable[[str], None]) -> None:
     """Tell what was fitted, with its errors on what was not, and what could not be."""
     say(profile.describe())
@@ -497,5 +521,7 @@ def summary(profile: MeasuredProfile, missing: Sequence[str], say: Callable[[str
     for name, rows, e in parts:
         told = f"unseen mean {100 * e.mean:.1f} %, median {100 * e.median:.1f} %, p90 {100 * e.p90:.1f} %"
         say(f"{name}: {rows} rows; {told if e.rows else 'not judged'} ({e.what})")
+    if profile.tuned:
+        say(f"our Triton matrix product: the fastest configuration of {len(profile.tuned)} shapes is kept")
     for line in (*profile.conditions.warnings, *missing):
         say(f"note: {line}")

@@ -37,7 +37,7 @@ def environment_of(gpu: Gpu, origin: str) -> dict[str, Any]:
         "device": "cuda",
         "gpu_name": gpu.name,
         "gpu_uuid": f"replay-{gpu.id}",
-        "capability": list(gpu.compute_capability),
+        "capability": ".".join(map(str, gpu.compute_capability)),
         "sms": gpu.sms,
         "memory_bytes": gpu.memory_bytes,
         "l2_bytes": gpu.l2_bytes,

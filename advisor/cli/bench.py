@@ -11,7 +11,7 @@ from advisor.cli.bench_waves import command as waves
 from advisor.cli.output import output_options
 from advisor.errors import BadInputError
 from advisor.user_profiles import ENVIRONMENT, data_folder
-from advisor.worker import run_worker, worker_script
+from advisor.worker import run_worker
 
 RECORDS = "records.db"  # in the user's data folder
 SUITES = "ceilings, train, gemm, conv, memory, waves, tune"
@@ -104,8 +104,6 @@ def default_records() -> Path:
 
 def fit_profile(records: Path) -> int:
     """Fit the card's profile to the records and keep it in the user's data folder; the child's exit code."""
-    if not worker_script().with_name("fit_records.py").is_file():
-        return 0
     return run_worker("fit", f"--records={records}", "--user-profile")
 
 

@@ -10,6 +10,7 @@ import pytest
 from advisor.errors import BadInputError
 from advisor.gemm import gemm_time
 from advisor.gpus import find_gpu
+from advisor.gpus.card import card_key
 from advisor.measured import gpu_profile_of, parse_measured_profile, read_measured_profile, step_profile_of
 from advisor.profile import load_profile
 from advisor.recipe import make_recipe
@@ -90,9 +91,9 @@ def test_records_that_are_no_measurements_of_a_gpu_by_this_method_are_refused(
 
 def test_two_cards_are_not_mixed_and_one_can_be_chosen() -> None:
     rows = calibration_rows() + calibration_rows(gpu_uuid="another")
-    with pytest.raises(BadInputError, match=r"holds 2 cards: .*another.*--card"):
+    with pytest.raises(BadInputError, match=rf"holds 2 cards: .*{card_key('another')}.*--card"):
         measurements_of(rows, "x.db")
-    assert measurements_of(rows, "x.db", card="anoth").conditions.gpu_key == "another"
+    assert measurements_of(rows, "x.db", card="anoth").conditions.gpu_key == card_key("another")
     with pytest.raises(BadInputError, match="no card 'B200'"):
         measurements_of(rows, "x.db", card="B200")
 
