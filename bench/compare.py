@@ -28,7 +28,7 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -47,6 +47,7 @@ CONFIDENCE = 0.99
 LEAST_SAMPLES = 5
 FAIL_ON = ("slower", "ambiguous", "missing")
 _SCHEMA_VERSION = 1
+_MOST_MISSING = 20  # lines of a table about cases that one side lacks
 
 
 @dataclass(frozen=True)
@@ -348,9 +349,13 @@ def _closing(
 ) -> list[str]:
     markdown = options.format == "markdown"
     lines = [f"A: {options.a}", f"B: {options.b}", *changed]
-    for found in missing:
-        here, there = ("A", "B") if found.where == "a" else ("B", "A")
-        lines.append(f"only in {here}: {describe(found.case)} ({there}: {_line(found.reason)})")
+    for where, here, there in (("a", "A", "B"), ("b", "B", "A")):
+        only = [found for found in missing if found.where == where]
+        lines += [
+            f"only in {here}: {describe(found.case)} ({there}: {_line(found.reason)})" for found in only[:_MOST_MISSING]
+        ]
+        if len(only) > _MOST_MISSING:
+            lines.append(f"only in {here}: {len(only) - _MOST_MISSING} more; --format json lists them")
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counted["verdicts"].items())
     mean, typical = counted["geometric_mean_ratio"], counted["median_difference"]
     overall = (
@@ -366,11 +371,12 @@ def _closing(
 def _csv(comparisons: Sequence[Comparison]) -> str:
     rows = []
     for found in comparisons:
-        fields = asdict(found)
-        case, judgement = fields.pop("case"), fields.pop("judgement")
-        rows.append({**case, "params": json.dumps(case["params"]), **fields, **_plain(judgement)})
+        members = asdict(found)
+        case, judgement = members.pop("case"), members.pop("judgement")
+        rows.append({**case, "params": json.dumps(case["params"]), **members, **_plain(judgement)})
+    names = [field.name for kind in (Case, Comparison, Judgement) for field in fields(kind)]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer = csv.DictWriter(text, [name for name in names if name not in ("case", "judgement")], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().rstrip("\n")

@@ -282,3 +282,22 @@ def test_a_wrong_request_is_one_line(
     text = capsys.readouterr().err
     assert said in text
     assert text.count("\n") == 1
+
+
+def test_of_many_cases_that_one_side_lacks_the_first_are_listed_and_the_rest_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / "a.db", tmp_path / "b.db"]
+    for path, count in zip(paths, (30, 1), strict=True):
+        with open_records(path) as records:
+            run = records.start_run(ENVIRONMENT, "test")
+            for m in range(count):
+                records.add(run, case(m=m), Result("ok", None, Timing((1e-3,) * 5, 1, "cold", False, "good")))
+    assert main(["compare", *map(str, paths), "--changed"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("only in A: gemm m=") for line in lines) == 20
+    assert "only in A: 9 more; --format json lists them" in lines
+    assert main(["compare", *map(str, paths), "--changed", "--format", "json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["missing"]) == 29
+    assert main(["compare", *map(str, paths), "--changed", "--format", "csv"]) == 0
+    assert capsys.readouterr().out.startswith("suite,kind,params,a_median_s,")  # a header, and no row
