@@ -129,11 +129,12 @@ def test_a_miniature_on_the_processor_runs_from_measuring_to_comparing(
     [
         ("bench --quick", 0, ["measure", "fit"]),
         ("bench --quick --no-fit", 0, ["measure"]),
-        ("bench --quick", 130, ["measure"]),  # stopped: what is there is fitted when the user says so
+        ("bench --quick", 130, ["measure"]),  # stopped: what is there is fitted when the user says so,
+        ("bench fit", 0, ["fit"]),  # that is, like this
     ],
 )
 def test_what_was_measured_to_the_end_is_fitted(
-    no_gpu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, measured: int, commands: list[str]
+    no_gpu: Path, monkeypatch: pytest.MonkeyPatch, line: str, measured: int, commands: list[str]
 ) -> None:
     called: list[tuple[str, ...]] = []
 
@@ -141,9 +142,7 @@ def test_what_was_measured_to_the_end_is_fitted(
         called.append(arguments)
         return measured if arguments[0] == "measure" else 0
 
-    (tmp_path / "fit_records.py").touch()
     monkeypatch.setattr("advisor.cli.bench.run_worker", run)
-    monkeypatch.setattr("advisor.cli.bench.worker_script", lambda: tmp_path / "__main__.py")
     assert main(line.split()) == measured
     assert [arguments[0] for arguments in called] == commands
     assert {arguments[1] for arguments in called} == {f"--records={no_gpu / 'records.db'}"}
