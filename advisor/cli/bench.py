@@ -108,6 +108,22 @@ def fit_profile(records: Path) -> int:
 
 
 @command.command()
+@click.option(
+    "--records",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="What was measured.  [default: records.db in the user's data folder]",
+)
+@click.pass_context
+def fit(context: click.Context, *, records: Path | None) -> None:
+    """Fit this card's profile to what was measured last, as `advisor bench` does by itself unless it was stopped.
+
+    Prints the errors on what the fit has not seen, and keeps the profile where predictions for this card find it.
+    """
+    context.exit(fit_profile(default_records() if records is None else records))
+
+
+@command.command()
 @click.argument("a")
 @click.argument("b")
 @click.option("--suite", "suites", multiple=True, metavar="NAME", help="Only this suite; repeatable.")
