@@ -136,8 +136,8 @@ def test_what_was_measured_is_written_though_the_session_ends_in_an_error(start,
 
 def test_there_is_time_left_to_write_the_files() -> None:
     nine_minutes = within(SessionOptions(budget_s=540.0), spent_s=4.0)
-    assert nine_minutes.budget_s == 516.0  # 540 - 4 - 20
-    assert nine_minutes.overrun_s == 2.0  # of the 20
+    assert nine_minutes.budget_s == 524.0  # 540 - 4 - 12
+    assert nine_minutes.overrun_s == pytest.approx(1.2)  # of the 12
     assert within(SessionOptions(budget_s=30.0), spent_s=1.0).budget_s == 25.5  # 30 - 1 - 3.5
 
 
