@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import io
 import os
@@ -32,6 +33,7 @@ COMMANDS = {
     "fit-step": ("bench.fit_step", "fit the step model to timm's tables"),
     "inspect": ("bench.inspect_kernels", "what the compiler makes of the kernels, for any architecture"),
     "measure": ("bench.measure", "measure this machine's GPU and record it; `advisor bench` runs this"),
+    "ratios": ("bench.ratios", "our kernels against cuBLAS and cuDNN, as JSON"),
     "records": ("bench.exchange", "records to and from JSON lines, JSON, CSV and Parquet"),
     "schemas": ("bench.schemas", "write the JSON schemas of what the project publishes"),
     "timelines": ("bench.timelines", "print the recorded timelines of CTAs as JSON"),
@@ -59,16 +61,31 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file need not be UTF-8
     try:
         code = importlib.import_module(COMMANDS[argv[0]][0]).main(argv[1:])
+        if sys.stdout is not None:  # as it is where the shell closed it
+            sys.stdout.flush()
     except AdvisorError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
+        if program == "advisor":  # a terminal's Ctrl-C comes twice, and the other one may still be on its way
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         print(f"{program}: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `python -m bench ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's last flush
+        _discard_output()
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _discard_output()
+        print(f"{program}: {error.strerror}: free some and run it again", file=sys.stderr)
+        return 1
     return int(code or 0)
+
+
+def _discard_output() -> None:
+    """Let the interpreter's last flush succeed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

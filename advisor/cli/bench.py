@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from advisor.cli.bench_ratios import command as ratios
 from advisor.cli.bench_waves import command as waves
 from advisor.cli.output import output_options
 from advisor.errors import BadInputError
@@ -197,4 +198,5 @@ def import_(context: click.Context, *, file: str, records: str) -> None:
     context.exit(run_worker("records", "import", "--", file, records))
 
 
+command.add_command(ratios)
 command.add_command(waves)
