@@ -35,11 +35,11 @@ def command(records: Path, cases: bool, format_: str, output: Path | None) -> No
 
 def _printed(row: dict[str, Any]) -> dict[str, Any]:
     shown = dict(row)
-    for name in row:
+    for name, value in row.items():
         if name in ("geometric_mean", "least", "most", "ratio"):
-            shown[name] = f"{row[name]:.2f}"
+            shown[name] = f"{value:.2f}"
         elif name in ("library_s", "ours_s"):
-            shown[name] = f"{row[name] * 1e6:.1f} us"
+            shown[name] = f"{value * 1e6:.1f} us"
         elif name == "share_ahead":
-            shown[name] = percent(row[name])
+            shown[name] = percent(value)
     return shown
