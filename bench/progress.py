@@ -55,7 +55,7 @@ def clock_time(seconds: float) -> str:
 class Progress:
     """The one line. `note` says something above it that stays."""
 
-    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    stream: TextIO = field(default_factory=lambda: sys.stderr or _nowhere())
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     clock: Callable[[], float] = time.monotonic
     _drawn: bool = False
@@ -114,4 +114,8 @@ class Progress:
             self.stream.write(text)
             self.stream.flush()
         except (OSError, ValueError):  # the terminal is gone; measuring goes on
-            self.stream = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - held to the end
+            self.stream = _nowhere()
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - held to the end

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -259,16 +260,12 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 def main(argv: list[str]) -> int:
     """`bench measure` with the suite of this test."""
-    from bench import measure as command
     from bench import suites
+    from bench.__main__ import main as run
 
     suites.SUITES.clear()
     suites.SUITES["fake"] = MODULES["fake"]
-    try:
-        return command.main(argv)
-    except BadInputError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return error.exit_code
+    return run(["measure", *argv])
 
 
 def rows_of(path: Path) -> list[Row]:
@@ -418,6 +415,28 @@ def test_an_unknown_suite_names_the_known_ones(start) -> None:
     _, err = process.communicate(timeout=30)
     assert process.returncode == 2
     assert err == "bench: unknown suite 'gem'. Known: fake, all.\n"
+
+
+@linux
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        ("> /dev/full", 1, "bench: No space left on device: free some and run it again\n"),
+        (">&-", 0, "fake: 1 case, at most "),
+        ("2>&-", 0, ""),
+    ],
+)
+def test_output_that_goes_nowhere_loses_no_measurement(tmp_path: Path, redirection: str, code: int, said: str) -> None:
+    script = "import sys; from tests.bench.test_session import main; sys.exit(main(sys.argv[1:]))"
+    line = [sys.executable, "-c", script, "--smoke", "--budget", "60s", "--records", str(tmp_path / "records.db")]
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.join(line)} {redirection}"],
+        cwd=ROOT, env={**os.environ, TIERS: tiers_json(["ok"])}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(rows_of(tmp_path / "records.db")) == 1
 
 
 @linux
