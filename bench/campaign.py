@@ -67,8 +67,9 @@ def main(argv: list[str] | None = None) -> int:
                     notices = write_files(records, options.out, summary)
     for notice in notices:
         print(notice, file=sys.stderr)
+    code = exit_code(summary, asked.budget_s)
     print("\n".join(summary_lines(summary, options.out, program)))
-    return exit_code(summary, asked.budget_s)
+    return code
 
 
 def within(options: SessionOptions, spent_s: float) -> SessionOptions:

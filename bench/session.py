@@ -528,7 +528,8 @@ class Session:
             return "interrupted"
         if self.summary.given_up:
             return "failed"
-        return "out_of_budget" if any(self._plans.values()) else "complete"
+        planned = self._run is not None
+        return "complete" if planned and not any(self._plans.values()) else "out_of_budget"
 
     def _finish(self, state: RunState) -> None:
         self._update()

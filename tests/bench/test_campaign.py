@@ -199,3 +199,10 @@ def test_a_gpu_is_measured_from_a_plain_checkout_within_the_budget(tmp_path: Pat
         content = path.read_bytes()
         assert len(content) < MOST_BYTES
         assert secrets_in((gzip.decompress(content) if path.suffix == ".gz" else content).decode()) == []
+
+
+def test_a_budget_that_only_writing_would_fill_is_too_small(start) -> None:
+    process = start("--budget", "1s", tiers=[["ok"]])
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (2, "")
+    assert "bench: a budget of 1 s is too small for one case" in err
