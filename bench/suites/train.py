@@ -59,7 +59,7 @@ def train_case(
 
 
 def cases(options: SuiteOptions) -> list[list[Case]]:
-    """Tiers: three batches of each model; the knee, and one below and one above; other recipes; everything.
+    """Tiers: each model at one batch; the knee; one below and one above; other recipes; everything.
 
     To try out cuDNN's algorithms for a new batch size takes far longer than to time its steps: networks of convolutions
     have their further batches by its heuristic first.
@@ -78,14 +78,15 @@ def cases(options: SuiteOptions) -> list[list[Case]]:
     convolutional = tuple(model for model in models if model not in QUICKLY_TUNED)
     edges = [batch + by for batch in BATCHES for by in (-1, 1)]
     return tiers(
-        _usual(models, (32, 128, 256)),
+        _usual(models, (128,)),
         [
-            *_usual(QUICKLY_TUNED, (64, 127, 129, 512)),
-            *_usual(convolutional, (64, 127, 128, 129, 512), cudnn_benchmark=False),
+            *_usual(QUICKLY_TUNED, (32, 64, 256, 512)),
+            *_usual(convolutional, (32, 64, 128, 256, 512), cudnn_benchmark=False),
         ],
+        [*_usual(convolutional, (32, 256)), *_usual(QUICKLY_TUNED, (127, 129))],
         [
             *_usual(QUICKLY_TUNED, (8, 16, 255, 257)),
-            *_usual(convolutional, (8, 16, 32, 255, 256, 257), cudnn_benchmark=False),
+            *_usual(convolutional, (8, 16, 127, 129, 255, 257), cudnn_benchmark=False),
         ],
         _usual(models, (64, 512)),
         _usual(models, (127, 129)),
