@@ -149,7 +149,8 @@ def run(case: Case, context: Context) -> Result:
     first_step_peak_bytes (allocated) and first_step_reserved_bytes, context_bytes (used on the device beside what the
     allocator holds: this process's context and, if others use the device, theirs), alloc_retries (over 0: it did not
     really fit). host_s_per_launch: of forward and backward at a batch that the device is done with at once, over
-    `launches`, the kernels that the catalogue counts. skipped_steps: those that the scaler left out while timing.
+    `launches`, the kernels that the catalogue counts. first_step_s: with all that a first step sets up, and cuDNN's
+    algorithms tried out if asked for. skipped_steps: those that the scaler left out while timing.
     """
     model, batch = str(case.params["model"]), number(case, "batch")
     facts: dict[str, Any] = {}
@@ -180,7 +181,10 @@ def _measure(case: Case, context: Context, facts: dict[str, Any]) -> Result:
     memory = _Memory(context)
     step = Step(case, context)
     memory.restart()
+    start_s = context.device.now_s()
     step()
+    context.device.synchronize()
+    facts = facts | {"first_step_s": context.device.now_s() - start_s}
     memory.read_first_step()
     skipped = 0
     for steps in range(1, MOST_WARM_STEPS + 1):

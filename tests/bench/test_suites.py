@@ -397,6 +397,7 @@ def test_steps_under_fp16_were_not_skipped_and_their_loss_is_finite(cpu: Context
     result: Result = train.run(train.train_case("bert-base-128", 2), cpu)
     assert result.facts["skipped_steps"] == 0
     assert math.isfinite(result.facts["loss"])
+    assert result.facts["first_step_s"] > 0
     assert result.facts["host_s_per_launch"] == pytest.approx(result.facts["host_s"] / result.facts["launches"])
     assert result.timing is not None
     assert not result.timing.graph
