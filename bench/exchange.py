@@ -447,6 +447,8 @@ def _content(path: Path, *, packed: bool) -> bytes:
         raise BrokenFileError(f"{path} is truncated or not gzip ({error}); export or copy it again") from error
     except OSError as error:
         raise BadInputError(f"cannot read {path}: {error.strerror}; name an exported records file") from error
+    if not content:
+        raise BrokenFileError(f"{path} is truncated: it is empty; copy or export it again")
     if len(content) > _MAX_BYTES:
         raise BadInputError(f"{path} holds more than {_MAX_BYTES >> 20} MiB; import it in parts")
     return content
@@ -564,7 +566,8 @@ def _from_csv(content: bytes, path: Path) -> list[tuple[str, _Entry]]:
         header = next(reader, [])
         if header != list(_COLUMNS):
             missing = [name for name in _COLUMNS if name not in header]
-            raise BrokenFileError(f"{path}, line 1: not the columns of records (missing: {missing}); export it again")
+            first = f"{', '.join(missing[:3])}{' and more' * (len(missing) > 3)}" or "none"
+            raise BrokenFileError(f"{path}, line 1: not the columns of records (missing: {first}); export it again")
         for values in reader:
             where = f"{path}, line {reader.line_num}"
             if len(values) != len(header):

@@ -15,7 +15,6 @@ from advisor.user_profiles import ENVIRONMENT, data_folder
 from advisor.worker import run_worker
 
 RECORDS = "records.db"  # in the user's data folder
-SUITES = "ceilings, train, gemm, conv, memory, waves, tune"
 
 
 @click.group(invoke_without_command=True)
@@ -24,7 +23,8 @@ SUITES = "ceilings, train, gemm, conv, memory, waves, tune"
     "suites",
     multiple=True,
     metavar="NAME",
-    help=f"{SUITES} or all; repeatable, or a list with commas.  [default: all; of --quick what a fit needs]",
+    help="One of these, or all; repeatable, or a list with commas.  [default: all; of --quick ceilings, gemm, conv, "
+    "memory]",
 )
 @click.option("--budget", metavar="TIME", help="For how long: 8m, 90s, 1h.  [default: 8m; of --quick 90s]")
 @click.option(
@@ -64,6 +64,16 @@ def command(
     advisor bench --quick
     advisor bench --suite gemm,conv --budget 20m
     advisor bench --resume
+
+    \b
+    Suites, in the order in which they run:
+      ceilings  copy bandwidth, launch latency, the highest rate of matrix products
+      train     whole AMP steps: time, peaks of memory, the host's part
+      gemm      matrix products over M, forward and backward: cuBLAS and Triton
+      conv      convolutions, forward and backward: cuDNN and Triton
+      memory    operators bound by traffic, by bytes
+      tune      the fastest configuration of our matrix product, for the profile
+      waves     the CTAs of one product on either side of a wave boundary
 
     Every result is recorded at once: after Ctrl-C, a crash or kill -9 `--resume` goes on. A case that fails is
     recorded with its reason and the sweep goes on. Progress goes to stderr, the summary to stdout. Needs PyTorch

@@ -18,10 +18,11 @@ import pytest
 import advisor.worker
 import bench.compare
 import bench.exchange
-import bench.suites
 from advisor.cli import main
-from advisor.cli.bench import SUITES
 from advisor.worker import WorkerError, ask_worker, run_worker, worker_command, worker_script
+from bench.measure import QUICK_SUITES
+from bench.session import SLOTS
+from bench.suites import SUITES
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = """
@@ -177,7 +178,13 @@ def test_the_help_tells_the_figures_and_suites_that_the_child_has(capfd: pytest.
     assert all(f"[{'|'.join(names)}]" in shown for names in (bench.compare.FAIL_ON, bench.compare.FORMATS))
     assert main(["bench", "export", "--help"]) == 0
     assert f"[{'|'.join(bench.exchange.FORMATS)}]" in capfd.readouterr().out
-    assert set(SUITES.split(", ")) == set(bench.suites.SUITES)
+    assert main(["bench", "--help"]) == 0
+    shown = capfd.readouterr().out
+    assert [
+        line.split()[0] for line in shown.splitlines() if line.startswith("    ") and line.split()[0] in SUITES
+    ] == [slot.suite for slot in SLOTS]
+    assert set(SUITES) == {slot.suite for slot in SLOTS}
+    assert f"of --quick {', '.join(QUICK_SUITES)}]" in " ".join(shown.split())
 
 
 def test_measuring_again_what_failed_goes_with_resuming(no_gpu: Path, capfd: pytest.CaptureFixture[str]) -> None:
