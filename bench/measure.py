@@ -98,6 +98,10 @@ def summary_lines(summary: Summary, records: Path, program: str) -> list[str]:
     if summary.already_done:
         parts.append(f"{summary.already_done} were there already")
     lines = [f"{', '.join(parts)}, {summary.left} left; {clock_time(summary.elapsed_s)} min"]
+    if summary.skipped_for:
+        (reason, count), *others = summary.skipped_for.most_common()
+        rest = f"; {sum(n for _, n in others)} for other reasons, which are in the records" if others else ""
+        lines.append(f"skipped: {reason} ({count}){rest}")
     by_suite = ", ".join(f"{suite} {rows}" for suite, rows in summary.rows_by_suite.items())
     if by_suite:
         lines.append(f"rows: {by_suite}")

@@ -103,6 +103,7 @@ class Summary:
     stopped_by: int | None = None  # signal
     slowed: int = 0  # cases in which heat or the hardware's protection held the clocks down
     given_up: list[str] = field(default_factory=list)  # one line per suite, or library in a suite, that was
+    skipped_for: Counter[str] = field(default_factory=Counter)  # reason -> cases
     environment: dict[str, Any] = field(default_factory=dict)
     rows_by_suite: dict[str, int] = field(default_factory=dict)
 
@@ -511,6 +512,8 @@ class Session:
         summary.rows_by_suite[suite] = summary.rows_by_suite.get(suite, 0) + 1
         if result.status == "failed":
             self.progress.note(f"failed: {describe(case)}: {result.reason}")
+        if result.status == "skipped":
+            summary.skipped_for[result.reason or "no reason given"] += 1
 
     def _say(self, kind: str, text: str) -> None:
         if text != self._said:

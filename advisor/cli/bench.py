@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from advisor.cli.bench_ratios import command as ratios
 from advisor.cli.bench_waves import command as waves
@@ -83,6 +84,8 @@ def command(
     case; 3 no usable GPU; 5 a damaged records file; 6 PyTorch is missing; 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     if context.invoked_subcommand is not None:
+        if any(context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in context.params):
+            raise click.UsageError(f"options of {context.invoked_subcommand} are written after it.", context)
         return
     if retry_failed and not resume:
         raise click.UsageError("--retry-failed goes with --resume.", context)

@@ -187,6 +187,11 @@ def test_the_help_tells_the_figures_and_suites_that_the_child_has(capfd: pytest.
     assert f"of --quick {', '.join(QUICK_SUITES)}]" in " ".join(shown.split())
 
 
+def test_an_option_of_measuring_before_another_command_is_not_ignored(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--suite", "gemm", "compare", "a.db", "b.db"]) == 2
+    assert capfd.readouterr().err == "advisor: options of compare are written after it. See `advisor bench --help`.\n"
+
+
 def test_measuring_again_what_failed_goes_with_resuming(no_gpu: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--retry-failed"]) == 2
     assert capfd.readouterr().err == "advisor: --retry-failed goes with --resume. See `advisor bench --help`.\n"

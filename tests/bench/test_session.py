@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ import pytest
 from advisor.errors import AdvisorError, BadInputError, UnknownNameError
 from bench.case import Case
 from bench.child import scrub
+from bench.measure import summary_lines
 from bench.progress import Progress, describe
 from bench.records import Row, open_records
 from bench.session import (
@@ -476,6 +478,12 @@ def test_a_folder_that_cannot_be_written_is_one_line(start) -> None:
 
 
 # What is decided without a child.
+
+
+def test_the_summary_says_why_most_of_what_was_skipped_was() -> None:
+    summary = Summary(skipped=6, skipped_for=Counter({"needs 99 GiB": 1, "Triton is not installed": 5}))
+    line = next(line for line in summary_lines(summary, Path("r.db"), "bench") if line.startswith("skipped"))
+    assert line == "skipped: Triton is not installed (5); 1 for other reasons, which are in the records"
 
 
 @pytest.mark.parametrize(
