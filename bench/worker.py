@@ -75,6 +75,8 @@ def _serve(options: argparse.Namespace, events: TextIO) -> None:
 
     _say(events, ready={"settling": settling.facts(), "reference": read_reference()})
     context = Context(device, timer, device.telemetry, smoke=options.smoke, torch_device=options.device)
+    gc.collect()
+    gc.freeze()  # what is imported stays: no collection between cases, or inside a sample, goes through it again
     for line in sys.stdin:
         message = json.loads(line)
         if "reference" in message:
