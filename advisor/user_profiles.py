@@ -54,6 +54,17 @@ def data_folder(environ: Mapping[str, str] = os.environ) -> Path:
     return user_data_path("batchwave", appauthor=False)
 
 
+def make_folder(folder: Path) -> Path:
+    """Make a folder, and those above it, where it is not there. Raises BadInputError where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(
+            f"cannot make {folder}: {error.strerror}; set {ENVIRONMENT} to a folder that can be written"
+        ) from error
+    return folder
+
+
 def profiles_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Where measured profiles are kept."""
     return data_folder(environ) / "profiles"
@@ -63,12 +74,7 @@ def save_profile(profile: MeasuredProfile, folder: Path | None = None) -> Path:
     """Write a profile beside the earlier ones and return its path. Raises BadInputError where it cannot be written."""
     folder = profiles_folder() if folder is None else folder
     stem = f"{profile.gpu}-{profile.conditions.gpu_key[-8:]}-{profile.fitted}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInputError(
-            f"cannot make {folder}: {error.strerror}; set {ENVIRONMENT} to a folder that can be written"
-        ) from error
+    make_folder(folder)
     taken = {path.stem for path in folder.glob(f"{stem}*.json")}
     count = next(i for i in range(1, len(taken) + 2) if f"{stem}-{i:02d}" not in taken)
     path = folder / f"{stem}-{count:02d}.json"

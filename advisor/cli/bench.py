@@ -11,8 +11,7 @@ from click.core import ParameterSource
 from advisor.cli.bench_ratios import command as ratios
 from advisor.cli.bench_waves import command as waves
 from advisor.cli.output import output_options
-from advisor.errors import BadInputError
-from advisor.user_profiles import ENVIRONMENT, data_folder
+from advisor.user_profiles import data_folder, make_folder
 from advisor.worker import run_worker
 
 RECORDS = "records.db"  # in the user's data folder
@@ -106,14 +105,7 @@ def command(
 
 def default_records() -> Path:
     """The records in the user's data folder, which is made. Raises BadInputError where it cannot be."""
-    folder = data_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInputError(
-            f"cannot make {folder}: {error.strerror}; name a file with --records, or set {ENVIRONMENT}"
-        ) from error
-    return folder / RECORDS
+    return make_folder(data_folder()) / RECORDS
 
 
 def fit_profile(records: Path) -> int:
