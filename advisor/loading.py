@@ -8,12 +8,7 @@ from pathlib import Path
 import msgspec
 
 from advisor.gpus import ResolvedGpu
-from advisor.measured import (
-    MeasuredProfile,
-    gpu_profile_of,
-    read_measured_profile,
-    step_profile_of,
-)
+from advisor.measured import MAX_BYTES, MeasuredProfile, gpu_profile_of, parse_measured_profile, step_profile_of
 from advisor.profile import GpuProfile, load_profile
 from advisor.step_profile import StepProfile, load_step_profile
 from advisor.user_profiles import choose_measured, installed_torch, staleness, stored_profiles
@@ -58,7 +53,9 @@ def _of(
 def _measured_at(path: Path) -> MeasuredProfile | None:
     """The measured profile in a file; None: it is of another kind, or cannot be read, which its own reader will say."""
     try:
-        top = msgspec.json.decode(path.read_bytes()[: 64 * 2**20], type=dict[str, msgspec.Raw])
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        top = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
     except (OSError, msgspec.DecodeError, RecursionError):
         return None
-    return read_measured_profile(path) if "conditions" in top else None
+    return parse_measured_profile(content, str(path)) if "conditions" in top else None

@@ -71,7 +71,8 @@ class Ceilings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     copy_bytes_per_s: float | None = None
     matmul_flops_per_s: dict[str, float] = {}  # by precision
-    host_s: float | None = None  # of the host per kernel launch
+    host_s: float | None = None  # of the host per launch of one bare operation
+    step_host_s: float | None = None  # of the host per kernel launch of a training step, autograd and Python included
     kernel_s: float | None = None  # least duration of a kernel, start to start
 
 
@@ -159,9 +160,11 @@ def step_profile_of(
     base = base or load_step_profile()
     section = "fp32" if precision in ("fp32", "tf32") else "fp16"
     convolutions = measured.convolutions.get(section) if precision != "tf32" else None
-    own = _measured_values(measured, convolutions)
     gemm = gpu_profile_of(measured, gpu)
-    train, infer = ({**own_values(values, gpu, gemm, section), **own} for values in (base.train, base.infer))
+    train, infer = (
+        {**own_values(values, gpu, gemm, section), **_measured_values(measured, convolutions, values["host_s"])}
+        for values in (base.train, base.infer)
+    )
     memory = base.memory
     if (use := measured.memory) is not None:
         known = {name: getattr(use, name) for name in ("workspace_bytes", "allocator_share")}
@@ -198,13 +201,20 @@ def _on_tensor_cores(name: str) -> bool:
     return "depthwise" not in name
 
 
-def _measured_values(measured: MeasuredProfile, convolutions: ConvolutionModel | None) -> dict[str, float]:
+def _measured_values(
+    measured: MeasuredProfile, convolutions: ConvolutionModel | None, host_s: float
+) -> dict[str, float]:
+    """What was measured, by coefficient. `host_s` is the shipped one, per launch of a step.
+
+    A bare operation takes the host less than one of a training step, so alone it can only raise what is shipped.
+    """
     found: dict[str, float] = {}
     if measured.bandwidths is not None:
         found |= measured.bandwidths.values
-    for name in ("host_s", "kernel_s"):
-        if (value := getattr(measured.ceilings, name)) is not None:
-            found[name] = value
+    ceilings = measured.ceilings
+    found["host_s"] = ceilings.step_host_s or max(host_s, ceilings.host_s or 0.0)
+    if ceilings.kernel_s is not None:
+        found["kernel_s"] = ceilings.kernel_s
     if convolutions is not None:  # whose least duration of a kernel stands for how they were timed alone
         found |= {name: value for name, value in convolutions.values.items() if name != "kernel_s"}
     return found

@@ -19,6 +19,7 @@ Floats = NDArray[np.float64]
 
 CHUNK = 4096  # products at a time, so that the distances to all points stay in cache
 MOST_POINTS = 4096
+MOST_LIMIT = 1.0  # a file's word for more than a factor of e is none
 
 
 class Nearby(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,6 +54,8 @@ class Nearby(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return f"points must be {len(self.axes)} positive numbers each"
         if not all(map(math.isfinite, self.weights)) or not all(0 < x < math.inf for x in (*self.octaves, self.limit)):
             return "weights must be finite, octaves and limit positive"
+        if self.limit > MOST_LIMIT:
+            return f"limit is {self.limit}, above {MOST_LIMIT}"
         return None
 
 

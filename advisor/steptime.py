@@ -119,11 +119,11 @@ def sustained_share(gpu: Gpu) -> float:
 def product_scale(gpu: Gpu, profile: GpuProfile | None, values: Mapping[str, float]) -> float:
     """What matrix products reach on a GPU over what the step coefficients, fitted on a GeForce, would make of its peak.
 
-    GeForce cards run above their nominal boost clock, as the one fitted does, and take the coefficients as they are.
-    Others take their GEMM profile's share of the peak in large products; a borrowed one is scaled by what the two
-    cards' power limits sustain.
+    GeForce cards run above their nominal boost clock, as the one fitted does, and take the coefficients as they are,
+    unless their own products were measured. Others take their GEMM profile's share of the peak in large products; a
+    borrowed one is scaled by what the two cards' power limits sustain.
     """
-    if profile is None or "GeForce" in gpu.name:
+    if profile is None or ("GeForce" in gpu.name and not _measured_here(profile)):
         return sustained_share(gpu)
     peak = gpu.peak_flops_per_s("fp16")
     if peak is None:
@@ -138,6 +138,10 @@ def product_scale(gpu: Gpu, profile: GpuProfile | None, values: Mapping[str, flo
     if profile.borrowed_from is not None:
         scale *= sustained_share(gpu) / sustained_share(find_gpu(profile.borrowed_from))
     return scale
+
+
+def _measured_here(profile: GpuProfile) -> bool:
+    return "fp16" in profile.gemm and profile.gemm["fp16"].kind == "measured"
 
 
 def machine(gpu: Gpu, recipe: Recipe, scale: float = 1.0) -> Machine:

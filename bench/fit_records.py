@@ -8,6 +8,7 @@ out, and said.
 from __future__ import annotations
 
 import datetime
+import re
 import statistics
 import zlib
 from collections import defaultdict
@@ -23,6 +24,8 @@ from numpy.typing import NDArray
 from advisor.errors import AdvisorError, BadInputError
 from advisor.gpus import Gpu, find_gpu
 from advisor.gpus.card import card_key
+from advisor.gpus.nvml import Device
+from advisor.gpus.resolve import gpu_from_device
 from advisor.measured import (
     SCHEMA_VERSION,
     STEP_FACTORS,
@@ -63,7 +66,8 @@ from bench.records import Row, conditions
 
 Floats = NDArray[np.float64]
 
-LEAST_GEMMS, LEAST_CONVOLUTIONS, LEAST_STEPS = 40, 20, 6
+LEAST_GEMMS, LEAST_CONVOLUTIONS = 40, 20
+LEAST_STEPS, LEAST_MODELS = 5, 2  # the first tier of suite train has five, each of another model
 MANY_GEMMS = 2000  # from which the grid of a full sweep is fitted as the public tables are
 CALIBRATION = 400  # rows up to which a profile is called a calibration
 LEAST_COPY_BYTES = 2**26  # of a copy that measures DRAM, not L2
@@ -155,15 +159,22 @@ def _is_card(environment: Mapping[str, Any], card: str) -> bool:
 
 
 def gpu_of(environment: Mapping[str, Any], name: str) -> Gpu:
-    """The facts of the card that was measured: the table's, and what its driver said. Raises BadInputError."""
-    gpu = find_gpu(str(environment.get("gpu_name")))
+    """The facts of the card, or MIG slice, that was measured: the table's, and what its driver said.
+
+    Raises BadInputError for a card that no table holds: its bandwidth is unknown, of which coefficients are shares.
+    """
+    gpu_name = str(environment.get("gpu_name"))
+    whole = re.sub(r" MIG .*", "", gpu_name)
+    gpu = find_gpu(whole)
     told = environment.get("capability")
     if told is not None and told != ".".join(map(str, gpu.compute_capability)):
         raise BadInputError(f"{name}: {gpu.name} with compute capability {told} is none that is known")
-    told_figures = {
-        field: environment[field] for field in ("sms", "memory_bytes", "l2_bytes") if environment.get(field)
-    }
-    return replace(gpu, **told_figures)
+    figures = {field: environment[field] for field in ("sms", "memory_bytes", "l2_bytes") if environment.get(field)}
+    if whole != gpu_name:
+        memory_bytes, uuid = figures.get("memory_bytes"), str(environment.get("gpu_uuid"))
+        device = Device(uuid, gpu_name, sms=figures.get("sms"), memory_bytes=memory_bytes)
+        gpu = gpu_from_device(device, Device("", whole, memory_bytes=gpu.memory_bytes))
+    return replace(gpu, **figures)
 
 
 def _conditions(gpu: Gpu, environment: Mapping[str, Any], rows: Sequence[Row], drifted: set[str]) -> Conditions:
@@ -411,20 +422,30 @@ def _ceilings(found: Measurements) -> Ceilings:
         for case, facts in found.facts
         if case.kind == "launch" and case.params.get("what") == "stream" and facts.get("host_s_per_launch")
     ]
+    in_steps = {  # equal at every batch size of a model, where the launches are the same
+        str(params["model"]): float(facts["host_s_per_launch"])
+        for params, _, _, facts in _train_rows(found)
+        if facts.get("host_s_per_launch")
+    }
     return Ceilings(
         copy_bytes_per_s=max(copies, default=None),
         matmul_flops_per_s=peaks,
         host_s=min(host, default=None),
+        step_host_s=statistics.median(in_steps.values()) if in_steps else None,
         kernel_s=min(graph, default=None),
     )
 
 
 def _train_rows(found: Measurements) -> list[tuple[Mapping[str, Any], Recipe, float | None, Mapping[str, Any]]]:
-    """AMP steps that ran: parameters, recipe, seconds and facts."""
+    """AMP steps that ran with cuDNN's algorithms tried out, as the recipe has it: parameters, recipe, seconds, facts.
+
+    Its heuristic takes other algorithms, slower and with less workspace: those steps say nothing of the recipe's.
+    """
     times = {case.key: time_s for case, time_s in found.times}
     rows = []
     for case, facts in found.facts:
-        if case.kind == "train" and case.params.get("precision") == "amp_fp16":
+        usual = case.params.get("precision") == "amp_fp16" and case.params.get("cudnn_benchmark", True)
+        if case.kind == "train" and usual:
             layout = case.params["layout"] if case.params["layout"] != "any" else None
             recipe = make_recipe(layout=layout, optimizer=case.params["optimizer"])
             rows.append((case.params, recipe, times.get(case.key), facts))
@@ -432,12 +453,13 @@ def _train_rows(found: Measurements) -> list[tuple[Mapping[str, Any], Recipe, fl
 
 
 def _steps(found: Measurements, profile: MeasuredProfile, missing: list[str]) -> StepFactor | None:
-    """What measured steps take over those predicted from the parts: one factor, judged model by model."""
+    """What measured steps take over those predicted from the parts: the median model's, judged model by model."""
     rows = [(params, recipe, time_s) for params, recipe, time_s, _ in _train_rows(found) if time_s is not None]
     if len(rows) < LEAST_STEPS:
         if rows:
             missing.append(
-                f"{len(rows)} training steps where {LEAST_STEPS} are the least: run `advisor bench --suite train`"
+                f"{len(rows)} training steps with cuDNN's algorithms tried out where {LEAST_STEPS} are the least: "
+                "run `advisor bench --suite train`"
             )
         return None
     step_profile = step_profile_of(profile, found.gpu, "fp16")
@@ -456,13 +478,16 @@ def _steps(found: Measurements, profile: MeasuredProfile, missing: list[str]) ->
         return None
     log_ratio, names = np.array(ratios), np.array(models)
     low, high = np.log(STEP_FACTORS)
+    distinct = np.unique(names)
+    if len(distinct) < LEAST_MODELS:
+        missing.append(f"training steps of {distinct[0]} alone say nothing of other models: run more of suite train")
+        return None
+    of_model = np.array([np.median(log_ratio[names == name]) for name in distinct])  # one voice each
     unseen = np.concatenate([
-        np.clip(np.median(log_ratio[names != name]), low, high) - log_ratio[names == name]
-        for name in np.unique(names)
-        if (names != name).any()
-    ] or [log_ratio])  # fmt: skip
-    factor = float(np.exp(np.clip(np.median(log_ratio), low, high)))
-    what = f"AMP training steps of {len(np.unique(names))} models, each left out in turn"
+        np.clip(np.median(of_model[distinct != name]), low, high) - log_ratio[names == name] for name in distinct
+    ])  # fmt: skip
+    factor = float(np.exp(np.clip(np.median(of_model), low, high)))
+    what = f"AMP training steps of {len(distinct)} models, each left out in turn"
     return StepFactor(rows=len(ratios), factor=float(f"{factor:.4g}"), held_out=error_of(unseen, what))
 
 

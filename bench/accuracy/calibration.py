@@ -168,7 +168,8 @@ def section(data: Path) -> str:
         "Public timings replayed as records, through the code that fits a card's own: mean error in per cent of the "
         "profile that a card has without any row of its own, after a calibration's 100 products or 40 convolutions "
         "(chosen by their sizes alone), and after all other rows of the card. Judged on the same rows: (n, k) pairs, "
-        f"or layers, that the calibration does not touch. The aim is {WITHIN} times the error of the full fit.",
+        f"or layers, that the calibration does not touch. The aim is {WITHIN} times the error of the full fit. "
+        "Widths of priors and other constants of these fits were set with these tables in sight; no coefficient was.",
         "### Products",
         f"m >= 128, n and k >= 256, over 20 us. {', '.join(kin)}: a profile of the same kind of SM is at hand, and its "
         "local correction is taken over by the share that the calibration bears out. Elsewhere nothing but the hundred "

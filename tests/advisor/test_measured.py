@@ -104,6 +104,7 @@ def test_a_damaged_profile_names_the_place_and_the_cure(content: bytes, said: st
         ({}, {"nhwc.sideways": NEAR}, "no layout and pass"),
         ({}, {"nhwc.fprop": Nearby(("m",), (1.0,), 0.5, ((0.0,),), (1.0,))}, "positive numbers"),
         ({}, {"nhwc.fprop": Nearby(("m",), (1.0,), 0.5, ((1.0,),), (math.inf,))}, "finite|no JSON|null"),
+        ({}, {"nhwc.fprop": Nearby(("m",), (1.0,), 9.0, ((1.0,),), (1.0,))}, "limit is 9.0, above 1.0"),
     ],
 )
 def test_coefficients_that_the_step_model_does_not_know_are_refused(
@@ -126,10 +127,38 @@ def test_a_file_too_large_for_a_profile_is_not_read(tmp_path: Path) -> None:
 def test_what_was_measured_replaces_what_is_shipped_and_nothing_else() -> None:
     base, found = load_step_profile(), step_profile_of(a_profile(), A100, "fp16")
     assert found.gpu == A100.id
-    assert (found.train["nhwc.conv_fprop.rate"], found.train["cast"], found.train["host_s"]) == (0.5, 0.7, 4e-6)
+    measured = {"nhwc.conv_fprop.rate": 0.5, "cast": 0.7, "kernel_s": 2e-6}
+    assert {name: found.train[name] for name in measured} == measured
     assert found.train["softmax"] == base.train["softmax"]
     assert found.memory == base.memory
     assert "convolutions 5 %" in found.held_out["nhwc"].what
+
+
+def test_a_bare_launch_can_only_raise_what_a_steps_launch_takes_the_host() -> None:
+    """Shipped: 10 us per launch of a step. A bare operation at 4 us is no step's; at 25 us the host is slow."""
+    said = {}
+    for bare, of_steps in ((4e-6, None), (25e-6, None), (4e-6, 7e-6), (None, None)):
+        profile = a_profile(ceilings=Ceilings(host_s=bare, step_host_s=of_steps))
+        said[bare, of_steps] = step_profile_of(profile, A100, "fp16").train["host_s"]
+    assert list(said.values()) == [1e-5, 25e-6, 7e-6, 1e-5]
+
+
+def test_measured_products_move_the_products_of_a_geforces_steps() -> None:
+    """Half the rate by its own measurement: large products take 1.5 times as long, and so, nearly, do GPT-2's."""
+    gpu = find_gpu("rtx4090")
+    borrowed = load_profile(gpu).gemm["fp16"]
+    times = []
+    for share in (1.0, 0.5):
+        slower = msgspec.structs.replace(borrowed.coefficients, efficiency=share * borrowed.coefficients.efficiency)
+        model = msgspec.structs.replace(borrowed, gpu=gpu.id, kind="measured", coefficients=slower, correction=None)
+        profile = a_profile(gemm={"fp16": model}, convolutions={}, bandwidths=None, ceilings=Ceilings())
+        profile = msgspec.structs.replace(profile, gpu=gpu.id)
+        step = StepModel(
+            load_workload("gpt2"), gpu=gpu, profile=gpu_profile_of(profile, gpu), recipe=make_recipe(),
+            step_profile=step_profile_of(profile, gpu, "fp16"),
+        )  # fmt: skip
+        times.append(step.curve(np.array([16])).class_time_s["gemm"][0])
+    assert 1.3 * times[0] < times[1] < 2 * times[0]
 
 
 def test_coefficients_that_were_not_measured_predict_as_they_did_as_another_gpus() -> None:

