@@ -192,6 +192,7 @@ def tune_one(device: Device, prepare: Prepare, tried: Sequence[Config], m: int, 
         try:
             times_s[config] = time_calls(device, prepare(config, m, n, k), options).median_s
         except Exception as error:  # what torch, Triton or the driver raises has no common base
+            device.synchronize()  # raises where the context is lost, so that the worker starts another
             times_s.pop(config, None)
             failed[config] = (str(error).splitlines() or [type(error).__name__])[0]
 

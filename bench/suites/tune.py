@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from bench.case import Case, Result
 from bench.suites import Context, SuiteOptions
-from bench.suites.common import Work, gpu_limits, number, timed, triton_refusal, unfit
+from bench.suites.common import Work, copies_of, gpu_limits, number, timed, triton_refusal, unfit
 from bench.tune import SHAPES, candidates, compiled, matmul_calls, tune_one
 
 SUITE = "tune"
@@ -51,7 +51,8 @@ def run(case: Case, context: Context) -> Result:
     if not row["timed"]:
         return Result("failed", reason="; ".join(failure["reason"] for failure in row["failed"])[:500], facts=row)
     chosen = next(config for config in tried if asdict(config) == row["timed"][0]["config"])
-    return timed(context, prepare(chosen, m, n, k), work.facts() | row, mode="cold")
+    _, mode = copies_of(context, work, "cold", work.read_bytes + work.write_bytes)
+    return timed(context, prepare(chosen, m, n, k), work.facts() | row, mode=mode)
 
 
 def _tried(context: Context, m: int, n: int, k: int) -> list[Any]:
