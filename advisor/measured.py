@@ -59,10 +59,10 @@ class ConvolutionModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BandwidthModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Memory-bound operations: the share of the stated bandwidth that each class reaches."""
+    """Memory-bound operations: the share of the stated bandwidth (and FP32 peak) that each class reaches."""
 
     rows: int
-    values: dict[str, float]  # by class, or by layout and class such as "nhwc.copy"
+    values: dict[str, float]  # by class, by layout and class such as "nhwc.copy", and of depthwise convolutions
     held_out: Error
 
 

@@ -8,6 +8,7 @@ out, and said.
 from __future__ import annotations
 
 import datetime
+import math
 import re
 import statistics
 import zlib
@@ -44,20 +45,23 @@ from advisor.measured import (
 from advisor.memory import memory_curve
 from advisor.profile import FOLDER, Error, GemmModel, distance, read_profile, shipped_profiles
 from advisor.recipe import Recipe, make_recipe
-from advisor.step_costs import LAYOUT_CLASSES, Machine
-from advisor.step_ops import MEMORY_CLASSES
+from advisor.step_costs import LAYOUT_CLASSES, LAYOUTS, Machine, at, coefficients, depthwise_seconds
+from advisor.step_ops import MEMORY_CLASSES, step_ops
 from advisor.step_profile import load_step_profile
 from advisor.steptime import SMALLEST_L2_BYTES, StepModel, machine
 from advisor.workload.catalogue import load_workload
+from advisor.workload.schema import Variant
 from bench.case import METHOD_VERSION, Case, Mode
 from bench.exchange import read_archive
 from bench.fit import error_of, fit_table, rounded
 from bench.fit_convolution import (
     CUDA_CORE_TILE_EXPONENT,
     Convolutions,
+    convolution_op,
     convolutions,
     fit_convolutions,
     held_out_convolutions,
+    layer_name,
 )
 from bench.fit_few import FOLDS, fit_few, held_out_few
 from bench.fit_gemm import Timings
@@ -68,6 +72,7 @@ Floats = NDArray[np.float64]
 
 LEAST_GEMMS, LEAST_CONVOLUTIONS = 40, 20
 LEAST_STEPS, LEAST_MODELS = 5, 2  # the first tier of suite train has five, each of another model
+LEAST_DEPTHWISE = 6  # of one layout
 MANY_GEMMS = 2000  # from which the grid of a full sweep is fitted as the public tables are
 CALIBRATION = 400  # rows up to which a profile is called a calibration
 LEAST_COPY_BYTES = 2**26  # of a copy that measures DRAM, not L2
@@ -376,10 +381,13 @@ def _convolution_models(
 
 
 def _bandwidths(found: Measurements) -> BandwidthModel | None:
-    """Shares of the stated bandwidth by class, the median over operators and sizes; None: nothing was measured."""
+    """Shares of the stated bandwidth by class, the median over operators and sizes, depthwise convolutions among them.
+
+    None: nothing was measured.
+    """
     bandwidth = found.gpu.memory_bandwidth_bytes_per_s
     cases = found.of("memory", mode="cold")
-    if bandwidth is None or not cases:
+    if bandwidth is None:
         return None
     base = load_step_profile().train
     kernel_s = _ceilings(found).kernel_s or base["kernel_s"]
@@ -393,17 +401,46 @@ def _bandwidths(found: Measurements) -> BandwidthModel | None:
         if name in LAYOUT_CLASSES and params.get("layout") in ("nhwc", "nchw"):
             name = f"{params['layout']}.{name}"
         shares[name].append((str(params.get("detail")), moved / (bandwidth * (time_s - kernel_s))))
+    depthwise = _depthwise_shares(found, base, kernel_s, cache)
+    shares |= depthwise
     if not shares:
         return None
-    ratios = []
+    ratios: list[float] = []
     for of_class in shares.values():
         for detail, share in of_class:
             others = [s for other, s in of_class if _fold(other) != _fold(detail)]
             if others:
-                ratios.append(np.log(share / statistics.median(others)))
+                ratios.append(math.log(share / statistics.median(others)))
     values = {name: float(f"{statistics.median([s for _, s in known]):.4g}") for name, known in sorted(shares.items())}
-    error = error_of(np.array(ratios), "operators left out by folds of crc32 % 5") if ratios else NOT_JUDGED
+    for layout in depthwise:  # a share of what the shipped coefficients say: of the traffic's and of the taps' alike
+        share = values.pop(layout)
+        values |= {name: float(f"{share * base[name]:.4g}") for name in (f"{layout}.bandwidth", f"{layout}.rate")}
+    error = NOT_JUDGED
+    if ratios:
+        error = error_of(np.array(ratios), f"operators and layers left out by folds of crc32 % {FOLDS}")
     return BandwidthModel(rows=sum(map(len, shares.values())), values=values, held_out=error)
+
+
+def _depthwise_shares(
+    found: Measurements, base: Mapping[str, float], kernel_s: float, cache_bytes: int
+) -> dict[str, list[tuple[str, float]]]:
+    """Shipped over measured seconds of depthwise convolutions, with their layers, by layout as "nhwc.depthwise"."""
+    facts, shares = machine(found.gpu, make_recipe()), {}
+    for i, layout in enumerate(LAYOUTS):
+        cases = found.of("conv", library="cudnn", autotuned=True, mode="cold", layout=layout, dtype="fp16")
+        cases = [(params, time_s) for params, time_s in cases if params["groups"] == params["c_in"] > 1]
+        operations = tuple(convolution_op(params) for params, _ in cases)
+        ops = step_ops(Variant("train", "amp", layout, "none", operations, ()))  # type: ignore[arg-type]  # of LAYOUTS
+        moved = at(ops.bytes_, 1.0)[ops.depthwise.index]
+        shipped_s = depthwise_seconds(ops.depthwise, moved, 1.0, i, coefficients(base), facts)[:, 0]
+        known = [
+            (layer_name(cases[j][0]), float(s / (cases[j][1] - kernel_s)))
+            for j, s, size in zip(ops.depthwise.index, shipped_s, moved[:, 0], strict=True)
+            if cases[j][1] > 2 * kernel_s and size > cache_bytes
+        ]
+        if len(known) >= LEAST_DEPTHWISE:
+            shares[f"{layout}.depthwise"] = known
+    return shares
 
 
 def _fold(name: str) -> int:

@@ -5,6 +5,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -15,19 +16,22 @@ from advisor.gpus.card import card_key
 from advisor.measured import gpu_profile_of, parse_measured_profile, read_measured_profile, step_profile_of
 from advisor.profile import load_profile
 from advisor.recipe import make_recipe
-from advisor.step_costs import at
+from advisor.step_costs import at, coefficients, depthwise_seconds
+from advisor.step_ops import step_ops
 from advisor.step_profile import load_step_profile
 from advisor.steptime import StepModel, machine
 from advisor.workload.catalogue import load_workload
+from advisor.workload.schema import Variant
 from bench.__main__ import main
 from bench.calibration import convolution_shapes, gemm_shapes
 from bench.case import METHOD_VERSION, Case, Result, Timing
-from bench.fit_convolution import convolutions, fit_convolutions, predicted
+from bench.fit_convolution import convolution_op, convolutions, fit_convolutions, predicted
 from bench.fit_few import borne_out, fit_few, predict_few, smooth_points
 from bench.fit_gemm import Timings, physical_times
 from bench.fit_records import as_table, fit_measurements, gpu_of, measurements_of, nearest_model
 from bench.records import Note, Row, open_records
 from bench.replay import environment_of, rows_of
+from bench.suites import SuiteOptions, memory
 
 H200 = find_gpu("h200")
 NONE = frozenset[str]()
@@ -282,6 +286,34 @@ def test_ceilings_memory_and_steps_are_read_from_their_own_suites() -> None:
     assert profile.ceilings.matmul_flops_per_s == {"fp16": pytest.approx(7e14)}
     assert profile.bandwidths is not None
     assert profile.bandwidths.values == {"cast": 0.75, "nchw.copy": 0.5}
+
+
+def test_depthwise_convolutions_move_a_steps_by_what_they_take_over_the_shipped() -> None:
+    """MobileNetV3's layers as suite memory measures them, made twice as long as shipped, in NHWC alone."""
+    wanted = [case for case in memory.cases(SuiteOptions())[0] if case.kind == "conv"]
+    base, facts = load_step_profile().train, machine(H200, make_recipe())
+    ops = step_ops(Variant("train", "amp", "nhwc", "none", tuple(convolution_op(c.params) for c in wanted), ()))
+    moved = at(ops.bytes_, 1.0)
+    assert len(ops.depthwise.index) == len(wanted) > 20
+    shipped_s = depthwise_seconds(ops.depthwise, moved, 1.0, 0, coefficients(base), facts)[:, 0]
+    cases = [(case.params, 2 * float(s) + base["kernel_s"]) for case, s in zip(wanted, shipped_s, strict=True)]
+    rows = rows_of("conv", cases, environment_of(H200, "made up"))
+    profile, _ = fit_measurements(measurements_of([*calibration_rows(), *rows], "x.db"), judge=False)
+    assert profile.bandwidths is not None
+    assert profile.bandwidths.values == {
+        name: pytest.approx(base[name] / 2, rel=1e-3) for name in ("nhwc.depthwise.bandwidth", "nhwc.depthwise.rate")
+    }
+    assert 6 <= profile.bandwidths.rows < len(wanted)  # those that the L2 holds do not count
+    times = []
+    for step_profile in (
+        step_profile_of(p, H200, "fp16") for p in (msgspec.structs.replace(profile, bandwidths=None), profile)
+    ):
+        step = StepModel(
+            load_workload("mobilenet_v3_large"), gpu=H200, profile=gpu_profile_of(profile, H200),
+            recipe=make_recipe(), step_profile=step_profile,
+        )  # fmt: skip
+        times.append(step.curve(np.array([256])).gpu_time_s[0])
+    assert times[1] > 1.1 * times[0]
 
 
 def test_whole_steps_give_one_bounded_factor_and_what_a_process_holds() -> None:
