@@ -26,7 +26,7 @@ _AMPERE_MATMUL = (
     Curated(MatmulConfig(128, 128, 32, 3, 8), "odd sizes: half the accumulators per thread", unaligned=True),
     Curated(MatmulConfig(64, 128, 32, 4, 4), "medium C: three CTAs per SM", unaligned=True),
     Curated(MatmulConfig(64, 64, 64, 4, 4, split_k=4), "small C: of a long K in slices, to fill the GPU"),
-    Curated(MatmulConfig(16, 64, 128, 3, 4, split_k=4), "few rows: 16 is the least of the instruction", unaligned=True),
+    Curated(MatmulConfig(16, 64, 64, 5, 4, split_k=4), "few rows: 16 is the least of the instruction", unaligned=True),
 )  # fmt: skip
 _ADA_MATMUL = (  # 8.6 and 8.9: 100 KiB of shared memory per SM, and half the matrix rate of 8.0
     Curated(MatmulConfig(128, 256, 32, 3, 8), "large C: half the K per step, to fit 99 KiB"),
@@ -35,7 +35,7 @@ _ADA_MATMUL = (  # 8.6 and 8.9: 100 KiB of shared memory per SM, and half the ma
     Curated(MatmulConfig(128, 128, 32, 4, 4), "two CTAs per SM: one computes while the other stores"),
     Curated(MatmulConfig(64, 128, 32, 4, 4), "medium C: twice the CTAs of 128 x 128", unaligned=True),
     Curated(MatmulConfig(64, 64, 64, 3, 4, split_k=4), "small C: of a long K in slices, to fill the GPU"),
-    Curated(MatmulConfig(16, 64, 128, 3, 4, split_k=4), "few rows: 16 is the least of the instruction", unaligned=True),
+    Curated(MatmulConfig(16, 64, 64, 5, 4, split_k=4), "few rows: 16 is the least of the instruction", unaligned=True),
 )  # fmt: skip
 _HOPPER_MATMUL = (
     Curated(MatmulConfig(128, 256, 64, 4, 8, variant="descriptor", subtile=True), "large C: the widest instruction "
@@ -46,7 +46,7 @@ _HOPPER_MATMUL = (
     Curated(MatmulConfig(128, 128, 64, 3, 8), "two CTAs per SM: one computes while the other stores"),
     Curated(MatmulConfig(64, 128, 32, 4, 4), "medium C: four CTAs per SM", unaligned=True),
     Curated(MatmulConfig(64, 64, 64, 4, 4, split_k=4), "small C: of a long K in slices, to fill the GPU"),
-    Curated(MatmulConfig(32, 64, 128, 3, 4, split_k=4), "few rows: by HMMA, as Hopper's own instruction takes 64",
+    Curated(MatmulConfig(32, 64, 32, 4, 4, split_k=4), "few rows: by HMMA, as Hopper's own instruction takes 64",
             unaligned=True),
 )  # fmt: skip
 _BLACKWELL_MATMUL = (  # 10.x: accumulators in Tensor Memory, 512 columns per SM
