@@ -207,7 +207,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench fit", description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", type=Path, help="folder of the public data (aiconfigurator-gemm, ...)")
-    source.add_argument("--records", type=Path, metavar="FILE", help="records of a card, or an export of them")
+    source.add_argument(
+        "--records", type=Path, metavar="PATH", help="records of a card, an export, or a campaign's folder"
+    )
     parser.add_argument("--card", help="of records of several cards: the start of the name or key of the one to fit")
     parser.add_argument(
         "--output", type=Path, metavar="PATH",
@@ -242,7 +244,8 @@ def fit_card(records: Path, card: str | None, output: Path | None, *, keep: bool
     if keep:
         path = save_profile(profile)
     else:
-        path = output or records.with_name(f"{profile.gpu}.profile.json")
+        folder = records if records.is_dir() else records.parent
+        path = output or folder / f"{profile.gpu}.profile.json"
         write_atomically(path, measured_profile_bytes(profile))
     print(f"wrote {path}" + ("; `advisor recommend --gpu auto` uses it from now on" if keep else ""))
     return 0

@@ -51,8 +51,9 @@ from advisor.step_profile import load_step_profile
 from advisor.steptime import SMALLEST_L2_BYTES, StepModel, machine
 from advisor.workload.catalogue import load_workload
 from advisor.workload.schema import Variant
+from bench.campaign import SUFFIX
 from bench.case import METHOD_VERSION, Case, Mode
-from bench.exchange import read_archive
+from bench.exchange import Archive, read_archive
 from bench.fit import error_of, fit_table, rounded
 from bench.fit_convolution import (
     CUDA_CORE_TILE_EXPONENT,
@@ -97,12 +98,13 @@ class Measurements:
 
 
 def read_measurements(path: Path, card: str | None = None, *, latest: bool = False) -> Measurements:
-    """The measurements of one card in a records file or an export. `card`: the start of its name, UUID or key.
+    """The measurements of one card in a records file, an export, or a campaign's folder of exports.
 
+    card: the start of its name, UUID or key.
     latest: only what was measured under the conditions of the last run on a GPU: the same card, driver and libraries.
     Raises BadInputError where they are of a processor, of several cards or of several ways of timing, or are none.
     """
-    archive = read_archive(path)
+    archive = read_campaign(path) if path.is_dir() else read_archive(path)
     drifted = [note.run for note in archive.notes if note.kind == DRIFT]
     rows = archive.rows
     on_gpu = [row for row in rows if row.environment.get("device") == "cuda"]
@@ -110,6 +112,17 @@ def read_measurements(path: Path, card: str | None = None, *, latest: bool = Fal
         now = conditions(on_gpu[-1].environment)
         rows = tuple(row for row in on_gpu if conditions(row.environment) == now)
     return measurements_of(rows, str(path), card=card, drifted=drifted)
+
+
+def read_campaign(folder: Path) -> Archive:
+    """The exports that `python -m bench campaign` left in a folder, one per suite, as one; rows as they were taken."""
+    files = sorted(folder.glob(f"*{SUFFIX}"))
+    if not files:
+        raise BadInputError(f"{folder} holds no *{SUFFIX}, as a campaign leaves: name its folder, or a records file")
+    archives = [read_archive(file) for file in files]
+    runs = {run.id: run for archive in archives for run in archive.runs}
+    rows = sorted((row for archive in archives for row in archive.rows), key=lambda row: row.measured_at)
+    return Archive(tuple(runs.values()), tuple(rows), tuple(note for archive in archives for note in archive.notes))
 
 
 def measurements_of(

@@ -24,6 +24,7 @@ from advisor.workload.catalogue import load_workload
 from advisor.workload.schema import Variant
 from bench.__main__ import main
 from bench.calibration import convolution_shapes, gemm_shapes
+from bench.campaign import write_files
 from bench.case import METHOD_VERSION, Case, Result, Timing
 from bench.fit_convolution import convolution_op, convolutions, fit_convolutions, predicted
 from bench.fit_few import borne_out, fit_few, predict_few, smooth_points
@@ -31,6 +32,7 @@ from bench.fit_gemm import Timings, physical_times
 from bench.fit_records import as_table, fit_measurements, gpu_of, measurements_of, nearest_model
 from bench.records import Note, Row, open_records
 from bench.replay import environment_of, rows_of
+from bench.session import Summary
 from bench.suites import SuiteOptions, memory
 
 H200 = find_gpu("h200")
@@ -152,6 +154,28 @@ def test_the_command_fits_a_records_file_prints_the_error_and_writes_the_profile
     assert "marked by drift" in told
     assert read_measured_profile(tmp_path / f"{H200.id}.profile.json").gemm["fp16"].rows == 100
     assert main(["fit", "--records", str(tmp_path / "none.db")]) == 2
+
+
+def test_a_campaigns_folder_is_fitted_as_one_whatever_file_a_case_is_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = calibration_rows()
+    launch = Case("ceilings", "launch", {"what": "graph"})
+    with open_records(tmp_path / "records.db") as records:
+        run = records.start_run(rows[0].environment, "test")
+        for row in rows:
+            records.add(run, row.case, row.result)
+        timing = Timing((2e-6,), 1, "warm", graph=True, quality="good")
+        records.add(run, launch, Result("ok", timing=timing))
+        out = tmp_path / "out"
+        out.mkdir()
+        assert main(["fit", "--records", str(out)]) == 2
+        assert "holds no *.jsonl.gz" in capsys.readouterr().err
+        write_files(records, out, Summary())
+    assert {path.name for path in out.iterdir()} == {"ceilings.jsonl.gz", "gemm.jsonl.gz", "summary.json"}
+    assert main(["fit", "--records", str(out)]) == 0
+    profile = read_measured_profile(out / f"{H200.id}.profile.json")
+    assert (profile.gemm["fp16"].rows, profile.ceilings.kernel_s) == (100, 2e-6)
 
 
 def test_the_nearest_model_is_the_cards_own_unless_it_is_taken_away() -> None:
