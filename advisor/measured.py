@@ -121,13 +121,15 @@ class MeasuredProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tuned: tuple[TunedProduct, ...] = ()  # FP16, A row-major, B column-major
 
     def describe(self) -> str:
-        """One line: what was measured, when, and with which software."""
+        """One line: what was measured, when, and with which software; and which chief part was not."""
         c = self.conditions
         software = ", ".join(
             f"{name} {version}" for name, version in (("driver", c.driver), ("torch", c.torch)) if version
         )
         what = "calibrated" if self.extent == "quick" else "measured"
-        return f"{what} on this {c.gpu_name} ({self.fitted}{', ' + software if software else ''})"
+        missing = [name for name, part in (("products", self.gemm), ("convolutions", self.convolutions)) if not part]
+        without = f"; {' and '.join(missing)} were not: as without a measurement" if missing else ""
+        return f"{what} on this {c.gpu_name} ({self.fitted}{', ' + software if software else ''}){without}"
 
 
 STEP_FACTORS = (0.7, 1.5)  # what a whole step may take over its parts, before a fault of the measuring is likelier

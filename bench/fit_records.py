@@ -263,10 +263,12 @@ def fit_measurements(
     )
     profile = msgspec.structs.replace(profile, convolutions=_convolution_models(found, profile, missing, judge=judge))
     profile = msgspec.structs.replace(profile, bandwidths=_bandwidths(found))
-    if not profile.gemm and not profile.convolutions:
-        raise BadInputError(f"too few rows to fit: {'; '.join(missing)}")
     profile = msgspec.structs.replace(profile, memory=_memory(found))
-    return msgspec.structs.replace(profile, steps=_steps(found, profile, missing)), missing
+    profile = msgspec.structs.replace(profile, steps=_steps(found, profile, missing))
+    parts = (profile.gemm, profile.convolutions, profile.bandwidths, profile.memory, profile.steps)
+    if not any(parts) and profile.ceilings == Ceilings():
+        raise BadInputError(f"too few rows to fit: {'; '.join(missing)}")
+    return profile, missing
 
 
 def nearest_model(gpu: Gpu, section: str, without: frozenset[str]) -> GemmModel | None:

@@ -74,7 +74,13 @@ def test_a_profile_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     path.write_bytes(measured_profile_bytes(a_profile()))
     assert read_measured_profile(path) == a_profile()
-    assert a_profile().describe() == "calibrated on this NVIDIA A100-SXM4-80GB (2026-01-02, driver 580.1, torch 2.11)"
+    assert a_profile(gemm=load_profile(A100).gemm).describe() == (
+        "calibrated on this NVIDIA A100-SXM4-80GB (2026-01-02, driver 580.1, torch 2.11)"
+    )
+
+
+def test_a_profile_without_products_says_so() -> None:
+    assert a_profile().describe().endswith("torch 2.11); products were not: as without a measurement")
 
 
 @pytest.mark.parametrize(

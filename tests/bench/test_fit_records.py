@@ -75,6 +75,18 @@ def test_a_calibration_finds_a_card_that_is_slower_than_its_kind() -> None:
     assert missing == ["0 FP16 convolutions where 20 are the least: run `advisor bench --quick`"]
 
 
+def test_what_a_single_suite_measured_is_kept_without_products_and_convolutions() -> None:
+    cases: list[tuple[dict[str, Any], float]] = [({"what": "graph"}, 2e-6)]
+    rows = rows_of("launch", cases, environment_of(H200, "made up"))
+    profile, missing = fit_measurements(measurements_of(rows, "x.db"))
+    assert profile.ceilings.kernel_s == 2e-6
+    assert [line.split(" where")[0] for line in missing] == ["0 FP16 products", "0 FP16 convolutions"]
+    assert "products and convolutions were not" in profile.describe()
+    timelines = rows_of("timeline", [({"m": 1}, 1e-6)], environment_of(H200, "made up"))
+    with pytest.raises(BadInputError, match="too few rows to fit: 0 FP16 products"):
+        fit_measurements(measurements_of(timelines, "x.db"))
+
+
 def test_the_same_records_give_the_same_profile() -> None:
     first, second = (
         fit_measurements(measurements_of(calibration_rows(), "x.db"), fitted="2026-01-02", judge=False)[0] for _ in "ab"
