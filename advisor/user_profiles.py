@@ -23,6 +23,7 @@ from advisor.gpus.card import card_key
 from advisor.measured import MeasuredProfile, measured_profile_bytes, read_measured_profile
 
 ENVIRONMENT = "ADVISOR_DATA_DIR"
+RECORDS = "records.db"  # in the data folder
 STALE_DAYS = 180  # half a year: drivers and libraries move kernels by 3-8 % between versions
 
 
@@ -63,6 +64,11 @@ def make_folder(folder: Path) -> Path:
             f"cannot make {folder}: {error.strerror}; set {ENVIRONMENT} to a folder that can be written"
         ) from error
     return folder
+
+
+def default_records(name: str = RECORDS) -> Path:
+    """Where `advisor bench` records unless told; the folder is made. Raises BadInputError where it cannot be."""
+    return make_folder(data_folder()) / name
 
 
 def profiles_folder(environ: Mapping[str, str] = os.environ) -> Path:

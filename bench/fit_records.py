@@ -22,8 +22,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.errors import AdvisorError, BadInputError
-from advisor.gpus import Gpu, find_gpu
+from advisor.errors import AdvisorError, BadInputError, NoGpuError
+from advisor.gpus import Gpu, ResolvedGpu, find_gpu, resolve_gpu
 from advisor.gpus.card import card_key
 from advisor.gpus.nvml import Device
 from advisor.gpus.resolve import gpu_from_device
@@ -177,10 +177,14 @@ def _is_card(environment: Mapping[str, Any], card: str) -> bool:
 
 
 def gpu_of(environment: Mapping[str, Any], name: str) -> Gpu:
-    """The facts of the card, or MIG slice, that was measured: the table's, and what its driver said.
+    """The facts of the card, or MIG slice, that was measured: its driver's where it is the one in this machine, as
+    predictions for it take them; else the table's, and what its driver said while measuring.
 
-    Raises BadInputError for a card that no table holds: its bandwidth is unknown, of which coefficients are shares.
+    Raises BadInputError for a card that is not here and that no table holds: coefficients are shares of its bandwidth.
     """
+    here = _local_gpu()
+    if here is not None and here.uuid is not None and card_key(here.uuid) == _key(environment):
+        return here.gpu
     gpu_name = str(environment.get("gpu_name"))
     whole = re.sub(r" MIG .*", "", gpu_name)
     gpu = find_gpu(whole)
@@ -193,6 +197,13 @@ def gpu_of(environment: Mapping[str, Any], name: str) -> Gpu:
         device = Device(uuid, gpu_name, sms=figures.get("sms"), memory_bytes=memory_bytes)
         gpu = gpu_from_device(device, Device("", whole, memory_bytes=gpu.memory_bytes))
     return replace(gpu, **figures)
+
+
+def _local_gpu() -> ResolvedGpu | None:
+    try:
+        return resolve_gpu("local")
+    except NoGpuError:
+        return None
 
 
 def _conditions(gpu: Gpu, environment: Mapping[str, Any], rows: Sequence[Row], drifted: set[str]) -> Conditions:
@@ -265,7 +276,7 @@ def fit_measurements(
     profile = msgspec.structs.replace(profile, bandwidths=_bandwidths(found))
     profile = msgspec.structs.replace(profile, memory=_memory(found))
     profile = msgspec.structs.replace(profile, steps=_steps(found, profile, missing))
-    parts = (profile.gemm, profile.convolutions, profile.bandwidths, profile.memory, profile.steps)
+    parts = (profile.gemm, profile.convolutions, profile.bandwidths, profile.memory, profile.steps, profile.tuned)
     if not any(parts) and profile.ceilings == Ceilings():
         raise BadInputError(f"too few rows to fit: {'; '.join(missing)}")
     return profile, missing

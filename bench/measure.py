@@ -20,7 +20,7 @@ from bench.records import open_records
 from bench.session import Session, SessionOptions, Summary, choose_slots, parse_budget
 from bench.suites import SUITES
 
-QUICK_SUITES = ("ceilings", "gemm", "conv", "memory")
+QUICK_SUITES = ("ceilings", "gemm", "conv")
 QUICK_BUDGET = "90s"
 BUDGET = "8m"
 LEAST_BUDGET = "30s"  # that a child needs to start, settle, and measure a few cases

@@ -11,10 +11,8 @@ from click.core import ParameterSource
 from advisor.cli.bench_ratios import command as ratios
 from advisor.cli.bench_waves import command as waves
 from advisor.cli.output import output_options
-from advisor.user_profiles import data_folder, make_folder
+from advisor.user_profiles import RECORDS, default_records
 from advisor.worker import run_worker
-
-RECORDS = "records.db"  # in the user's data folder
 
 
 @click.group(invoke_without_command=True)
@@ -23,8 +21,7 @@ RECORDS = "records.db"  # in the user's data folder
     "suites",
     multiple=True,
     metavar="NAME",
-    help="One of these, or all; repeatable, or a list with commas.  [default: all; of --quick ceilings, gemm, conv, "
-    "memory]",
+    help="One of these, or all; repeatable, or a list with commas.  [default: all; of --quick ceilings, gemm, conv]",
 )
 @click.option("--budget", metavar="TIME", help="For how long: 8m, 90s, 1h.  [default: 8m; of --quick 90s]")
 @click.option(
@@ -88,7 +85,7 @@ def command(
         return
     if retry_failed and not resume:
         raise click.UsageError("--retry-failed goes with --resume.", context)
-    path = default_records() if records is None else records
+    path = default_records("smoke.db" if smoke else RECORDS) if records is None else records
     asked = [f"--suite={suite}" for suite in suites]
     asked += [] if budget is None else [f"--budget={budget}"]
     asked += [] if gpu == "auto" else [f"--gpu={gpu}"]
@@ -98,14 +95,9 @@ def command(
     again = [name for name, given in (("--resume", resume), ("--retry-failed", retry_failed)) if given]
     to_measure = [word for word in (*asked, *again) if word != "--no-fit"]
     code = run_worker("measure", f"--records={path}", f"--program={program}", *to_measure)
-    if code == 0 and fit and not smoke:
+    if code == 0 and fit and not smoke and set(",".join(suites).split(",")) != {"waves"}:  # which fits nothing
         code = fit_profile(path)
     context.exit(code)
-
-
-def default_records() -> Path:
-    """The records in the user's data folder, which is made. Raises BadInputError where it cannot be."""
-    return make_folder(data_folder()) / RECORDS
 
 
 def fit_profile(records: Path) -> int:

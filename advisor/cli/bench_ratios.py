@@ -9,6 +9,7 @@ import click
 
 from advisor.cli.output import emit, output_options, render_rows, to_json
 from advisor.units import percent
+from advisor.user_profiles import default_records
 from advisor.worker import ask_worker
 
 _HEADERS = {"group": "cases", "library": "against", "pairs": "pairs", "geometric_mean": "mean ratio", "least": "least",
@@ -16,16 +17,16 @@ _HEADERS = {"group": "cases", "library": "against", "pairs": "pairs", "geometric
 
 
 @click.command("ratios")
-@click.argument("records", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("records", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=False)
 @click.option("--cases", is_flag=True, help="Every pair of cases, not the groups.")
 @output_options()
-def command(records: Path, cases: bool, format_: str, output: Path | None) -> None:
+def command(records: Path | None, cases: bool, format_: str, output: Path | None) -> None:
     """Compare our Triton kernels with cuBLAS and cuDNN on the cases that both ran.
 
     The ratio is the library's time over ours, its mean geometric: above 1 ours is the faster. RECORDS is a records
-    file of `advisor bench --suite gemm,conv`, or an export of one.
+    file of `advisor bench --suite gemm,conv`, or an export of one; by default the user's own.
     """
-    found = ask_worker("ratios", str(records))
+    found = ask_worker("ratios", str(records or default_records()))
     if format_ == "json":
         emit(to_json(found), output)
         return

@@ -14,21 +14,22 @@ from advisor.plots.canvas import check_path
 from advisor.plots.timeline import TimelinePanel, save_timeline
 from advisor.timeline import Timeline, Waves, group_waves
 from advisor.units import percent
+from advisor.user_profiles import default_records
 from advisor.worker import ask_worker
 
 
 @click.command("waves")
-@click.argument("records", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("records", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=False)
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw them (PNG, SVG or PDF).")
 @output_options()
-def command(records: Path, plot: Path | None, format_: str, output: Path | None) -> None:
+def command(records: Path | None, plot: Path | None, format_: str, output: Path | None) -> None:
     """Show the waves of recorded CTAs: how many there were, and how much of the GPU the last one left idle.
 
-    RECORDS is a records file of `advisor bench --suite waves`, or an export of one.
+    RECORDS is a records file of `advisor bench --suite waves`, or an export of one; by default the user's own.
     """
     if plot is not None:
         check_path(plot)
-    found = ask_worker("timelines", str(records))["timelines"]
+    found = ask_worker("timelines", str(records := records or default_records()))["timelines"]
     try:
         read = [(record, timeline, group_waves(timeline, sms=record["sms"])) for record in found
                 for timeline in [_timeline(record)]]  # fmt: skip

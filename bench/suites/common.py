@@ -19,6 +19,7 @@ from bench.timer import Call, TimerOptions, rotation, time_calls
 
 GIB = 2**30
 ITEM_BYTES = {"fp16": 2, "bf16": 2, "fp32": 4, "int64": 8, "bool": 1}
+OLDEST_TRITON = (7, 0)  # compute capability
 SPARE_BYTES = 2**28  # left free beside the operands: workspaces of the libraries, what a first launch loads
 BRIEF = TimerOptions(samples=3, most_samples=6, budget_s=0.03, relative_spread=0.03)  # to choose among configurations
 
@@ -190,8 +191,12 @@ def fastest(context: Context, candidates: Sequence[Candidate]) -> tuple[list[Cal
 
 
 def triton_refusal(context: Context) -> Result | None:
-    """A skipped result where Triton's kernels cannot run: on a processor without its interpreter."""
-    if context.torch_device.startswith("cuda") or os.environ.get("TRITON_INTERPRET") == "1":
+    """A skipped result where Triton's kernels cannot run: on an older GPU, or a processor without the interpreter."""
+    capability, _ = gpu_limits(context)
+    if capability is not None and capability < OLDEST_TRITON:
+        told = ".".join(map(str, capability))
+        return Result("skipped", reason=f"Triton's kernels need compute capability 7.0, this GPU has {told}")
+    if capability is not None or os.environ.get("TRITON_INTERPRET") == "1":
         return None
     return Result("skipped", reason="Triton's kernels need an NVIDIA GPU, or its interpreter: set TRITON_INTERPRET=1")
 

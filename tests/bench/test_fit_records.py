@@ -11,7 +11,7 @@ import pytest
 
 from advisor.errors import BadInputError
 from advisor.gemm import gemm_time
-from advisor.gpus import find_gpu
+from advisor.gpus import ResolvedGpu, find_gpu
 from advisor.gpus.card import card_key
 from advisor.measured import gpu_profile_of, parse_measured_profile, read_measured_profile, step_profile_of
 from advisor.profile import load_profile
@@ -420,3 +420,13 @@ def test_a_card_is_chosen_among_records_alone(capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         main(["fit", "--data", "x", "--card", "y"])
     assert "--records" in capsys.readouterr().err
+
+
+def test_a_card_that_no_table_holds_is_fitted_on_the_machine_it_is_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    unlisted = replace(H200, id="nvidia-x1", name="NVIDIA X1")
+    here = ResolvedGpu(unlisted, "local", uuid="GPU-of-this-card")
+    monkeypatch.setattr("bench.fit_records.resolve_gpu", lambda _: here)
+    environment = {"gpu_name": "NVIDIA X1", "gpu_uuid": "GPU-of-this-card", "capability": "9.0"}
+    assert gpu_of(environment, "x.db") == unlisted
+    with pytest.raises(BadInputError, match="NVIDIA X1"):
+        gpu_of({**environment, "gpu_uuid": "GPU-of-another"}, "x.db")

@@ -248,6 +248,15 @@ def test_every_smoke_case_runs_on_a_processor(suite: str, case: Case, cpu: Conte
     assert result_from_json(result_to_json(result)) == result
 
 
+def test_on_a_gpu_before_volta_our_kernels_are_skipped_and_not_tried(
+    cpu: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.suites.common.gpu_limits", lambda _: ((6, 0), 56))
+    result = gemm.run(gemm.gemm_case(32, 32, 32, library="triton"), cpu)
+    assert result.status == "skipped"
+    assert "compute capability 7.0, this GPU has 6.0" in str(result.reason)
+
+
 def test_tuning_keeps_every_configuration_that_it_timed(cpu: Context) -> None:
     if os.environ.get("TRITON_INTERPRET") != "1":
         pytest.skip("on a GPU the curated configurations are timed")
