@@ -385,3 +385,14 @@ def test_a_command_on_a_broken_file_says_so_in_one_line_and_begins_no_records(
     assert main(["records", "import", str(tmp_path / "a.csv"), str(tmp_path / "to.db")]) == 5
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "to.db").exists()
+
+
+def test_published_records_name_no_card_machine_or_person() -> None:
+    folder = Path(__file__).parents[2] / "reports" / "data"
+    published = sorted(path for path in folder.rglob("*") if path.name.endswith((".jsonl.gz", ".json")))
+    if not published:
+        pytest.skip("no records have been published yet")
+    for path in published:
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+        assert secrets_in(text) == [], path.name
