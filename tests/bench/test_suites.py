@@ -470,29 +470,3 @@ def test_a_kernels_case_profiles_the_very_case_it_names(cpu: Context) -> None:
     assert case.params == {"of": "gemm", **of.params}
     assert waves.work_of(case) == gemm.work_of(of)
     assert waves.run(case, cpu).facts["kernels"] == []  # a processor launches none
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("suite", SUITES)
-def test_smoke_cases_run_on_a_gpu(suite: str) -> None:
-    from bench.device import open_device
-
-    device = open_device("cuda:0")
-    context = Context(device, BRIEF, device.telemetry, smoke=True, torch_device="cuda:0")
-    for tier in module_of(suite).cases(SuiteOptions(smoke=True)):
-        for case in tier:
-            result = module_of(suite).run(case, context)
-            assert result.status == "ok", (case.key, result.reason)
-
-
-@pytest.mark.gpu
-def test_a_step_on_a_gpu_tells_its_peaks() -> None:
-    from bench.device import open_device
-
-    device = open_device("cuda:0")
-    context = Context(device, TimerOptions(), device.telemetry, torch_device="cuda:0")
-    facts = train.run(train.train_case("resnet50", 16), context).facts
-    assert 25.6e6 * 12 < facts["allocated_peak_bytes"] <= facts["reserved_peak_bytes"]
-    assert facts["first_step_peak_bytes"] > 0
-    assert facts["context_bytes"] > 0
-    assert facts["alloc_retries"] == 0
