@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from advisor.decoding import decode_versioned
 from advisor.errors import BadInputError, BrokenFileError
 from advisor.gpus import Gpu
 from advisor.nearby import Nearby
@@ -248,14 +249,9 @@ def check_gpu(measured: MeasuredProfile, gpu: Gpu) -> None:
 
 def parse_measured_profile(content: bytes, name: str) -> MeasuredProfile:
     """Decode and check a measured profile. Raises BrokenFileError naming the place and the cure."""
-    if len(content) > MAX_BYTES:
-        raise BrokenFileError(f"profile {name} has {len(content)} bytes, limit {MAX_BYTES}: is it a profile?")
-    try:
-        profile = msgspec.json.decode(content, type=MeasuredProfile)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BrokenFileError(f"profile {name}: {error}; {_CURE}") from error
-    if profile.schema_version != SCHEMA_VERSION:
-        raise BrokenFileError(f"profile {name}: version {profile.schema_version}, this is {SCHEMA_VERSION}; {_CURE}")
+    profile = decode_versioned(
+        content, MeasuredProfile, f"profile {name}", version=SCHEMA_VERSION, most_bytes=MAX_BYTES, cure=_CURE
+    )
     fault = next(_faults(profile), None)
     if fault:
         raise BrokenFileError(f"profile {name}: {fault}; {_CURE}")

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.decoding import decode_versioned
 from advisor.errors import BadInputError, BrokenFileError
 from advisor.gpus import Gpu, find_gpu
 from advisor.nearby import Nearby
@@ -198,12 +199,9 @@ def read_profile(path: Path) -> GpuProfile:
 def parse_profile(content: bytes, name: str) -> GpuProfile:
     """Decode and check a profile. Raises BrokenFileError naming the place and the cure."""
     cure = "write it anew with `python -m bench fit`"
-    try:
-        profile = msgspec.json.decode(content, type=GpuProfile)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BrokenFileError(f"profile {name}: {error}; {cure}") from error
-    if profile.schema_version != SCHEMA_VERSION:
-        raise BrokenFileError(f"profile {name}: version {profile.schema_version}, this is {SCHEMA_VERSION}; {cure}")
+    profile = decode_versioned(
+        content, GpuProfile, f"profile {name}", version=SCHEMA_VERSION, most_bytes=MAX_BYTES, cure=cure
+    )
     for precision, model in profile.gemm.items():
         fault = model_fault(model)
         if fault:

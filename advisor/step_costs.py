@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from advisor.step_ops import GROUPED_REGIMES, MEMORY_CLASSES, PASSES, Attention,
 
 Floats = NDArray[np.float64]
 
-LAYOUTS = ("nhwc", "nchw")
+LAYOUTS: tuple[Literal["nhwc", "nchw"], ...] = ("nhwc", "nchw")
 PRODUCT_KINDS = (*(f"conv_{p}" for p in PASSES), "gemm", "bmm")
 LAYOUT_CLASSES = frozenset({  # memory-bound classes that move image tensors: their share depends on the layout
     "batch_norm_forward", "batch_norm_backward", "elementwise_broadcast", "mean", "reduction", "pool_forward",

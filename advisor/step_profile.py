@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from advisor.decoding import decode_versioned
 from advisor.errors import BrokenFileError
 from advisor.nearby import Nearby
 from advisor.step_costs import coefficients
@@ -76,14 +77,9 @@ def load_step_profile(gpu: str = "rtx-3090") -> StepProfile:
 
 def parse_step_profile(content: bytes, name: str) -> StepProfile:
     """Decode and check a step profile. Raises BrokenFileError naming the place and the cure."""
-    if len(content) > MAX_BYTES:
-        raise BrokenFileError(f"step profile {name} has {len(content)} bytes, limit {MAX_BYTES}: is it a profile?")
-    try:
-        profile = msgspec.json.decode(content, type=StepProfile)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BrokenFileError(f"step profile {name}: {error}; {_CURE}") from error
-    if profile.schema_version != SCHEMA_VERSION:
-        raise BrokenFileError(f"step profile {name}: version {profile.schema_version}, not {SCHEMA_VERSION}; {_CURE}")
+    profile = decode_versioned(
+        content, StepProfile, f"step profile {name}", version=SCHEMA_VERSION, most_bytes=MAX_BYTES, cure=_CURE
+    )
     for mode, values in (("train", profile.train), ("infer", profile.infer)):
         for key, value in values.items():
             if not math.isfinite(value) or (value <= 0 and not key.endswith("exponent")):

@@ -133,7 +133,7 @@ def convolutions(cases: Sequence[Mapping[str, Any]], times_s: Sequence[float]) -
     tables, order = [], []
     for layout in LAYOUTS:
         mine = [i for i, params in enumerate(cases) if params["layout"] == layout]
-        variant = Variant("train", "amp", layout, "none", tuple(convolution_op(cases[i]) for i in mine), ())  # type: ignore[arg-type]  # of LAYOUTS
+        variant = Variant("train", "amp", layout, "none", tuple(convolution_op(cases[i]) for i in mine), ())
         ops = step_ops(variant)
         tables.append((ops.products, at(ops.bytes_, 1.0)))
         order += mine

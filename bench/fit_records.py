@@ -456,7 +456,7 @@ def _depthwise_shares(
         cases = found.of("conv", library="cudnn", autotuned=True, mode="cold", layout=layout, dtype="fp16")
         cases = [(params, time_s) for params, time_s in cases if params["groups"] == params["c_in"] > 1]
         operations = tuple(convolution_op(params) for params, _ in cases)
-        ops = step_ops(Variant("train", "amp", layout, "none", operations, ()))  # type: ignore[arg-type]  # of LAYOUTS
+        ops = step_ops(Variant("train", "amp", layout, "none", operations, ()))
         moved = at(ops.bytes_, 1.0)[ops.depthwise.index]
         shipped_s = depthwise_seconds(ops.depthwise, moved, 1.0, i, coefficients(base), facts)[:, 0]
         known = [

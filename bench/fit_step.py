@@ -295,7 +295,7 @@ def _jacobian(
 def fit_neighbours(rows: Stacked, values: Values, machine: Machine) -> dict[str, Neighbours]:
     """What the fitted form leaves on the rows, by layout."""
     residuals, shares = -rows.residuals(values, machine), rows.shares(values, machine)
-    found = {}
+    found: dict[str, Neighbours] = {}
     for i, layout in enumerate(LAYOUTS):
         mine = rows.layout == i
         weights = solve_weights(
@@ -370,7 +370,7 @@ def fit_profile(train: Sequence[StepRow], infer: Mapping[str, Sequence[StepRow]]
     forward = rounded(fit(Stacked(own, INFER_RECIPE), gpu, start=infer_priors(values)))
     values["attention.forward.rate"] = forward["attention.forward.rate"]
     values["attention.backward.rate"] = round(BACKWARD_ATTENTION * forward["attention.forward.rate"], 4)
-    errors = {}
+    errors: dict[str, HeldOut] = {}
     for layout in LAYOUTS:
         unseen = Stacked([r for r in train if r.row.layout == layout and not r.row.fitted], TIMM_RECIPE)
         what = f"RTX 3090 AMP training, {layout.upper()}, models that the fit has not seen"

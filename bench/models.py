@@ -39,7 +39,8 @@ class ResNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Stem, four stages, mean over the pixels, classes."""
-        return self.classify(torch.flatten(self.pool(self.blocks(self.stem(x))), 1))  # type: ignore[no-any-return]
+        found: torch.Tensor = self.classify(torch.flatten(self.pool(self.blocks(self.stem(x))), 1))
+        return found
 
 
 class _Bottleneck(nn.Module):
@@ -57,7 +58,8 @@ class _Bottleneck(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.body(x)
         y += x if self.shortcut is None else self.shortcut(x)
-        return self.activate(y)  # type: ignore[no-any-return]
+        found: torch.Tensor = self.activate(y)
+        return found
 
 
 class MobileNetV3(nn.Module):
@@ -99,7 +101,8 @@ class MobileNetV3(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Blocks, mean over the pixels, two linear layers."""
-        return self.classify(torch.flatten(self.pool(self.features(x)), 1))  # type: ignore[no-any-return]
+        found: torch.Tensor = self.classify(torch.flatten(self.pool(self.features(x)), 1))
+        return found
 
 
 _MOBILE: dict[str, Any] = {"eps": 1e-3, "momentum": 0.01}
@@ -123,10 +126,10 @@ class _Inverted(nn.Module):
         self.body = nn.Sequential(*layers)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.body(x)
+        y: torch.Tensor = self.body(x)
         if self.adds:
             y += x
-        return y  # type: ignore[no-any-return]
+        return y
 
 
 class _SqueezeExcite(nn.Module):
@@ -170,7 +173,8 @@ class VisionTransformer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Patches as tokens behind the class token, layers, classes from that token."""
         x = self.layers(self._tokens(x))
-        return self.classify(self.norm(x)[:, 0])  # type: ignore[no-any-return]
+        found: torch.Tensor = self.classify(self.norm(x)[:, 0])
+        return found
 
     def _tokens(self, x: torch.Tensor) -> torch.Tensor:
         patches = self.embed(x).flatten(2).transpose(1, 2)
@@ -187,7 +191,8 @@ class _PreNormLayer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.norm_1(x)
         x = self.attend(y, y, y, need_weights=False)[0] + x
-        return x + self.narrow(functional.gelu(self.widen(self.norm_2(x))))  # type: ignore[no-any-return]
+        found: torch.Tensor = x + self.narrow(functional.gelu(self.widen(self.norm_2(x))))
+        return found
 
 
 class Bert(nn.Module):
@@ -221,7 +226,8 @@ class Bert(nn.Module):
         segments = torch.gather(self.get_buffer("segment"), 1, places).expand_as(tokens)
         x = self.words(tokens) + self.segments(segments) + self.positions(places)
         x = self.layers(functional.dropout(self.norm(x), 0.1, self.training))
-        return self.decode(self.head_norm(functional.gelu(self.transform(x))))  # type: ignore[no-any-return]
+        found: torch.Tensor = self.decode(self.head_norm(functional.gelu(self.transform(x))))
+        return found
 
 
 class _PostNormLayer(nn.Module):
@@ -240,7 +246,8 @@ class _PostNormLayer(nn.Module):
         attended = functional.scaled_dot_product_attention(q, k, v, dropout_p=rate).transpose(1, 2)
         x = self.norm_1(functional.dropout(self.out(attended.flatten(2)), rate, self.training) + x)
         y = self.narrow(functional.gelu(self.widen(x)))
-        return self.norm_2(functional.dropout(y, rate, self.training) + x)  # type: ignore[no-any-return]
+        found: torch.Tensor = self.norm_2(functional.dropout(y, rate, self.training) + x)
+        return found
 
 
 def _conv_norm(

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from advisor.errors import AdvisorError, MissingDependencyError
-from bench.step_data import INFER_TABLES, LAYOUTS, TableRow, infer_rows, train_rows
+from advisor.step_costs import LAYOUTS
+from bench.step_data import INFER_TABLES, TableRow, infer_rows, train_rows
 
 TRAIN_TIMM = "0.6.7"
 

@@ -36,7 +36,8 @@ class UNet(nn.Module):
         skips.pop()
         for up, merge in zip(self.up, self.merge, strict=True):
             x = merge(torch.cat((skips.pop(), up(x)), dim=1))
-        return self.classify(x)  # type: ignore[no-any-return]
+        found: torch.Tensor = self.classify(x)
+        return found
 
 
 def _pair(channels: int, width: int) -> nn.Sequential:

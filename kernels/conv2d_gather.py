@@ -45,11 +45,10 @@ from kernels.conv2d_parts import (
     check_groups,
     check_tensors,
     default_conv_config,
-    launcher,
     output,
 )
 from kernels.dot import dot
-from kernels.matmul import WIDE, _multiple, _tile_of, prepare_matmul
+from kernels.matmul import WIDE, _multiple, _tile_of, launcher, prepare_matmul
 
 
 def conv2d_forward_reference(
@@ -410,7 +409,7 @@ def _prepare(
     )  # fmt: skip
     return launcher(
         _gather_kernel, class_tiles * math.prod(strides) * config.split_k, arguments, constants, config,
-        out=out, rows=rows, columns=out_channels, parts=parts,
+        out=out, rows=rows, columns=out_channels, ld=out_channels, align=align(out_channels), parts=parts,
     )  # fmt: skip
 
 

@@ -9,16 +9,15 @@ K x C x R x S lie as K, R, S, C.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
 import triton
 
-from kernels.matmul import DTYPES, LONGEST, REDUCE_M, REDUCE_N, WIDE, _capability, _reduce_kernel, _sms
+from kernels.matmul import DTYPES, LONGEST, WIDE, _capability, _sms, check_cut
 
 ConvPass = Literal["forward", "dgrad", "wgrad"]
 Pair = tuple[int, int]  # along the height and the width
@@ -41,15 +40,7 @@ class ConvConfig:
     split_k: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("tile_m", "tile_n", "tile_k"):
-            value = getattr(self, name)
-            if value < 16 or value & (value - 1):
-                raise ValueError(f"{name} is {value}: Triton's matrix product needs a power of two, 16 or more")
-        if self.warps < 1 or self.warps & (self.warps - 1):
-            raise ValueError(f"warps is {self.warps}: it must be a power of two")
-        for name in ("stages", "group_m", "split_k"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        check_cut(self, ("stages", "group_m", "split_k"))
 
     @property
     def tile(self) -> tuple[int, int, int]:
@@ -235,30 +226,3 @@ def check_pass(pass_: str) -> None:
     """Raise ValueError for an unknown pass."""
     if pass_ not in get_args(ConvPass):
         raise ValueError(f"unknown pass {pass_!r}: it is one of {', '.join(get_args(ConvPass))}")
-
-
-def launcher(
-    kernel: Any, ctas: int, arguments: tuple[Any, ...], constants: dict[str, Any], config: ConvConfig, *,
-    out: torch.Tensor, rows: int, columns: int, parts: torch.Tensor | None,
-) -> Callable[[], torch.Tensor]:  # fmt: skip
-    """What launches a kernel, and after it the sum of the `parts` [split_k, rows, columns], again and again."""
-    product = functools.partial(
-        kernel[(ctas,)], *arguments, **constants, num_warps=config.warps, num_stages=config.stages
-    )
-    reduction = None
-    if parts is not None:
-        reduction = functools.partial(
-            _reduce_kernel[(-(-rows // REDUCE_M) * -(-columns // REDUCE_N),)],
-            *(parts, out, rows, columns, columns),
-            **{"SPLIT_K": config.split_k, "C_ALIGN": align(columns), "BLOCK_M": REDUCE_M, "BLOCK_N": REDUCE_N},
-        )
-    guard = torch.cuda.device(out.device) if out.device.type == "cuda" else contextlib.nullcontext()
-
-    def launch() -> torch.Tensor:
-        with guard:
-            product()
-            if reduction is not None:
-                reduction()
-        return out
-
-    return launch

@@ -32,11 +32,10 @@ from kernels.conv2d_parts import (
     check_groups,
     check_tensors,
     default_conv_config,
-    launcher,
     output,
 )
 from kernels.dot import dot
-from kernels.matmul import WIDE, _multiple, _tile_of
+from kernels.matmul import WIDE, _multiple, _tile_of, launcher
 
 
 def conv2d_wgrad_reference(
@@ -245,7 +244,8 @@ def prepare_conv2d_wgrad(
     )  # fmt: skip
     return launcher(
         _wgrad_kernel, _tiles(geometry, config) * config.split_k, arguments, constants, config,
-        out=dw, rows=geometry.c_out, columns=geometry.columns, parts=parts,
+        out=dw, rows=geometry.c_out, columns=geometry.columns, ld=geometry.columns, align=align(geometry.columns),
+        parts=parts,
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -44,6 +44,19 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 WIDE = 8  # elements of 2 bytes in the widest load, 16 bytes
 LONGEST = 2**31 - 2**10  # so that the index of a tile's last row is an int32
 REDUCE_M, REDUCE_N = 4, 256  # the piece of C one CTA of the split-K reduction adds up
+
+
+def check_cut(config: Any, counts: Sequence[str]) -> None:
+    """Raise ValueError unless tiles and warps are what Triton can compile and the fields in `counts` are 1 or more."""
+    for name in ("tile_m", "tile_n", "tile_k"):
+        value = getattr(config, name)
+        if value < 16 or value & (value - 1):
+            raise ValueError(f"{name} is {value}: Triton's matrix product needs a power of two, 16 or more")
+    if config.warps < 1 or config.warps & (config.warps - 1):
+        raise ValueError(f"warps is {config.warps}: it must be a power of two")
+    for name in counts:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}: it must be 1 or more")
 
 
 @dataclass(frozen=True)
@@ -70,15 +83,7 @@ class MatmulConfig:
     ctas_per_sm: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("tile_m", "tile_n", "tile_k"):
-            value = getattr(self, name)
-            if value < 16 or value & (value - 1):
-                raise ValueError(f"{name} is {value}: Triton's matrix product needs a power of two, 16 or more")
-        if self.warps < 1 or self.warps & (self.warps - 1):
-            raise ValueError(f"warps is {self.warps}: it must be a power of two")
-        for name in ("stages", "group_m", "split_k", "ctas_per_sm"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        check_cut(self, ("stages", "group_m", "split_k", "ctas_per_sm"))
         if self.variant not in VARIANTS:
             raise ValueError(f"unknown variant {self.variant!r}: it is one of {', '.join(VARIANTS)}")
         if self.variant != "descriptor" and (self.subtile or self.warp_specialize):
@@ -493,25 +498,39 @@ def prepare_matmul(
             "EVEN_K": k % (config.tile_k * config.split_k) == 0,
         }
         arguments = (a, b, target.tensor, timeline, m, n, k, left.ld, right.ld, target.ld)
+    return launcher(
+        kernel, ctas, arguments, constants, config,
+        out=c, rows=m, columns=n, ld=result.ld, align=result.align, parts=target.tensor if config.split_k > 1 else None,
+    )  # fmt: skip
+
+
+def launcher(
+    kernel: Any, ctas: int, arguments: tuple[Any, ...], constants: dict[str, Any], config: Any, *,
+    out: torch.Tensor, rows: int, columns: int, ld: int, align: int, parts: torch.Tensor | None,
+) -> Callable[[], torch.Tensor]:  # fmt: skip
+    """What launches a kernel, and after it the sum of the `parts` [split_k, rows, columns], again and again.
+
+    config has warps, stages and split_k. ld: elements between the rows of `out`, of which `align` can be written at
+    once.
+    """
     product = functools.partial(
         kernel[(ctas,)], *arguments, **constants, num_warps=config.warps, num_stages=config.stages
     )
     reduction = None
-    if config.split_k > 1:
+    if parts is not None:
         reduction = functools.partial(
-            _reduce_kernel[(-(-m // REDUCE_M) * -(-n // REDUCE_N),)],
-            *(target.tensor, c, m, n, result.ld),
-            **{"SPLIT_K": config.split_k, "C_ALIGN": result.align, "BLOCK_M": REDUCE_M, "BLOCK_N": REDUCE_N},
+            _reduce_kernel[(-(-rows // REDUCE_M) * -(-columns // REDUCE_N),)],
+            *(parts, out, rows, columns, ld),
+            **{"SPLIT_K": config.split_k, "C_ALIGN": align, "BLOCK_M": REDUCE_M, "BLOCK_N": REDUCE_N},
         )
-
-    guard = torch.cuda.device(a.device) if a.device.type == "cuda" else contextlib.nullcontext()
+    guard = torch.cuda.device(out.device) if out.device.type == "cuda" else contextlib.nullcontext()
 
     def launch() -> torch.Tensor:
         with guard:
             product()
             if reduction is not None:
                 reduction()
-        return c
+        return out
 
     return launch
 

@@ -17,7 +17,7 @@ from advisor.errors import AdvisorError
 from advisor.gpus import find_gpu
 from advisor.profile import load_profile
 from advisor.recipe import make_recipe
-from advisor.step_costs import coefficients, op_seconds
+from advisor.step_costs import LAYOUTS, coefficients, op_seconds
 from advisor.step_ops import step_ops
 from advisor.step_profile import MemoryCoefficients, load_step_profile
 from advisor.steptime import StepModel, machine, product_scale
@@ -35,7 +35,7 @@ from bench.fit_step import (
     fit_neighbours,
     other_gpu_residuals,
 )
-from bench.step_data import INFER_TABLES, LAYOUTS, SIZES, StepRow, infer_rows, train_rows, with_traces
+from bench.step_data import INFER_TABLES, SIZES, StepRow, infer_rows, train_rows, with_traces
 
 Floats = NDArray[np.float64]
 
@@ -57,7 +57,7 @@ SWEEP_GPUS = {"Tesla V100 16GB (250 W)": "v100-pcie-16gb", "Quadro RTX 6000 (Tur
 
 def section(data: Path, traces: Path) -> str:
     """The report's part on training and inference steps, as Markdown."""
-    train = {layout: with_traces(train_rows(data, layout), traces) for layout in LAYOUTS}
+    train: dict[str, list[StepRow]] = {layout: with_traces(train_rows(data, layout), traces) for layout in LAYOUTS}
     infer = {table: with_traces(infer_rows(data, table), traces) for table in INFER_TABLES}
     parts = [
         time_part(train),
@@ -272,7 +272,7 @@ def convolutions_part(data: Path) -> str:
     kinds, long = np.array([op.kind for op in ops]), times > LONG_CONVOLUTION_S
     rows = []
     for i, layout in enumerate(LAYOUTS):
-        variant = Variant("train", "amp", layout, "none", tuple(ops), ())  # type: ignore[arg-type]
+        variant = Variant("train", "amp", layout, "none", tuple(ops), ())
         seconds = op_seconds(step_ops(variant), np.array([1.0]), i, c, facts)[0][:, 0]
         for kind in ("conv_fprop", "conv_dgrad", "conv_wgrad"):
             chosen = (kinds == kind) & long

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,25 @@ if LOST in os.environ and Path(os.environ[LOST]).exists():
 
 class OutOfMemoryError(RuntimeError):
     """As torch.OutOfMemoryError is called."""
+
+
+def be_the_only_suite() -> None:
+    """In a process that measures this suite and no real one."""
+    from bench import suites
+
+    suites.SUITES.clear()
+    suites.SUITES["fake"] = __name__
+
+
+@contextlib.contextmanager
+def processes() -> Iterator[list[subprocess.Popen[str]]]:
+    """A list of what was started; what still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
 
 
 def case(number: int, what: str = "ok", **more: Any) -> Case:

@@ -21,15 +21,14 @@ from bench.case import Case, Result, Timing
 from bench.exchange import Archive, archive_of, read_file, secrets_in
 from bench.records import open_records
 from bench.session import SessionOptions
+from tests.bench.fake_suite import TIERS, be_the_only_suite, processes
 
 ROOT = Path(__file__).resolve().parents[2]
-TIERS = "FAKE_SUITE_TIERS"
 UUID = "GPU-01234567-89ab-cdef-0123-456789abcdef"
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    started = []
     blocked = tmp_path / "blocked"  # children find no torch: they start in half a second, and need none
     blocked.mkdir()
     for name in ("torch", "triton"):
@@ -47,20 +46,16 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         started.append(process)
         return process
 
-    yield call
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    with processes() as started:
+        yield call
 
 
 def main(argv: list[str]) -> int:
     """`bench campaign` with a suite of tiny cases, its files written every tenth of a second."""
-    from bench import campaign, suites
+    from bench import campaign
     from bench.__main__ import main as run
 
-    suites.SUITES.clear()
-    suites.SUITES["fake"] = "tests.bench.fake_suite"
+    be_the_only_suite()
     campaign.FLUSH_S = 0.1
     return run(["campaign", *argv])
 

@@ -37,7 +37,7 @@ from bench.session import (
     share_of,
 )
 from bench.worker import measure as measure_case
-from tests.bench.fake_suite import TIERS, case
+from tests.bench.fake_suite import TIERS, be_the_only_suite, case, processes
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = {"fake": "tests.bench.fake_suite", "other": "tests.bench.fake_suite"}
@@ -241,7 +241,6 @@ def test_a_gpu_that_is_no_gpu_is_refused_before_anything_starts(measure) -> None
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    started = []
 
     def call(*options: str, tiers: str, records: Path = tmp_path / "records.db") -> subprocess.Popen[str]:
         script = "import sys; from tests.bench.test_session import main; sys.exit(main(sys.argv[1:]))"
@@ -253,20 +252,15 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         started.append(process)
         return process
 
-    yield call
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    with processes() as started:
+        yield call
 
 
 def main(argv: list[str]) -> int:
     """`bench measure` with the suite of this test."""
-    from bench import suites
     from bench.__main__ import main as run
 
-    suites.SUITES.clear()
-    suites.SUITES["fake"] = MODULES["fake"]
+    be_the_only_suite()
     return run(["measure", *argv])
 
 
