@@ -22,7 +22,7 @@ from advisor.workload.schema import Workload
 FOLDER = "timm_benchmark"
 # Batch sizes that timm's benchmark.py tries, in this order.
 SIZES = (512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
-TRAIN_TABLES = {layout: f"benchmark-train-amp-{layout}-pt112-cu113-rtx3090.csv" for layout in LAYOUTS}
+TRAIN_TABLES: dict[str, str] = {layout: f"benchmark-train-amp-{layout}-pt112-cu113-rtx3090.csv" for layout in LAYOUTS}
 INFER_TABLES = {
     "rtx3090 nchw": "benchmark-infer-amp-nchw-pt240-cu124-rtx3090.csv",
     "rtx3090 nhwc": "benchmark-infer-amp-nhwc-pt240-cu124-rtx3090.csv",
