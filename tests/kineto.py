@@ -114,7 +114,8 @@ class KinetoTrace:
         self._add("gpu_memset" if name.startswith("Memset") else "gpu_memcpy", name, start, duration, pid=0, tid=stream,
                   args={"device": 0, "context": 1, "stream": stream, "correlation": number, "bytes": bytes_})  # fmt: skip
         if launched is not None:
-            self._add("cuda_runtime", "cudaMemcpyAsync", launched, 5, pid=100, tid=1, args={"correlation": number})
+            arguments = {"correlation": number}
+            self._add("cuda_runtime", "cudaMemcpyAsync", launched, 5, pid=100, tid=1, args=arguments)
         return number
 
     def call(self, name: str, start: float, duration: float, *, thread: int = 1) -> None:
