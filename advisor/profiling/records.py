@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from advisor.convolution import Convolution, Pass
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KernelClass = Literal[
     "gemm", "fprop", "dgrad", "wgrad", "conv", "attention", "normalisation", "elementwise", "reduction", "embedding",
@@ -64,6 +67,7 @@ class Operation:
     product: Product | None
     layer: str  # what a reader calls it: "conv 64>256 1x1 on 56x56", "linear 2048>1000", "batch_norm 64x112x112"
     forward_dims: tuple[Any, ...] = ()  # of the forward operator that a backward one belongs to
+    calls: int = 0  # in the whole trace, of those that launched a kernel
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,42 @@ class Advice:
 
 
 @dataclass(frozen=True)
+class RankFacts:
+    """One rank among others; times are seconds per step (of the whole trace where it has no steps)."""
+
+    path: str
+    rank: int | None
+    gpu: str
+    kernel_time_s: float  # of the whole trace
+    step_s: float
+    busy_share: float
+    communication_s: float  # kernels of communication, those hidden behind others too
+    exposed_communication_s: float
+    own_s: float  # the step less exposed communication: what the rank does, its gaps too
+    waiting_s: float  # exposed communication beyond that of the rank that has least of it: an estimate
+    batch: int | None
+
+
+@dataclass(frozen=True)
+class RanksProfile:
+    """What differs between the ranks of one job.
+
+    Collectives end together, so a rank that spends long in them waits for another: the slowest rank is the one with
+    the longest step outside exposed communication.
+    """
+
+    ranks: tuple[RankFacts, ...]  # by rank number
+    profiles: tuple[TraceProfile, ...]  # in the same order
+    slowest: int  # index
+    fastest: int
+    kernel_time_s: float  # of all ranks
+    step_spread: float  # longest step / shortest - 1
+    imbalance: float  # longest own time / mean - 1: what evenly loaded ranks would win at most
+    verdict: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class TraceProfile:
     """Everything `advisor profile` prints of one rank."""
 
@@ -206,3 +246,20 @@ class TraceProfile:
     bill: Bill
     advice: tuple[Advice, ...]
     notes: tuple[str, ...]
+    versions: dict[str, str] = field(default_factory=dict)  # of CUDA and the like, where the trace tells
+    ranks: RanksProfile | None = None  # of a folder of ranks, of which this is the slowest
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The kernels as a table, a row per group, the columns those of `--format csv`.
+
+        Raises MissingDependencyError without pandas: `pip install 'batchwave[pandas]'`.
+        """
+        from advisor.profiling.frames import kernels_frame
+
+        return kernels_frame(self)
+
+    def to_json(self) -> str:
+        """The profile as JSON; its schema is `advisor/schemas/trace-profile.json`."""
+        from advisor.profiling.document import to_json
+
+        return to_json(self)
