@@ -21,7 +21,7 @@ if __name__ == "__main__":  # `bench` and `kernels` come from the folder above, 
         _spec.loader.exec_module(sys.modules["advisor"])
 
 from advisor.errors import AdvisorError
-from bench.parent import end_with
+from advisor.parent import end_with
 
 # command -> module whose `main(argv)` runs it, imported only then; and what it does, in one line
 COMMANDS = {

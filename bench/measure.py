@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from advisor.child import scrub
 from advisor.errors import BadInputError
-from bench.child import scrub
 from bench.progress import Progress, clock_time
 from bench.records import open_records
 from bench.session import Session, SessionOptions, Summary, choose_slots, parse_budget

@@ -15,17 +15,19 @@ import os
 import random
 import re
 import signal
+import sys
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from advisor.errors import AdvisorError, BadInputError, MissingDependencyError, NoGpuError, UnknownNameError
+from advisor.child import Child, ChildEndedError, StoppedError, TimedOutError, scrub, told
+from advisor.errors import AdvisorError, BadInputError, UnknownNameError
 from bench.case import Case, Result, Timing, result_from_json
-from bench.child import Child, ChildEndedError, StoppedError, TimedOutError, scrub
 from bench.progress import Progress, describe
 from bench.records import Records, Run, RunState
 from bench.suites import SUITES, SuiteOptions
@@ -358,9 +360,13 @@ class Session:
     def _start_child(self, suite: str) -> Child:
         """Start a child, wait until it has settled and timed its reference; plan the session at the first."""
         options = self.options
-        arguments = ["--suite", suite, "--module", self._modules[suite], *(["--smoke"] if options.smoke else [])]
+        command = [
+            sys.executable, str(Path(__file__).resolve().with_name("__main__.py")), "worker",
+            "--suite", suite, "--module", self._modules[suite], *(["--smoke"] if options.smoke else []),
+            "--device", "cpu" if options.smoke else "cuda:0", "--parent", str(os.getpid()),
+        ]  # fmt: skip
         start_s = time.monotonic()
-        child = Child([*arguments, "--device", "cpu" if options.smoke else "cuda:0"], self._environment)
+        child = Child(command, self._environment)
         try:
             hello = self._wait(child, "hello", suite, "starting", options.start_limit_s)
             if self._run is None:
@@ -466,7 +472,7 @@ class Session:
                 continue
             if "error" in event:
                 child.kill()
-                raise _told(event["error"])
+                raise told(event["error"])
             if wanted in event:
                 return event if wanted == "result" else event[wanted]
 
@@ -562,9 +568,3 @@ class Session:
             self._kill_now = number != signal.SIGINT
         elif now - self._stopped_at_s > _SAME_KEY_S or number != signal.SIGINT:
             self._kill_now = True
-
-
-def _told(error: Mapping[str, Any]) -> AdvisorError:
-    """What the child says that it cannot do, as the error it raised there."""
-    kinds: dict[int, type[AdvisorError]] = {2: BadInputError, 3: NoGpuError, 6: MissingDependencyError}
-    return kinds.get(int(error.get("exit_code", 1)), AdvisorError)(scrub(str(error.get("message"))))

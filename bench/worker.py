@@ -10,20 +10,18 @@ end up between the events. The child dies when its session does.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
 import importlib
 import json
-import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any, TextIO
 
 from advisor.errors import AdvisorError
+from advisor.parent import end_with, one_line, private_pipe, say
 from bench.case import Case, Result
-from bench.parent import end_with
 
 # Cheap enough for a processor; what is tried is the chain, not the times.
 _SMOKE: dict[str, Any] = {
@@ -46,11 +44,11 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.parent:
         end_with(options.parent, signal.SIGKILL)
-    with _private_pipe() as events:
+    with private_pipe() as events:
         try:
             _serve(options, events)
         except AdvisorError as error:
-            _say(events, error={"message": str(error), "exit_code": error.exit_code})
+            say(events, error={"message": str(error), "exit_code": error.exit_code})
             return error.exit_code
     return 0
 
@@ -61,7 +59,7 @@ def _serve(options: argparse.Namespace, events: TextIO) -> None:
     from bench.timer import Reference, TimerOptions, settle
 
     device = open_device(options.device)
-    _say(events, hello=environment(device))
+    say(events, hello=environment(device))
     suite = importlib.import_module(options.module)
     timer = replace(TimerOptions(), **_SMOKE) if options.smoke else TimerOptions()
     size, call = _reference_product(options.device)
@@ -73,20 +71,20 @@ def _serve(options: argparse.Namespace, events: TextIO) -> None:
         timing = reference.read(cases)
         return {"size": size, "timing": asdict(timing), "after_cases": cases, "facts": reference.facts()}
 
-    _say(events, ready={"settling": settling.facts(), "reference": read_reference()})
+    say(events, ready={"settling": settling.facts(), "reference": read_reference()})
     context = Context(device, timer, device.telemetry, smoke=options.smoke, torch_device=options.device)
     gc.collect()
     gc.freeze()  # what is imported stays: no collection between cases, or inside a sample, goes through it again
     for line in sys.stdin:
         message = json.loads(line)
         if "reference" in message:
-            _say(events, reference=read_reference())
+            say(events, reference=read_reference())
             continue
         case = Case(**message["case"])
-        _say(events, started=case.key)
+        say(events, started=case.key)
         result, restart = measure(suite, case, context)
         cases += 1
-        _say(events, key=case.key, result=asdict(result), restart=restart)
+        say(events, key=case.key, result=asdict(result), restart=restart)
 
 
 def _reference_product(torch_device: str) -> tuple[int, Callable[[], object]]:
@@ -125,7 +123,7 @@ def _failure(error: BaseException, context: Any) -> tuple[Result, str | None]:
         return Result("skipped", reason="Triton is not installed: pip install 'batchwave[torch]'"), None
     if isinstance(error, AdvisorError):
         return Result("failed", reason=str(error)), None
-    kind, text = type(error).__name__, _one_line(error)
+    kind, text = type(error).__name__, one_line(error)
     if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _OUT_OF_MEMORY):
         return Result("failed", reason=f"out of memory: {text}"), "fresh"
     result = Result("failed", reason=f"{kind}: {text}" if text else kind)
@@ -137,23 +135,3 @@ def _failure(error: BaseException, context: Any) -> tuple[Result, str | None]:
     except Exception:
         broken = True
     return result, "broken" if broken else None
-
-
-def _one_line(error: BaseException, limit: int = 300) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else "")[:limit]
-
-
-def _say(events: TextIO, **event: Any) -> None:
-    events.write(json.dumps(event, separators=(",", ":")) + "\n")
-    events.flush()
-
-
-@contextlib.contextmanager
-def _private_pipe() -> Iterator[TextIO]:
-    """Keep what was stdout for the events alone, and point stdout at stderr: for Python, for C and for children."""
-    sys.stdout.flush()
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as events:
-        os.dup2(2, 1)
-        sys.stdout = sys.stderr
-        yield events

@@ -222,10 +222,10 @@ def test_the_child_of_an_installed_package_finds_it_and_its_own_folder_first(tmp
     site = tmp_path / "site"
     worker = site / "advisor" / "_worker"
     worker.mkdir(parents=True)
-    for name in ("__init__.py", "errors.py", "worker.py"):
+    for name in ("__init__.py", "errors.py", "parent.py", "worker.py"):
         shutil.copy(ROOT / "advisor" / name, site / "advisor" / name)
     (worker / "bench").mkdir()
-    for name in ("__init__.py", "__main__.py", "parent.py"):
+    for name in ("__init__.py", "__main__.py"):
         shutil.copy(ROOT / "bench" / name, worker / "bench" / name)
     (worker / "bench" / "schemas.py").write_text(
         "import advisor, bench, sys\ndef main(argv): print(advisor.__file__, bench.__file__, sys.path[0])\n"
@@ -299,7 +299,7 @@ def test_ctrl_c_reaches_the_child_and_is_waited_for(fake: None, tmp_path: Path) 
 def test_the_child_of_a_command_that_is_killed_ends_too(tmp_path: Path) -> None:
     inner = tmp_path / "inner.py"
     inner.write_text(
-        "import os, signal, sys, time\nfrom bench.parent import end_with\nend_with(os.getppid(), signal.SIGTERM)\n"
+        "import os, signal, sys, time\nfrom advisor.parent import end_with\nend_with(os.getppid(), signal.SIGTERM)\n"
         "print('ready', flush=True)\ntime.sleep(60)\n"
     )
     outer = f"import subprocess, sys; subprocess.run([sys.executable, {str(inner)!r}])"

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
+from advisor.child import scrub
 from advisor.errors import AdvisorError, BadInputError, UnknownNameError
 from bench.case import Case
-from bench.child import scrub
 from bench.measure import summary_lines
 from bench.progress import Progress, describe
 from bench.records import Row, open_records

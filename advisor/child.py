@@ -1,4 +1,4 @@
-"""A process that measures, as its session sees it: messages in, events out, and how it ended.
+"""A process that measures, as the one that started it sees it: messages in, events out, and how it ended.
 
 Standard library only. Reading is left to threads, so that waiting can be cut short on every system.
 """
@@ -12,13 +12,14 @@ import queue
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from advisor.errors import AdvisorError, BadInputError, DoesNotFitError, MissingDependencyError, NoGpuError, TraceError
 
 _LAST_LINES = 3  # of a crashed child's stderr go into the reason
 
@@ -36,13 +37,12 @@ class StoppedError(ChildEndedError):
 
 
 class Child:
-    """A process that measures one suite: lines of JSON in, events out, its last words kept."""
+    """A process of its own session: lines of JSON in, events out (`parent.private_pipe`), its last words kept."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-        script = Path(__file__).resolve().with_name("__main__.py")
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(script), "worker", *arguments, "--parent", str(os.getpid())],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(environment),
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=None if environment is None else dict(environment),
             start_new_session=True,  # the terminal's Ctrl-C is ours to pass on
         )  # fmt: skip
         self._events: queue.Queue[str | None] = queue.Queue()
@@ -131,6 +131,15 @@ class Child:
                 text = line.decode(errors="replace").strip()
                 if text.strip("^~ "):  # not the marks below a line of a traceback
                     self._words.append(text[:300])
+
+
+def told(error: Mapping[str, Any]) -> AdvisorError:
+    """What a child says that it cannot do ({"message", "exit_code"}), as the error it raised there."""
+    kinds: dict[int, type[AdvisorError]] = {
+        kind.exit_code: kind
+        for kind in (BadInputError, NoGpuError, DoesNotFitError, MissingDependencyError, TraceError)
+    }
+    return kinds.get(int(error.get("exit_code", 1)), AdvisorError)(scrub(str(error.get("message"))))
 
 
 def scrub(text: str) -> str:
