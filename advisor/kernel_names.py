@@ -19,6 +19,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
+from advisor.kernel_families import read_family
+
 Library = Literal["cuBLAS", "cuDNN", "CUTLASS", "Triton", "PyTorch", "unknown"]
 Operation = Literal["gemm", "gemv", "fprop", "dgrad", "wgrad", "conv", "attention", "split-K reduction"]
 
@@ -41,6 +43,7 @@ class KernelName:
     split_k: bool | None = None  # whether the contraction is divided among CTAs
     layout: str | None = None  # of the operands, as the library names them: "tn", "nhwc", ...
     persistent: bool | None = None  # CTAs loop over tiles: one wave by design
+    helper: bool = False  # serves a product and computes none: transforms, offsets, reductions of a split K
 
     @property
     def tile(self) -> str | None:
@@ -56,26 +59,29 @@ class KernelName:
 
 _PRECISIONS = {
     "f16": "fp16", "fp16": "fp16", "h": "fp16", "bf16": "bf16", "tf32": "tf32", "f32": "fp32", "s": "fp32",
-    "f64": "fp64", "d": "fp64", "e4m3": "fp8", "e5m2": "fp8", "f8": "fp8", "i8": "int8"
+    "f64": "fp64", "d": "fp64", "e4m3": "fp8", "e5m2": "fp8", "f8": "fp8", "i8": "int8", "int8": "int8", "i": "int8",
+    "c": "fp32", "z": "fp64",  # complex, of two such numbers each
 }  # fmt: skip
 _PASSES: dict[str, Operation] = {"fprop": "fprop", "dgrad": "dgrad", "wgrad": "wgrad", "gemm": "gemm", "cudnn": "conv"}
 # m16n8k16 and the like; in names 16816 is m16 n8 k16. A kernel with one of these runs on Tensor Cores.
 _INSTRUCTION = r"884|1688|16816|161616|8816|16832|82828"
 
-# volta_fp16_s884gemm_fp16_128x128_ldg8_f2f_nn; ampere_fp16_s16816gemm_fp16_128x128_ldg8_f2f_stages_32x5_tn;
+# volta_fp16_s884gemm_fp16_128x128_ldg8_f2f_nn; ampere_gcgemm_64x64_nt; cudnn_infer_ampere_scudnn_winograd_128x128_...;
+# ampere_fp16_s16816gemm_fp16_128x128_ldg8_f2f_stages_32x5_tn;
 # volta_sgemm_128x64_nn; turing_fp16_s1688cudnn_fp16_128x128_ldg8_relu_f2f_exp_medium_nhwc_tn_v1;
 # cudnn_ampere_scudnn_128x64_relu_xregs_large_nn_v1; volta_scudnn_128x128_stridedB_splitK_small_nn_v1
 _CASK = re.compile(
-    r"(?:^|\W|cudnn_)(?P<architecture>maxwell|pascal|volta|turing|ampere|hopper)_(?:(?P<operands>fp16|bf16|tf32|int8)_)?"
+    r"(?<![A-Za-z0-9])(?P<architecture>maxwell|pascal|volta|turing|ampere|hopper)_(?:(?P<operands>fp16|bf16|tf32|int8)_)?"
     rf"(?P<letter>[a-z]{{1,2}}?)(?P<instruction>{_INSTRUCTION})?(?P<what>gemm|cudnn)_(?:winograd_)?"
     r"(?:[a-z]+\d+_)?(?P<rows>\d+)x(?P<columns>\d+)(?P<rest>\w*)"
 )
 # cutlass_80_tensorop_f16_s16816gemm_f16_256x128_32x3_tn_align8; cutlass_80_simt_sgemm_128x64_8x5_tn_align1;
 # cutlass_tensorop_f16_s16816dgrad_optimized_f16_128x256_32x3_unity_stride; cutlass_75_wmma_tensorop_...
+# cutlass_80_tensorop_bf16_s16816gemm_relu_bf16_128x256_64x3_nt_align8
 _CUTLASS_2 = re.compile(
     r"cutlass_(?:(?P<sm>\d{2,3})_)?(?P<unit>wmma_tensorop|tensorop|simt)_(?:(?P<out>[a-z]+\d+)_)?"
-    rf"(?P<letter>[a-z]*?)(?P<instruction>{_INSTRUCTION})?(?P<what>gemm|fprop|dgrad|wgrad)(?:_(?:grouped|optimized|analytic|"
-    r"fixed_channels|few_channels))*(?:_(?P<operands>[a-z]+\d+))?_(?P<rows>\d+)x(?P<columns>\d+)_(?P<k>\d+)x(?P<stages>\d+)"
+    rf"(?P<letter>[a-z]*?)(?P<instruction>{_INSTRUCTION})?(?:tf32|bf16|f16)?(?P<what>gemm|fprop|dgrad|wgrad)(?:3d)?"
+    r"(?:_[a-z]+)*(?:_(?P<operands>[a-z]+\d+))?_(?P<rows>\d+)x(?P<columns>\d+)_(?P<k>\d+)x(?P<stages>\d+)"
     r"(?P<rest>\w*)"
 )
 # cutlass3x_sm90_tensorop_s64x128x16gemm_f16_f16_f32_f16_f16_128x128x64_2x1x1_0_ttt_align8_warpspecialized_pingpong
@@ -90,7 +96,7 @@ _CUTLASS_3 = re.compile(
 _XMMA = re.compile(
     r"sm(?P<sm>\d+)_xmma_(?P<what>gemm|fprop|dgrad|wgrad)_(?:implicit_gemm_)?(?:indexed_|interleaved_)?(?:wo_smem_)?"
     r"(?P<operands>bf16|f16|tf32|f32|f64|e4m3|e5m2|i8)[a-z0-9]*_(?P<compute>tf32)?\w*?_(?P<layout>[tn]{2}_[tn]|nhwckrsc_n\w+?|nchwkcrs_n\w+?)_"
-    r"tilesize(?P<rows>\d+)x(?P<columns>\d+)x(?P<k>\d+)(?:_stage(?P<stages>\d+))?(?P<rest>\w*)"
+    r"(?:tilesize)?(?P<rows>\d+)x(?P<columns>\d+)x(?P<k>\d+)(?:_stage(?P<stages>\d+))?(?P<rest>\w*)"
 )
 # nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_NTN; nvjet_sm100_tst_64x32_64x16_2x1_2cta_v_bz_splitK_TNT: operand, accumulator
 # and output type; tile; extent of K x stages; cluster; order of the raster; layouts.
@@ -108,7 +114,7 @@ _HMMA = re.compile(
     r"(?P<architecture>[Vv]olta|[Tt]uring)_hmma_implicit_gemm_(?P<what>fprop|dgrad|wgrad)_\w+?_(?P<layout>nhwc|nchw)_"
     r"(?P<rows>\d+)x(?P<columns>\d+)x(?P<k>\d+)"
 )
-_NVJET_TYPES = {"h": "fp16", "t": "bf16"}
+_NVJET_TYPES = {"h": "fp16", "t": "bf16", "q": "fp8"}
 
 
 def _cask(name: str, found: re.Match[str]) -> KernelName:
@@ -248,21 +254,9 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[[str, re.Match[str]], KernelNam
     (_HMMA, _hmma),
     (_CASK, _cask),
 )
-# Names that tell an operation and no tile.
-_OTHERS: tuple[tuple[str, Library, Operation], ...] = (
-    (r"split_?K_?reduce", "cuBLAS", "split-K reduction"),
-    (r"\bgemv|gemvNSP|gemv2[TN]|gemvx|dot_kernel", "cuBLAS", "gemv"),
-    (r"gemmSN_|gemmk1_kernel|gemm_kernel2x2|sgemm_largek", "cuBLAS", "gemm"),
-    (r"wgrad_alg\d|wgrad2d|convolve_wgrad|winogradWgrad|wgrad_engine|WgradSplitK|computeWgrad", "cuDNN", "wgrad"),
-    (r"dgrad_engine|dgrad2d|dgrad_alg\d", "cuDNN", "dgrad"),
-    (r"implicit_convolve|precomputed_convolve|winograd|conv2d_grouped_direct|conv2d_c1_k1|fft2d_", "cuDNN", "conv"),
-    (r"conv_depthwise", "PyTorch", "conv"),
-    (r"cudnn.*(?:sdpa|flash|fmha|mha)", "cuDNN", "attention"),
-    (r"flash_fwd|flash_bwd|flash::|fmha_cutlass|mem_eff", "PyTorch", "attention"),
-)  # fmt: skip
-_OTHER_PATTERNS = tuple((re.compile(text, re.IGNORECASE), library, what) for text, library, what in _OTHERS)
-_TRITON = re.compile(r"^triton_|^_(?:matmul|conv)\w*_kernel")
-_LONGEST = 4096  # characters read of a name; template arguments run to thousands
+# Characters read of a name, whose template arguments run to thousands: for a printed tile, and for anything else. The
+# patterns take quadratic time at worst, which these bound.
+_LONGEST_WITH_TILE, _LONGEST = 1024, 2048
 
 
 @lru_cache(maxsize=4096)
@@ -273,18 +267,8 @@ def parse_kernel_name(name: str) -> KernelName:
     """
     text = name[:_LONGEST]
     for pattern, read in _PATTERNS:
-        found = pattern.search(text)
+        found = pattern.search(text, 0, _LONGEST_WITH_TILE)
         if found is not None:
             return read(name, found)
-    if _TRITON.search(text):
-        return KernelName(name, library="Triton", operation="gemm" if re.search(r"_mm|matmul", text) else None)
-    for other, library, operation in _OTHER_PATTERNS:
-        if other.search(text):
-            return KernelName(name, library=library, operation=operation)
-    if "at::native::" in text:
-        return KernelName(name, library="PyTorch")
-    if "cudnn" in text:
-        return KernelName(name, library="cuDNN")
-    if "cublas" in text:
-        return KernelName(name, library="cuBLAS")
-    return KernelName(name)
+    family = read_family(text)
+    return KernelName(name, **family) if family is not None else KernelName(name)

@@ -105,6 +105,9 @@ class KernelGroup:
     total_s: float  # of all of them
     median_s: float
     share: float  # of all kernel time of the trace
+    helper: bool = False  # serves a product and computes none (offsets, transforms, split-K sums): bound by memory
+    launches_per_step: float | None = None  # mean over the regular steps; None: the trace has no steps
+    step_s: float | None = None  # seconds of one step, as above
 
 
 @dataclass(frozen=True)

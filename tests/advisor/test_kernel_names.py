@@ -41,7 +41,7 @@ NAMES = [
         "cuBLAS", "gemm", "bf16", True, "128x256x64", 3, None,
     ),
     ("ampere_sgemm_32x32_sliced1x4_tn", "cuBLAS", "gemm", "fp32", False, "32x32", None, None),
-    ("ampere_gcgemm_64x64_nt", "cuBLAS", "gemm", None, False, "64x64", None, None),
+    ("ampere_gcgemm_64x64_nt", "cuBLAS", "gemm", "fp32", False, "64x64", None, None),
     (
         "cutlass_80_tensorop_f16_s16816gemm_f16_256x128_32x3_tn_align8",
         "CUTLASS", "gemm", "fp16", True, "256x128x32", 3, None,
@@ -100,6 +100,56 @@ NAMES = [
         "Volta_hmma_implicit_gemm_fprop_fp32_nhwc_128x128x64x1_1x3x3x0x1",
         "cuDNN", "fprop", "fp16", True, "128x128x64", None, None,
     ),
+    ("volta_cgemm_32x64_tn", "cuBLAS", "gemm", "fp32", False, "32x64", None, None),
+    (
+        "cudnn_infer_ampere_scudnn_winograd_128x128_ldg1_ldg4_relu_tile148t_nt_v1",
+        "cuDNN", "conv", "fp32", False, "128x128", None, None,
+    ),
+    (
+        "cutlass_80_tensorop_bf16_s16816gemm_relu_bf16_128x256_64x3_nt_align8",
+        "CUTLASS", "gemm", "bf16", True, "128x256x64", 3, None,
+    ),
+    (
+        "void cutlass__5x_cudnn::Kernel<cutlass_tensorop_s1688fprop_optimized_tf32_64x64_16x10_nhwc_align4>(x)",
+        "cuDNN", "fprop", "tf32", True, "64x64x16", 10, None,
+    ),
+    (
+        "void cutlass::Kernel<cutlass_tensorop_s1688dgrad_precomputed_tf32_256x64_16x4_unity_stride>(x)",
+        "CUTLASS", "dgrad", "tf32", True, "256x64x16", 4, None,
+    ),
+    (
+        "sm80_xmma_fprop_implicit_gemm_indexed_tf32f32_tf32f32_f32_nhwckrsc_nchw_tilesize128x128x16_stage4_"
+        "warpsize2x2x1_g1_tensor16x8x8_alignc4_execute_kernel_cudnn",
+        "cuDNN", "fprop", "tf32", True, "128x128x16", 4, None,
+    ),
+    (
+        "sm80_xmma_gemm_f32f32_f32f32_f32_tn_n_128x128x8_stage3_ffma",
+        "cuBLAS", "gemm", "fp32", False, "128x128x8", 3, None,
+    ),
+    (
+        "sm90_xmma_dgrad_implicit_gemm_f32f32_tf32f32_f32_nhwckrsc_nhwc_tilesize128x64x32_warpgroupsize1x1x1_g1_"
+        "execute_segment_k_on_kernel__5x_cudnn",
+        "cuDNN", "dgrad", "tf32", True, "128x64x32", None, True,
+    ),
+    (
+        "void xmma_new::gemm::kernel<xmma_new::implicit_gemm::wgrad_indexed::Kernel_traits<xmma_new::"
+        "Ampere_hmma_tf32_traits<unsigned int, float>, xmma_new::Cta_tile<xmma_new::Ampere, 128, 64, 16, 2, 2, 1>>>",
+        "cuDNN", "wgrad", "tf32", True, "128x64x16", None, None,
+    ),
+    (
+        "_ZN13cutlass_cudnn6KernelINS_4conv6kernel23ImplicitGemmConvolutionINS1_11threadblock22ImplicitGemmMultistage"
+        "INS_4gemm9GemmShapeILi64ELi128ELi32EEENS4_52Conv2dWgradOutputGradientTileAccessIteratorOptimizedINS_11Matrix"
+        "ShapeILi64ELi32EEENS_10tfloat32_tENS6_4warp11MmaTensorOpINS7_ILi32ELi64ELi32EEE",
+        "cuDNN", "wgrad", "tf32", True, "64x128x32", None, None,
+    ),
+    (
+        "void cutlass::device_kernel<cutlass::gemm::kernel::GemmUniversal<cute::tuple<int, int, int, int>, "
+        "cutlass::gemm::collective::CollectiveMma<cutlass::gemm::MainloopSm90TmaGmmaWarpSpecialized<4, cute::tuple<"
+        "cute::C<2>, cute::C<1>, cute::C<1> >, cutlass::gemm::KernelTmaWarpSpecializedPingpong>, cute::tuple<"
+        "cute::C<128>, cute::C<256>, cute::C<64> >, cutlass::half_t, cute::tuple<long>",
+        "CUTLASS", "gemm", "fp16", True, "128x256x64", None, None,
+    ),
+    ("nvjet_qqtst_128x256_128x6_2x1_2cta_v_bz_TNT", "cuBLAS", "gemm", "fp8", True, "128x256x128", 6, None),
 ]  # fmt: skip
 
 
@@ -139,7 +189,7 @@ def test_clusters_and_persistence_are_read_where_the_name_has_them() -> None:
         ("void cudnn::cnn::wgrad_alg0_engine<float, 128, 6, 7, 3, 3, 5, false, 512>(int)", "cuDNN", "wgrad"),
         ("void implicit_convolve_sgemm<float, float, 1024, 6, 7, 3, 3, 5, 1, false>(int)", "cuDNN", "conv"),
         ("void at::native::(anonymous namespace)::conv_depthwise2d_forward_kernel<3>", "PyTorch", "conv"),
-        ("void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128>>", "PyTorch", "attention"),
+        ("void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128>>", "FlashAttention", "attention"),
         ("fmha_cutlassF_f16_aligned_64x64_rf_sm80", "PyTorch", "attention"),
         ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_3i_64x128x128", "cuDNN", "attention"),
         ("triton_poi_fused_add_cos_sin_0", "Triton", None),
@@ -149,6 +199,69 @@ def test_clusters_and_persistence_are_read_where_the_name_has_them() -> None:
 def test_a_name_without_a_tile_still_tells_its_library(name: str, library: str, operation: str | None) -> None:
     found = parse_kernel_name(name)
     assert (found.library, found.operation, found.tile) == (library, operation, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "operation", "precision", "tensor_cores"),
+    [
+        ("void cudnn::detail::dgrad_engine<float, 512, 6, 5, 3, 3, 3, false>(int, int)", "dgrad", "fp32", False),
+        ("void cudnn::cnn::wgrad_alg0_engine<__half, 128, 6, 7, 3, 3, 5, false, 512>(int)", "wgrad", "fp16", False),
+        ("void wgrad_alg0_engine_NHWC<float, 128, 5, 5, 3, 3, 3, false, 512>(int)", "wgrad", "fp32", False),
+        ("void implicit_convolve_sgemm<float, float, 1024, 6, 7, 3, 3, 5, 1, false>(int)", "conv", "fp32", False),
+        ("void explicit_convolve_sgemm<float, int, 1024, 5, 5, 3, 3, 3, 0, false>(int)", "conv", "fp32", False),
+        (
+            "void cudnn::cnn::conv2d_grouped_direct_kernel<false, true, false, false, 0, 0, int, __half, float>(x)",
+            "conv", "fp16", False,
+        ),
+        ("void gemmk1_kernel<float, 256, 5, false, false, false, false>(x)", "gemm", "fp32", False),
+        ("void internal::gemvx::kernel<int, int, __nv_bfloat16, __nv_bfloat16, float>(x)", "gemv", "bf16", False),
+        (
+            "void flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128, 64, 4, false, false, cutlass::half_t>>(x)",
+            "attention", "fp16", True,
+        ),
+        ("fmha_cutlassB_bf16_aligned_128x64_k64_sm80", "attention", "bf16", True),
+        ("fmha_cutlassF_f32_aligned_64x64_rf_sm80", "attention", "fp32", None),  # plain or TF32: it does not say
+        ("cudnn_generated_fort_native_sdpa_sm90_flash_bprop_wgmma_f16_knob_26_64x64x128", "attention", "fp16", True),
+        ("triton_tem_fused_addmm_t_view_9", "gemm", None, None),
+    ],
+)  # fmt: skip
+def test_template_arguments_tell_the_precision(
+    name: str, operation: str, precision: str | None, tensor_cores: bool | None
+) -> None:
+    found = parse_kernel_name(name)
+    assert (found.operation, found.precision, found.tensor_cores) == (operation, precision, tensor_cores)
+
+
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [
+        ("cask_cudnn::computeOffsetsKernel(cask_cudnn::ComputeOffsetsParams)", "conv"),
+        ("cask_cudnn::computeWgradSplitKOffsetsKernel(cask_cudnn::ComputeSplitKOffsetsParams)", "wgrad"),
+        ("void cudnn::winograd_nonfused::winogradForwardOutput4x4<float, float>(x)", "conv"),
+        ("void cudnn::winograd_nonfused::winogradWgradDelta4x4<float, float>(x)", "wgrad"),
+        ("void cudnn::ops::scalePackedTensor_kernel<float, float>(cudnnTensor4dStruct, float*, float)", "conv"),
+        ("void fft2d_c2r_32x32<float, false, false, 0u, false, false>(float*, float2 const*)", "conv"),
+        ("void at::native::im2col_kernel<float>(long, float const*)", "conv"),
+        ("void splitKreduce_kernel<float, float, float, float, true, false, false>(x)", "split-K reduction"),
+        ("void epilogue::impl::globalKernel<float, float, float, true, true>(int, int)", "gemm"),
+        ("void flash_bwd_dot_do_o_kernel<true, Flash_bwd_kernel_traits<64, 128, 128, 8>>(x)", "attention"),
+    ],
+)
+def test_a_kernel_that_only_serves_a_product_says_so(name: str, operation: str) -> None:
+    found = parse_kernel_name(name)
+    assert found.helper
+    assert (found.operation, found.tensor_cores) == (operation, None)
+
+
+def test_a_persistent_scheduler_is_read_from_the_template() -> None:
+    name = (
+        "void cutlass::device_kernel<flash::enable_sm90_or_later<flash::FlashAttnFwdSm90<flash::"
+        "CollectiveMainloopFwdSm90<2, cute::tuple<cute::C<1>, cute::C<1>, cute::C<1> >, cute::tuple<cute::C<128>, "
+        "cute::C<176>, cute::C<128> >, 128, cutlass::bfloat16_t, float, cutlass::arch::Sm90, true>, flash::VarlenDynamicPersistentTileScheduler<64> > >"
+    )
+    found = parse_kernel_name(name)
+    assert (found.library, found.operation, found.precision) == ("FlashAttention", "attention", "bf16")
+    assert found.persistent is True
 
 
 @pytest.mark.parametrize("name", ["", "somebody_elses_kernel", "ampere_things", "nvjet_", "void foo<int, 128x128>()"])
