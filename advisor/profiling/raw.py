@@ -1,5 +1,9 @@
 """A trace as columns: what the reader keeps of a Chrome trace, before anything is concluded from it.
 
+`ops` hold the operators ("cpu_op", once "Operator") and what PyTorch itself annotates as work: names that begin with
+"enumerate(DataLoader)" or "Optimizer.". `marks` hold every annotation of today's traces and the ProfilerSteps of any;
+so today's "Optimizer.step#SGD.step" is in both, that of 2021 ("Operator") only in `ops`.
+
 Times are microseconds, as the trace has them, counted from `origin_us`. Names, shapes and the like are stored once and
 referred to by index. -1: the trace does not say; NaN where the column is of floats.
 """

@@ -1,0 +1,79 @@
+"""What a trace says beside its events: GPUs, rank, versions."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from advisor.profiling.jsontext import repaired
+from advisor.profiling.raw import DeviceProperties
+
+KEPT_KEYS = ("deviceProperties", "distributedInfo", "schemaVersion", "record_shapes", "profile_memory", "with_stack",
+             "with_flops", "with_modules")  # fmt: skip
+_MOST_DEVICES = 1024
+_MOST_TEXT = 200
+_MOST_REPAIRED_BYTES = 2**20
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_UNREADABLE = object()
+
+
+def read_top(top: Mapping[str, bytes]) -> tuple[dict[str, Any], list[str]]:
+    """Return RawTrace's fields of the entries at a trace's top, and notes of what could not be read."""
+    notes: list[str] = []
+    values: dict[str, Any] = {}
+    for key, text in top.items():
+        values[key] = _decoded(text)
+        if values[key] is _UNREADABLE:
+            notes.append(f"{key[:40]} of the trace could not be read")
+    devices = values.pop("deviceProperties", None)
+    info = values.pop("distributedInfo", None)
+    info = info if isinstance(info, dict) else {}
+    fields = {
+        "devices": tuple(_devices(devices)) if isinstance(devices, list) else (),
+        "rank": _count(info.get("rank")),
+        "world_size": _count(info.get("world_size")),
+        "versions": {key: str(value)[:_MOST_TEXT] for key, value in values.items() if isinstance(value, (int, str))},
+    }
+    return fields, notes
+
+
+def _decoded(text: bytes) -> Any:
+    with contextlib.suppress(*_DECODE_ERRORS):
+        return msgspec.json.decode(text)
+    with contextlib.suppress(*_DECODE_ERRORS):
+        return msgspec.json.decode(repaired(text[:_MOST_REPAIRED_BYTES]))
+    return _UNREADABLE
+
+
+def _devices(entries: list[Any]) -> list[DeviceProperties]:
+    devices = []
+    for entry in entries[:_MOST_DEVICES]:
+        if not isinstance(entry, dict) or _count(entry.get("id")) is None:
+            continue
+        major, minor = _count(entry.get("computeMajor")), _count(entry.get("computeMinor"))
+        name = entry.get("name")
+        devices.append(
+            DeviceProperties(
+                id=entry["id"],
+                name=name[:_MOST_TEXT] if isinstance(name, str) else "",
+                total_memory_bytes=_count(entry.get("totalGlobalMem")),
+                compute_capability=None if major is None or minor is None else (major, minor),
+                sms=_count(entry.get("numSms")),
+                threads_per_sm=_count(entry.get("maxThreadsPerMultiprocessor")),
+                registers_per_sm=_count(entry.get("regsPerMultiprocessor")),
+                registers_per_block=_count(entry.get("regsPerBlock")),
+                shared_memory_per_sm_bytes=_count(entry.get("sharedMemPerMultiprocessor")),
+                shared_memory_per_block_bytes=_count(entry.get("sharedMemPerBlock")),
+                shared_memory_per_block_optin_bytes=_count(entry.get("sharedMemPerBlockOptin")),
+                warp_size=_count(entry.get("warpSize")),
+            )
+        )
+    return devices
+
+
+def _count(value: object) -> int | None:
+    """A whole number from 0 to 2^53, else None."""
+    return value if type(value) is int and 0 <= value <= 2**53 else None
