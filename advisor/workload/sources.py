@@ -1,29 +1,35 @@
-"""Building the module of a model name, without weights: torchvision, timm, Transformers, or the user's factory.
+"""Building the module of a model name, without trained weights: torchvision, timm, Transformers, the user's factory.
+
+To be traced a module needs no values and is built without (on the meta device, where it can be); with `values=True` it
+is built as its library does, with initial values on the processor, to be run.
 
 Imports torch: import it inside functions.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from advisor.errors import AdvisorError, BadInputError, MissingDependencyError, UnknownNameError
 from advisor.recipe import Recipe
-from advisor.workload.schema import Workload
-from advisor.workload.trace import Inputs, MakeInputs, VariantSpec, trace_module
+from advisor.workload.inputs import Inputs, MakeInputs
+
+if TYPE_CHECKING:
+    from advisor.workload.schema import Workload
+    from advisor.workload.trace import VariantSpec
 
 # Published sizes of language models, as arguments of Transformers' configurations (whose defaults are the base sizes):
 # BERT: arXiv:1810.04805; GPT-2: Radford et al. 2019, table 2; T5: arXiv:1910.10683.
@@ -50,7 +56,7 @@ _TASKS = {
 
 @dataclass(frozen=True)
 class Source:
-    """A module ready to be traced, and what its samples are."""
+    """A module, and what its samples are."""
 
     module: torch.nn.Module
     input_shape: tuple[int, ...]  # one sample
@@ -63,6 +69,8 @@ class Source:
 
     def trace(self, name: str, recipe: Recipe) -> Workload:
         """The workload of one recipe."""
+        from advisor.workload.trace import VariantSpec
+
         spec = VariantSpec(
             mode=recipe.mode,
             precision="amp" if recipe.autocast else "fp32",
@@ -73,6 +81,8 @@ class Source:
 
     def trace_variants(self, name: str, variants: Sequence[VariantSpec]) -> Workload:
         """The workload of several ways to run a step."""
+        from advisor.workload.trace import trace_module
+
         return trace_module(
             self.module,
             self.input_shape,
@@ -90,7 +100,9 @@ class Source:
 # Libraries ----------------------------------------------------------------------------------------------------------
 
 
-def from_torchvision(name: str, input_shape: tuple[int, ...] | None = None, seq_len: int | None = None) -> Source:
+def from_torchvision(
+    name: str, input_shape: tuple[int, ...] | None = None, seq_len: int | None = None, *, values: bool = False
+) -> Source:
     """A torchvision model at the input size of its published weights, or at `input_shape`."""
     _no_sequence(f"torchvision:{name}", seq_len)
     library = _library("torchvision", "torchvision.models")
@@ -99,7 +111,7 @@ def from_torchvision(name: str, input_shape: tuple[int, ...] | None = None, seq_
         raise UnknownNameError("torchvision model", name, names, "torchvision.models.list_models() has them all.")
     takes = inspect.signature(library.get_model_builder(name)).parameters
     unweighted = {key: None for key in ("weights", "weights_backbone") if key in takes}  # or it would download some
-    module = _build(f"torchvision:{name}", lambda: library.get_model(name, **unweighted))
+    module = _build(f"torchvision:{name}", lambda: library.get_model(name, **unweighted), values=values)
     return Source(
         module,
         input_shape or (3, *[_torchvision_size(library, name)] * 2),
@@ -118,13 +130,15 @@ def _torchvision_size(library: ModuleType, name: str) -> int:
     return sides[0] if isinstance(sides, (list, tuple)) else 224
 
 
-def from_timm(name: str, input_shape: tuple[int, ...] | None = None, seq_len: int | None = None) -> Source:
+def from_timm(
+    name: str, input_shape: tuple[int, ...] | None = None, seq_len: int | None = None, *, values: bool = False
+) -> Source:
     """A timm model at its own input size, or at `input_shape`."""
     _no_sequence(f"timm:{name}", seq_len)
     library = _library("timm")
     if not library.is_model(name.split(".", maxsplit=1)[0]):
         raise UnknownNameError("timm model", name, library.list_models(), "timm.list_models() has them all.")
-    module = _build(f"timm:{name}", lambda: library.create_model(name, pretrained=False))
+    module = _build(f"timm:{name}", lambda: library.create_model(name, pretrained=False), values=values)
     own = getattr(module, "default_cfg", {}).get("input_size", (3, 224, 224))
     return Source(
         module,
@@ -135,7 +149,9 @@ def from_timm(name: str, input_shape: tuple[int, ...] | None = None, seq_len: in
     )
 
 
-def from_transformers(name: str, input_shape: tuple[int, ...] | None = None, seq_len: int | None = None) -> Source:
+def from_transformers(
+    name: str, input_shape: tuple[int, ...] | None = None, seq_len: int | None = None, *, values: bool = False
+) -> Source:
     """A Transformers model built from a configuration: a class, a configuration class, one of LANGUAGE_MODELS, a
     folder or file with a configuration, or the name of one on the Hub. Trained on labels, without a padding mask."""
     library = _library("transformers")
@@ -148,8 +164,8 @@ def from_transformers(name: str, input_shape: tuple[int, ...] | None = None, seq
     if getattr(config, "is_encoder_decoder", False) and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = 0  # shifts the labels into the decoder's input; no size depends on it
     build = getattr(model_class, "_from_config", None) or model_class.from_config  # an auto class has the latter
-    module = _build(f"hf:{name}", lambda: build(config))
-    if config._attn_implementation == "sdpa":
+    module = _build(f"hf:{name}", lambda: build(config), values=values)
+    if not values and config._attn_implementation == "sdpa":
         # Without padding Transformers looks at its data and then passes no mask; fake data cannot be looked at.
         library.AttentionInterface.register("unpadded_sdpa", library.AttentionInterface()["sdpa"])
         module.set_attn_implementation("unpadded_sdpa")
@@ -212,7 +228,7 @@ def _transformers_classes(library: ModuleType, name: str, changes: Mapping[str, 
     return found.config_class(**changes), found
 
 
-@contextmanager
+@contextlib.contextmanager
 def _hub_without_retry_messages() -> Iterator[None]:
     """Without a network the Hub's client warns at every retry; the error that follows says it once."""
     logger = logging.getLogger("huggingface_hub")
@@ -248,7 +264,7 @@ def _token_inputs(module: torch.nn.Module, length: int) -> MakeInputs:
     return make
 
 
-BUILDERS: dict[str, Callable[[str, tuple[int, ...] | None, int | None], Source]] = {
+BUILDERS: dict[str, Callable[..., Source]] = {  # as (name, input_shape, seq_len, *, values)
     "torchvision": from_torchvision,
     "timm": from_timm,
     "hf": from_transformers,
@@ -258,7 +274,9 @@ BUILDERS: dict[str, Callable[[str, tuple[int, ...] | None, int | None], Source]]
 # The user's own -----------------------------------------------------------------------------------------------------
 
 
-def from_factory(path: str, name: str, input_shape: tuple[int, ...] | None, seq_len: int | None) -> Source:
+def from_factory(
+    path: str, name: str, input_shape: tuple[int, ...] | None, seq_len: int | None, *, values: bool = False
+) -> Source:
     """Import a module (the current folder counts), call its factory without arguments, take the nn.Module."""
     here = str(Path.cwd())
     if here not in sys.path:
@@ -279,7 +297,7 @@ def from_factory(path: str, name: str, input_shape: tuple[int, ...] | None, seq_
     if factory is None:
         raise BadInputError(f"model '{path}:{name}' lacks a module or a name: write package.module:factory")
     is_module = isinstance(factory, torch.nn.Module)
-    module = factory if is_module else _build(f"{path}:{name}", factory, real=True)
+    module = factory if is_module else _build(f"{path}:{name}", factory, real=True, values=values)
     if not isinstance(module, torch.nn.Module):
         raise BadInputError(f"{path}:{name} returned {type(module).__name__}, not an nn.Module")
     return from_module(module, input_shape, seq_len, origin=f"{path}:{name}")
@@ -319,23 +337,26 @@ class _NoInitialisation(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-@contextmanager
+@contextlib.contextmanager
 def without_initialisation() -> Iterator[None]:
     """Within it, modules are built with parameters of any content."""
     with _NoInitialisation():
         yield
 
 
-def _build(what: str, build: Callable[[], Any], *, real: bool = False) -> Any:
-    """Build on the meta device, which holds no memory; where a constructor reads values, on the CPU."""
-    if not real:
+def _build(what: str, build: Callable[[], Any], *, real: bool = False, values: bool = False) -> Any:
+    """Build on the meta device, which holds no memory; where a constructor reads values, or `real`, on the CPU.
+
+    `values`: on the CPU, and with initial values.
+    """
+    if not (real or values):
         try:
             with torch.device("meta"):
                 return build()
         except Exception:  # .item() and the like: a real one has values
             pass
     try:
-        with without_initialisation():
+        with contextlib.nullcontext() if values else without_initialisation():
             return build()
     except AdvisorError:
         raise

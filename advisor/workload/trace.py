@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import gc
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from advisor.errors import BadInputError, TraceError
 from advisor.workload.cuda_rules import CudaRules
+from advisor.workload.inputs import MakeInputs, has_images, tensor_inputs, tensors_in, to_layout, training_loss
 from advisor.workload.operators import RawOp
 from advisor.workload.recorder import Recorder, Timeline
 from advisor.workload.schema import SCHEMA_VERSION, Affine, Op, Variant, Workload
@@ -27,8 +28,6 @@ from advisor.workload.schema import SCHEMA_VERSION, Affine, Op, Variant, Workloa
 BLOCK_BYTES = 512  # PyTorch's caching allocator rounds every request up to this (c10/cuda/CUDACachingAllocator)
 LARGEST_BATCH = 1 << 20  # envelopes hold for batch sizes from 1 to this
 
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
-MakeInputs = Callable[[int], Inputs]
 Loss = Callable[[Any, int], torch.Tensor]
 
 
@@ -80,7 +79,7 @@ def trace_module(
     if inputs is None:
         if not input_shape or any(s < 1 for s in input_shape):
             raise BadInputError(f"input shape {input_shape} of one sample is not usable: give e.g. (3, 224, 224)")
-        inputs = _tensor_inputs(tuple(input_shape), getattr(torch, input_dtype))
+        inputs = tensor_inputs(tuple(input_shape), getattr(torch, input_dtype))
     parameters = list(module.parameters())
     if any(spec.mode == "train" for spec in variants) and not any(p.requires_grad for p in parameters):
         raise TraceError(
@@ -126,10 +125,10 @@ class _Tracer:
 
     def variants(self, specs: Sequence[VariantSpec]) -> tuple[Variant, ...]:
         """Trace each way to run a step once; ways that do not differ for this module are one."""
-        has_images = any(isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)) for m in self.module.modules())
+        images = has_images(self.module)
         traced: dict[VariantSpec, Variant] = {}
         for wanted in specs:
-            spec = dataclasses.replace(wanted, layout=(wanted.layout or "nhwc") if has_images else None)
+            spec = dataclasses.replace(wanted, layout=(wanted.layout or "nhwc") if images else None)
             if self._key(spec) not in traced:
                 variant = self._variant(spec)
                 traced[self._key(spec)] = variant
@@ -190,14 +189,14 @@ def _run(
         ):
             module.train(training)
             recorder = Recorder(fake_mode, held)
-            args, kwargs = _to_layout(inputs(batch), channels_last)
+            args, kwargs = to_layout(inputs(batch), channels_last)
             with recorder, rules, _layers(module, recorder):
-                for t in _tensors((args, kwargs)):
+                for t in tensors_in((args, kwargs)):
                     recorder.watch(t)
                 with torch.set_grad_enabled(training):
                     with _autocast(enabled=spec.precision == "amp"):
                         output = module(*args, **kwargs)
-                        value = (loss or _default_loss)(output, batch) if training else None
+                        value = _loss(loss, output, batch) if training else None
                     recorder.forward_ended()
                     if value is not None:
                         value.backward()  # type: ignore[no-untyped-call]
@@ -327,56 +326,12 @@ def _layers(module: torch.nn.Module, recorder: Recorder) -> Iterator[None]:
             handle.remove()
 
 
-def _tensor_inputs(shape: tuple[int, ...], dtype: torch.dtype) -> MakeInputs:
-    def make(batch: int) -> Inputs:
-        return (torch.empty((batch, *shape), dtype=dtype),), {}
-
-    return make
+def _loss(loss: Loss | None, output: Any, batch: int) -> torch.Tensor:
+    return training_loss(output, _any_targets) if loss is None else loss(output, batch)
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-
-
-def _to_layout(inputs: Inputs, channels_last: bool) -> Inputs:
-    if not channels_last:
-        return inputs
-
-    def convert(value: Any) -> Any:
-        is_image = isinstance(value, torch.Tensor) and value.dim() == 4
-        return value.contiguous(memory_format=torch.channels_last) if is_image else value
-
-    args, kwargs = inputs
-    return tuple(map(convert, args)), {k: convert(v) for k, v in kwargs.items()}
-
-
-def _default_loss(output: Any, batch: int) -> torch.Tensor:
-    """The output's own loss, else cross entropy over its first floating-point tensor's classes."""
-    own = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
-    if isinstance(own, torch.Tensor):
-        return own
-    logits = next((t for t in _tensors(_plain(output)) if t.is_floating_point()), None)
-    if logits is None:
-        raise TraceError("its output holds no floating-point tensor to take a loss of: give loss(output, batch)")
-    if logits.dim() == 0:
-        return logits
-    if logits.dim() == 1:
-        logits = logits[:, None]
-    if logits.dim() == 3:  # [batch, tokens, vocabulary]
-        logits = logits.reshape(-1, logits.size(-1))
-    target = torch.empty((logits.size(0), *logits.shape[2:]), dtype=torch.int64)
-    return torch.nn.functional.cross_entropy(logits, target)
-
-
-def _plain(output: Any) -> Any:
-    return vars(output) if hasattr(output, "__dict__") and not isinstance(output, (Mapping, torch.Tensor)) else output
+def _any_targets(shape: tuple[int, ...], _classes: int) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.int64)
 
 
 # Fitting ------------------------------------------------------------------------------------------------------------
