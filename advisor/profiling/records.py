@@ -125,6 +125,8 @@ class StepFacts:
     launches: float  # kernels launched per step
     outside_s: float  # kernel time outside every step, of the whole trace
     first_step_differs: bool  # the first step is more than 1.2 x the median: warm-up, left out of the medians
+    step_gap_s: tuple[dict[str, float], ...] = ()  # of each step in durations_s, by cause: the first one's too
+    exposed_copy_s: float = 0.0  # mean per step of the time in which only copies run
 
 
 @dataclass(frozen=True)
