@@ -11,6 +11,7 @@ import msgspec
 
 from advisor.measured import MeasuredProfile
 from advisor.profile import GpuProfile
+from advisor.profiling.document import TraceDocument
 from advisor.recommendation import Answer
 from advisor.workload.schema import StoredWorkload
 
@@ -20,6 +21,7 @@ RECORDS: dict[str, Any] = {
     "profile": GpuProfile,
     "measured-profile": MeasuredProfile,
     "workload": StoredWorkload,
+    "trace-profile": TraceDocument,
 }
 
 

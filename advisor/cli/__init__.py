@@ -22,6 +22,7 @@ _COMMANDS = {
     "kernels": "advisor.cli.kernels",
     "models": "advisor.cli.models",
     "predict": "advisor.cli.predict",
+    "profile": "advisor.cli.profile",
     "profiles": "advisor.cli.profiles",
     "quantize": "advisor.cli.quantize",
     "recommend": "advisor.cli.recommend",

@@ -1,0 +1,213 @@
+"""A trace's profile as text: the headline first, then where the time goes, what it costs, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from advisor.cli.output import render_rows
+from advisor.profiling.headline import headline
+from advisor.profiling.records import QUANTIZED, Advice, BillLine, KernelGroup, RanksProfile, TraceProfile
+from advisor.profiling.tables import By, TimeRow, operation_of, steps_divisor, time_by
+from advisor.profiling.text import clean, code, short_kernel
+from advisor.units import duration, gib, percent, rate
+
+TableBy = Literal["class", "operator", "layer", "shape", "kernel"]
+_CAUSES = {
+    "host": "the host was not fast enough to launch",
+    "data": "waiting for data",
+    "communication": "waiting for other GPUs",
+    "sync": "the host waited for the GPU",
+}
+_LAYER_WIDTH, _NOTE_WIDTH = 40, 44
+
+
+def report(profile: TraceProfile, *, by: TableBy = "kernel", rows: int = 15, format_: str = "table") -> str:
+    """The whole profile as "table" or "markdown"; `rows` of the longest table, 0 for all."""
+    blocks = [
+        [f"**{headline(profile)}**" if format_ == "markdown" else headline(profile)],
+        _ranks_block(profile.ranks, format_) if profile.ranks else [],
+        _classes_block(profile, format_),
+        [] if by == "class" else _main_block(profile, by, rows, format_),
+        _bill_block(profile, format_),
+        *(_advice_block(advice, format_) for advice in profile.advice),
+        _notes_block(profile, format_),
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _title(text: str, format_: str) -> list[str]:
+    return [f"### {text}", ""] if format_ == "markdown" else [text]
+
+
+def _classes_block(profile: TraceProfile, format_: str) -> list[str]:
+    divisor = steps_divisor(profile)
+    rows = [_time_row(row, divisor, format_, name="class", kind=False) for row in time_by(profile, "class")]
+    if profile.copy_time_s:
+        rows.append({
+            **dict.fromkeys(rows[0], ""), "class": "(memcpy, memset)",
+            **_time(profile.copy_time_s, profile.copy_time_s / divisor if divisor else None),
+        })  # fmt: skip
+    lines = [*_title("Where the kernels' time goes", format_), render_rows(rows, format_)]
+    gaps = sorted(((s, cause) for cause, s in profile.steps.gap_s.items() if s > 0), reverse=True)
+    if gaps and profile.steps.count:
+        idle_s = sum(s for s, _ in gaps)
+        causes = ", ".join(f"{duration(s)} {_CAUSES.get(cause, cause)}" for s, cause in gaps)
+        lines += ["", f"No kernel runs for {duration(idle_s)} of a step: {causes}."]
+    return lines
+
+
+def _main_block(profile: TraceProfile, by: TableBy, rows: int, format_: str) -> list[str]:
+    if by == "kernel":
+        made = [_kernel_row(profile, group, format_) for group in _first(profile.kernels, rows)]
+        total, title = len(profile.kernels), "Kernels, by name, shape and grid"
+    else:
+        found, divisor = time_by(profile, _narrow(by)), steps_divisor(profile)
+        made = [
+            _time_row(row, divisor, format_, name=by if by != "shape" else "operator") for row in _first(found, rows)
+        ]
+        total, title = len(found), {"operator": "Operators", "layer": "Layers and passes",
+                                    "shape": "Operators by input shapes"}[by]  # fmt: skip
+    lines = [*_title(title, format_), render_rows(made, format_)]
+    if total > len(made):
+        lines.append(f"... and {total - len(made)} more; --rows 0 shows all.")
+    return lines
+
+
+def _first(items: tuple[Any, ...], rows: int) -> tuple[Any, ...]:
+    return items if rows <= 0 else items[:rows]
+
+
+def _narrow(by: TableBy) -> By:
+    assert by != "kernel"
+    return by
+
+
+def _time(total_s: float, per_step_s: float | None) -> dict[str, str]:
+    return {"in all": duration(total_s)} if per_step_s is None else {"per step": duration(per_step_s)}
+
+
+def _name(text: str, format_: str, limit: int) -> str:
+    return code(clean(text, limit)) if format_ == "markdown" else clean(text, limit)
+
+
+def _number(count: int | None, divisor: int | None) -> str | None:
+    """A count per step where times are: "53", "0.5"; of the whole trace otherwise."""
+    return None if count is None else f"{count / (divisor or 1):,.1f}".removesuffix(".0")
+
+
+def _time_row(row: TimeRow, divisor: int | None, format_: str, *, name: str, kind: bool = True) -> dict[str, Any]:
+    return {
+        name: _name(row.name, format_, _LAYER_WIDTH),
+        **({"shapes": _name(row.shapes, format_, 60)} if row.shapes is not None else {}),
+        **({"class": row.class_ or "several"} if kind else {}),
+        **_time(row.total_s, row.per_step_s),
+        "share": percent(row.share, 1),
+        "calls": _number(row.calls, divisor),
+        "kernels": _number(row.launches, divisor),
+        "on Tensor Cores": "" if row.tensor_core_share is None else percent(row.tensor_core_share),
+        "wave eff.": "" if row.wave_efficiency is None else percent(row.wave_efficiency),
+    }
+
+
+def _kernel_row(profile: TraceProfile, group: KernelGroup, format_: str) -> dict[str, Any]:
+    operation = operation_of(profile, group)
+    divisor = steps_divisor(profile)
+    name = short_kernel(group.name)
+    return {
+        "kernel": code(name) if format_ == "markdown" else name,
+        "class": group.class_,
+        "layer": None if operation is None else _name(operation.layer, format_, _LAYER_WIDTH),
+        **_time(group.total_s, group.total_s / divisor if divisor else None),
+        "share": percent(group.share, 1),
+        "runs": _number(group.count, divisor),
+        "Tensor Cores": _used(group),
+        "tile": clean(group.tile, 16) if group.tile else "",
+        "CTAs/SM": group.ctas_per_sm,
+        "waves": None if group.waves is None else f"{group.waves:.2f}",
+        "last wave idle": None if group.idle_share is None else percent(group.idle_share),
+        "note": clean(group.note, _NOTE_WIDTH) if group.note else "",
+    }
+
+
+def _used(group: KernelGroup) -> str | None:
+    if group.class_ not in QUANTIZED:
+        return ""
+    if group.tensor_cores is None:
+        return None
+    return (group.precision or "yes") if group.tensor_cores else "no"
+
+
+def _bill_block(profile: TraceProfile, format_: str) -> list[str]:
+    bill = profile.bill
+    lines = _title("What a step loses" if profile.steps.count else "What the trace loses", format_)
+    for line in bill.lines:
+        lines += _bill_line(line, format_)
+    return [*lines, *([""] if bill.lines and format_ == "markdown" else []), clean(bill.verdict, 400)]
+
+
+def _bill_line(line: BillLine, format_: str) -> list[str]:
+    kind = "measured" if line.measured else "estimate"
+    head = f"{duration(line.lost_s)} ({percent(line.share, 1)}, {kind})  {clean(line.what, 400)}"
+    todo, items = clean(line.todo, 600), [clean(item, 200) for item in line.items]
+    if format_ == "markdown":
+        return [f"- **{head}** {todo}", *(f"  - {item}" for item in items)]
+    return [f"  {head}", f"      -> {todo}", *(f"         {item}" for item in items)]
+
+
+def _advice_block(advice: Advice, format_: str) -> list[str]:
+    basis = "calibrated on this trace's kernels" if advice.calibrated else "not calibrated: another GPU"
+    title = f"What batch size to try on {clean(advice.gpu_name, 60)} ({advice.precision}, {basis})"
+    rows = [
+        {
+            "batch": str(point.batch),
+            "samples/s": rate(point.samples_per_s),
+            "step": duration(point.step_s),
+            "GPU busy": percent(point.busy_share),
+            "memory": None if point.total_bytes is None else gib(point.total_bytes),
+            "fits": {True: "yes", False: "no", None: None}[point.fits],
+            "why listed": ", ".join(point.roles),
+        }
+        for point in advice.points
+    ]
+    end = "  " if format_ == "markdown" else ""
+    return [
+        *_title(title, format_),
+        *([render_rows(rows, format_)] if rows else []),
+        "",
+        *(f"{clean(reason, 400)}{end}" for reason in advice.reasons),
+        f"error    {percent(advice.error, 1)} mean ({clean(advice.error_origin, 300)}){end}",
+        f"memory   {clean(advice.memory_origin, 300)}{end}",
+        *(f"note     {clean(note, 400)}{end}" for note in advice.notes),
+    ]
+
+
+def _ranks_block(ranks: RanksProfile, format_: str) -> list[str]:
+    rows = [
+        {
+            "rank": str(facts.rank) if facts.rank is not None else clean(Path(facts.path).name, 40),
+            "GPU": clean(facts.gpu, 32),
+            "step": duration(facts.step_s),
+            "own work": duration(facts.own_s),
+            "communication": duration(facts.communication_s),
+            "exposed": duration(facts.exposed_communication_s),
+            "waits": duration(facts.waiting_s),
+            "GPU busy": percent(facts.busy_share),
+            "": {ranks.slowest: "slowest", ranks.fastest: "fastest"}.get(index, ""),
+        }
+        for index, facts in enumerate(ranks.ranks)
+    ]
+    return [
+        *_title(f"{len(ranks.ranks)} ranks, times per step", format_),
+        render_rows(rows, format_),
+        *([""] if format_ == "markdown" else []),
+        clean(ranks.verdict, 600),
+        *(clean(note, 400) for note in ranks.notes),
+    ]
+
+
+def _notes_block(profile: TraceProfile, format_: str) -> list[str]:
+    end = "  " if format_ == "markdown" else ""
+    batch = [f"batch    {clean(profile.batch.evidence, 300)}"]
+    notes = [f"note     {clean(note, 400)}" for note in (*profile.gpu.notes, *profile.notes)]
+    return [line + end for line in (*batch, *notes)]

@@ -1,0 +1,145 @@
+"""The picture of a trace: time by class, and its kernels by share and wave efficiency."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from advisor.plots.canvas import BLUE, GREEN, GREY, ORANGE, VERMILION, drawing
+from advisor.profiling.headline import headline
+from advisor.profiling.records import QUANTIZED, KernelGroup, TraceProfile
+from advisor.profiling.tables import operation_of, steps_divisor, time_by
+from advisor.profiling.text import clean, short_kernel
+from advisor.units import duration, percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PURPLE, SKY = "#CC79A7", "#56B4E9"  # Okabe and Ito's, as those of the canvas
+LIGHT = "#B4B4B4"
+_LOOKS = {  # class -> colour and marker; told apart without colour too
+    "gemm": (BLUE, "o"), "fprop": (VERMILION, "^"), "dgrad": (ORANGE, "v"), "wgrad": (PURPLE, "s"),
+    "conv": (SKY, "D"), "attention": (GREEN, "P"),
+}  # fmt: skip
+NAMED = 6
+_LEAST_SHARE = 1e-4  # points further left say nothing
+
+
+@dataclass(frozen=True)
+class _Point:
+    group: KernelGroup
+    share: float
+    efficiency: float
+
+    @property
+    def idle(self) -> float:
+        """Share of the time in which slots stood idle: what ranks the points that are named."""
+        return self.share * (1 - self.efficiency)
+
+
+def save_profile(profile: TraceProfile, path: Path) -> None:
+    """Draw a trace's profile; the suffix decides between PNG, SVG and PDF.
+
+    Raises BadInputError where the file cannot be written or the suffix is none of these.
+    """
+    with drawing(path, inches=(11, 7.6)) as figure:
+        bars, points = figure.subplots(1, 2, width_ratios=(1, 1.7))
+        _draw_classes(bars, profile)
+        named = _draw_kernels(points, profile)
+        figure.suptitle(_question(profile), fontsize=13, x=0.01, ha="left")
+        lines = [_ascii(line) for line in (*named, "", *textwrap.wrap(headline(profile), 150), _caption(profile))]
+        figure.supxlabel("\n".join(lines), fontsize=8, color=GREY, x=0.01, ha="left")
+
+
+def _question(profile: TraceProfile) -> str:
+    what = f"{duration(profile.steps.step_s)} of a step" if profile.steps.count else "the kernels' time"
+    return f"Where does {what} go, and which kernels leave SMs idle?"
+
+
+def _caption(profile: TraceProfile) -> str:
+    versions = ", ".join(f"{clean(k, 40)} {clean(v, 40)}" for k, v in sorted(profile.versions.items())[:6])
+    return ", ".join(filter(None, (clean(Path(profile.path).name, 100), clean(profile.gpu.name, 60), versions)))
+
+
+def _ascii(text: str) -> str:
+    """Text that every font can draw."""
+    return text.encode("ascii", "replace").decode()
+
+
+def _draw_classes(axes: Axes, profile: TraceProfile) -> None:
+    divisor = steps_divisor(profile) or 1
+    bars = [(row.class_ or "", row.total_s / divisor) for row in time_by(profile, "class")]
+    if profile.copy_time_s:
+        bars.append(("memcpy, memset", profile.copy_time_s / divisor))
+    if profile.steps.count and (idle_s := sum(profile.steps.gap_s.values())) > 0:
+        bars.append(("no kernel runs", idle_s))
+    names, values = [name for name, _ in bars], [s * 1e3 for _, s in bars]
+    drawn = axes.barh(range(len(bars)), values, color=[_LOOKS.get(name, (LIGHT, ""))[0] for name in names])
+    if names[-1] == "no kernel runs":
+        drawn.patches[-1].set(facecolor="white", edgecolor=GREY, hatch="///")
+    axes.bar_label(drawn, [duration(s) for _, s in bars], padding=3, fontsize=8)
+    axes.set_yticks(range(len(bars)), names)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.22 * max(values, default=1.0) or 1.0)
+    axes.set_xlabel("ms per step" if steps_divisor(profile) else "ms in the trace")
+    axes.set_title("time by class", fontsize=10, loc="left")
+
+
+def _draw_kernels(axes: Axes, profile: TraceProfile) -> list[str]:
+    """Draw the points; return a line for each that is named."""
+    points = _points(profile)
+    others = [point for point in points if point.group.class_ not in QUANTIZED]
+    if others:
+        _scatter(axes, others, LIGHT, "o", "bound by memory: waves cost it little")
+    for class_, (colour, marker) in _LOOKS.items():
+        members = [point for point in points if point.group.class_ == class_]
+        if members:
+            _scatter(axes, members, colour, marker, class_)
+    blamed = (p for p in points if p.group.class_ in QUANTIZED and not p.group.persistent)
+    named = [point for point in sorted(blamed, key=lambda p: -p.idle)[:NAMED] if point.efficiency < 1]
+    for number, point in enumerate(named, 1):
+        axes.annotate(str(number), (point.share, point.efficiency), xytext=(6, 5), textcoords="offset points",
+                      fontsize=9, weight="bold")  # fmt: skip
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+    axes.set_ylim(0, 1.06)
+    axes.yaxis.set_major_formatter(lambda share, _: percent(share))
+    axes.set_xlabel("share of the step" if steps_divisor(profile) else "share of all kernel time")
+    axes.set_ylabel("wave efficiency: share of the last wave's slots in use, over all waves")
+    axes.set_title("kernels, one point per shape and grid", fontsize=10, loc="left")
+    axes.grid(alpha=0.25)
+    if points:
+        axes.legend(fontsize=8, frameon=True, framealpha=0.9, loc="lower left")
+    else:
+        axes.text(0.5, 0.5, "no kernel's waves are known", transform=axes.transAxes, ha="center", color=GREY)
+    return [_named_line(number, point, profile) for number, point in enumerate(named, 1)]
+
+
+def _points(profile: TraceProfile) -> list[_Point]:
+    divisor = steps_divisor(profile)
+    whole_s = profile.steps.step_s * divisor if divisor else profile.kernel_time_s
+    shares = ((group, group.total_s / whole_s) for group in profile.kernels if whole_s > 0)
+    return [
+        _Point(group, share, group.wave_efficiency)
+        for group, share in shares
+        if group.wave_efficiency is not None and share >= _LEAST_SHARE
+    ]
+
+
+def _scatter(axes: Axes, points: Sequence[_Point], colour: str, marker: str, label: str) -> None:
+    sizes = [18 + 1200 * point.share for point in points]
+    axes.scatter([p.share for p in points], [p.efficiency for p in points], s=sizes, c=colour, marker=marker,
+                 alpha=0.75, linewidth=0.5, edgecolor="white", label=label)  # fmt: skip
+
+
+def _named_line(number: int, point: _Point, profile: TraceProfile) -> str:
+    group, operation = point.group, operation_of(profile, point.group)
+    layer = f"{clean(operation.layer, 50)}, " if operation else ""
+    waves = f"{group.waves:.2f} waves" if group.waves is not None else "waves ??"
+    return (
+        f"{number}  {group.class_}, {layer}{short_kernel(group.name, 60)}: {percent(point.share, 1)}, {waves}, "
+        f"{percent(point.efficiency)} efficient"
+    )
