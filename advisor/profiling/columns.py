@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from advisor.profiling.raw import Floats, Ints
+from advisor.profiling.raw import Copies, Floats, Ints, Kernels, Launches, Marks, MemoryEvents, Ops
 
 _EXACT = 2.0**53  # beyond it a float64 skips whole numbers
 
@@ -16,8 +16,7 @@ _EXACT = 2.0**53  # beyond it a float64 skips whole numbers
 class Columns:
     """Rows of one kind of event. The first three columns are name, start and duration (us)."""
 
-    def __init__(self, width: int, *, timed: bool = True) -> None:
-        self._width = width
+    def __init__(self, *, timed: bool = True) -> None:
         self._timed = timed
         self._chunks: list[Floats] = []
         self.rows = 0
@@ -54,6 +53,15 @@ class Columns:
         """Return the least start, infinity where there is no row."""
         return min((float(chunk[:, 1].min()) for chunk in self._chunks if len(chunk)), default=math.inf)
 
+    def repeated(self, columns: Sequence[int]) -> int:
+        """Return how many rows equal another, counted without its first, in these columns."""
+        keys = [np.nan_to_num(self._floats(column), nan=-1.0) for column in columns]
+        order = np.lexsort(keys)
+        equal = np.ones(max(len(order) - 1, 0), dtype=np.bool_)
+        for key in keys:
+            equal &= np.diff(key[order]) == 0
+        return int(np.count_nonzero(equal))
+
     def sorted_by_start(self) -> tuple[Callable[[int], Floats], Callable[[int], Ints]]:
         """Return two getters of a column in order of start, longer first at equal starts: as floats, as integers."""
         order = np.lexsort((-self._floats(2), self._floats(1)))
@@ -67,6 +75,60 @@ class Columns:
         if not self._chunks:
             return np.empty(0)
         return np.concatenate([chunk[:, column] for chunk in self._chunks])
+
+
+def kernel_columns(columns: Columns, origin: float, sizes: Ints) -> Kernels:
+    """Kernels by start; `sizes` are the grids and blocks that rows refer to."""
+    floats, ints = columns.sorted_by_start()
+    return Kernels(
+        name=ints(0), start_us=floats(1) - origin, duration_us=floats(2), device=ints(3), stream=ints(4),
+        correlation=ints(5), external=ints(6), registers=ints(7), shared_bytes=ints(8), blocks_per_sm=floats(9),
+        warps_per_sm=floats(10), occupancy_percent=floats(11), grid=sizes[ints(12)], block=sizes[ints(13)],
+    )  # fmt: skip
+
+
+def copy_columns(columns: Columns, origin: float) -> Copies:
+    """Copies and fills by start."""
+    floats, ints = columns.sorted_by_start()
+    return Copies(
+        name=ints(0), start_us=floats(1) - origin, duration_us=floats(2), device=ints(3), stream=ints(4),
+        correlation=ints(5), external=ints(6), bytes_=ints(7), is_set=floats(8) == 1,
+    )  # fmt: skip
+
+
+def launch_columns(columns: Columns, origin: float) -> Launches:
+    """Calls of the runtime by start."""
+    floats, ints = columns.sorted_by_start()
+    return Launches(
+        name=ints(0), start_us=floats(1) - origin, duration_us=floats(2), thread=ints(3), correlation=ints(4),
+        external=ints(5),
+    )  # fmt: skip
+
+
+def op_columns(columns: Columns, origin: float, dims: Ints, types: Ints, inputs: Ints) -> Ops:
+    """Operators by start; `dims`, `types`, `inputs` turn the rows' indices into those of the distinct values."""
+    floats, ints = columns.sorted_by_start()
+    return Ops(
+        name=ints(0), start_us=floats(1) - origin, duration_us=floats(2), thread=ints(3), external=ints(4),
+        sequence=ints(5), forward_thread=ints(6), dims=dims[ints(7)], types=types[ints(8)], inputs=inputs[ints(9)],
+    )  # fmt: skip
+
+
+def mark_columns(columns: Columns, origin: float) -> Marks:
+    """Annotations by start."""
+    floats, ints = columns.sorted_by_start()
+    return Marks(
+        name=ints(0), start_us=floats(1) - origin, duration_us=floats(2), thread=ints(3), on_gpu=floats(4) == 1
+    )
+
+
+def memory_columns(columns: Columns, origin: float) -> MemoryEvents:
+    """Allocations in the file's order."""
+    floats, ints = columns.as_read()
+    return MemoryEvents(
+        time_us=floats(1) - origin, device_type=ints(2), device=ints(3), bytes_=ints(4), total_allocated=ints(5),
+        total_reserved=ints(6),
+    )  # fmt: skip
 
 
 def _whole(values: Floats) -> Ints:

@@ -6,38 +6,31 @@ wrote them in 2021 ("Operator", "Kernel", "Runtime", "Memcpy", "Memset", "extern
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
+from math import inf
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
 import msgspec
-import numpy as np
 
 from advisor.errors import BrokenFileError
-from advisor.profiling.columns import Columns
-from advisor.profiling.raw import (
-    Copies,
-    DeviceProperties,
-    Dims,
-    Ints,
-    Kernels,
-    Launches,
-    Marks,
-    MemoryEvents,
-    Ops,
-    RawTrace,
+from advisor.profiling.columns import (
+    Columns,
+    copy_columns,
+    kernel_columns,
+    launch_columns,
+    mark_columns,
+    memory_columns,
+    op_columns,
 )
+from advisor.profiling.interned import Interned, TextBudget, dims_of, sizes_of, texts_of
+from advisor.profiling.raw import DeviceProperties, RawTrace
 
 MOST_KEPT = 12_000_000
 """Events kept of one trace: about 100 bytes each, twice while they are sorted."""
-MOST_TEXT = 2**29
-"""Characters of distinct names, shapes and the like of one trace."""
 
-_Value = TypeVar("_Value")
 _Rows = tuple[list[tuple[Any, ...]], ...]
 _NONE = msgspec.Raw()
-_Extent = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
-_Size = tuple[_Extent, _Extent, _Extent]
 
 
 class Arguments(
@@ -108,40 +101,24 @@ _STEP = "ProfilerStep"
 _OPS_BY_NAME = ("enumerate(DataLoader)", "Optimizer.")  # annotations of PyTorch itself that are work, not marks
 
 
-class Interned:
-    """Distinct values in order of appearance, each with its index."""
-
-    def __init__(self, path: Path) -> None:
-        self.index: dict[Any, int] = {}
-        self._path = path
-        self._size = 0
-
-    def add(self, value: Any, size: int) -> int:
-        """Return the index of a new value. Raises BrokenFileError past the limit on distinct text."""
-        self._size += size
-        if self._size > MOST_TEXT:
-            raise BrokenFileError(
-                f"trace {self._path} holds more than {MOST_TEXT // 2**20} MiB of distinct names or shapes, the limit; "
-                "is it a torch.profiler trace?"
-            )
-        return self.index.setdefault(value, len(self.index))
-
-
 class Collector:
     """Keeps what is used of the events of one trace."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.events = 0
-        self._names, self._threads = Interned(path), Interned(path)
-        self._dims, self._types, self._inputs = Interned(path), Interned(path), Interned(path)
-        self._sizes = Interned(path)  # grids and blocks
-        self._kernels, self._copies, self._launches = Columns(14), Columns(9), Columns(6)
-        self._ops, self._marks, self._memory = Columns(10), Columns(5), Columns(7, timed=False)
+        self.is_trace = False  # whether an event had a phase
+        self._before_kineto = 0
+        budget = TextBudget(path)
+        self._names, self._threads, self._sizes = Interned(budget), Interned(budget), Interned(budget)
+        self._dims, self._types, self._inputs = Interned(budget), Interned(budget), Interned(budget)
+        self._kernels, self._copies, self._launches = Columns(), Columns(), Columns()
+        self._ops, self._marks, self._memory = Columns(), Columns(), Columns(timed=False)
 
     def add(self, events: Sequence[Event]) -> None:
         """Keep the events that are of a known kind. Raises BrokenFileError past the limit on events."""
         self.events += len(events)
+        self.is_trace = self.is_trace or any(event.ph for event in events)
         rows: _Rows = tuple([] for _ in range(8))
         kinds, add_row = _KINDS.get, self._add_row
         for event in events:
@@ -151,6 +128,8 @@ class Collector:
             if kind == _MEMORY:
                 if event.name == "[memory]":
                     rows[_MEMORY].append(_memory_row(event))
+                elif event.pid == "CUDA functions":
+                    self._before_kineto += event.ph == "X"
             elif event.ph == "X":
                 add_row(rows, event, kind)
         tables = self._tables()
@@ -185,12 +164,11 @@ class Collector:
 
     def finish(self, devices: tuple[DeviceProperties, ...], notes: Sequence[str], **of_trace: Any) -> RawTrace:
         """Return the trace, each kind sorted by start."""
-        tables = self._tables().values()
-        origin = min(table.earliest() for table in tables)
-        origin = 0.0 if origin == float("inf") else origin
-        dims, dim_index = _decoded(self._dims, _as_dims)
-        types, type_index = _decoded(self._types, _as_texts)
-        inputs, input_index = _decoded(self._inputs, _as_texts)
+        origin = min(table.earliest() for table in self._tables().values())
+        origin = 0.0 if origin == inf else origin
+        dims, dim_index = dims_of(self._dims)
+        types, type_index = texts_of(self._types)
+        inputs, input_index = texts_of(self._inputs)
         return RawTrace(
             path=self._path,
             names=tuple(self._names.index),
@@ -198,12 +176,12 @@ class Collector:
             types=types,
             inputs=inputs,
             threads=tuple(f"{pid}/{tid}" for pid, tid in self._threads.index),
-            kernels=self._kernel_columns(origin),
-            copies=_copy_columns(self._copies, origin),
-            launches=_launch_columns(self._launches, origin),
-            ops=_op_columns(self._ops, origin, dim_index, type_index, input_index),
-            marks=_mark_columns(self._marks, origin),
-            memory=_memory_columns(self._memory, origin),
+            kernels=kernel_columns(self._kernels, origin, sizes_of(self._sizes)),
+            copies=copy_columns(self._copies, origin),
+            launches=launch_columns(self._launches, origin),
+            ops=op_columns(self._ops, origin, dim_index, type_index, input_index),
+            marks=mark_columns(self._marks, origin),
+            memory=memory_columns(self._memory, origin),
             devices=devices,
             origin_us=origin,
             events=self.events,
@@ -228,6 +206,17 @@ class Collector:
                 )
             if table.negative:
                 notes.append(f"{table.negative} {name} events have a negative duration, taken as 0")
+        twice = self._kernels.repeated((0, 1, 2, 3, 4, 5))
+        if twice:
+            notes.append(
+                f"{twice} kernel events repeat another exactly (name, time, stream, correlation): kept, since branches "
+                "of a CUDA graph may; if two traces were merged into this file, their time counts twice"
+            )
+        if self._before_kineto:
+            notes.append(
+                f"{self._before_kineto} GPU ranges are of the profiler before PyTorch 1.8.1, which records neither "
+                "kernels' grids nor their registers: record the trace with torch.profiler"
+            )
         return notes
 
     def _thread(self, event: Event) -> int:
@@ -239,8 +228,8 @@ class Collector:
         external = arguments.old_external if arguments.external is None else arguments.external
         return (
             name, event.ts, event.dur, self._thread(event), external, arguments.sequence, arguments.forward_thread,
-            _intern_raw(self._dims, arguments.dims), _intern_raw(self._types, arguments.types),
-            _intern_raw(self._inputs, arguments.inputs),
+            self._dims.add_raw(arguments.dims), self._types.add_raw(arguments.types),
+            self._inputs.add_raw(arguments.inputs),
         )  # fmt: skip
 
     def _kernel_row(self, event: Event, name: int, arguments: Arguments) -> tuple[Any, ...]:
@@ -248,17 +237,7 @@ class Collector:
         return (
             name, event.ts, event.dur, a.device, a.stream, a.correlation,
             a.old_external if a.external is None else a.external, a.registers, a.shared, a.blocks_per_sm,
-            a.warps_per_sm, a.occupancy, _intern_raw(self._sizes, a.grid), _intern_raw(self._sizes, a.block),
-        )  # fmt: skip
-
-    def _kernel_columns(self, origin: float) -> Kernels:
-        floats, ints = self._kernels.sorted_by_start()
-        sizes = [_as_size(raw) for raw in self._sizes.index]
-        size = np.array([*sizes, (-1, -1, -1)], dtype=np.int64)  # the last: for index -1
-        return Kernels(
-            name=ints(0), start_us=floats(1) - origin, duration_us=floats(2), device=ints(3), stream=ints(4),
-            correlation=ints(5), external=ints(6), registers=ints(7), shared_bytes=ints(8), blocks_per_sm=floats(9),
-            warps_per_sm=floats(10), occupancy_percent=floats(11), grid=size[ints(12)], block=size[ints(13)],
+            a.warps_per_sm, a.occupancy, self._sizes.add_raw(a.grid), self._sizes.add_raw(a.block),
         )  # fmt: skip
 
 
@@ -279,88 +258,3 @@ def _intern_raw(interned: Interned, raw: msgspec.Raw) -> int:
         return -1
     index = interned.index.get(text)
     return interned.add(text, len(text)) if index is None else index
-
-
-def _copy_columns(columns: Columns, origin: float) -> Copies:
-    floats, ints = columns.sorted_by_start()
-    return Copies(
-        name=ints(0), start_us=floats(1) - origin, duration_us=floats(2), device=ints(3), stream=ints(4),
-        correlation=ints(5), external=ints(6), bytes_=ints(7), is_set=floats(8) == 1,
-    )  # fmt: skip
-
-
-def _launch_columns(columns: Columns, origin: float) -> Launches:
-    floats, ints = columns.sorted_by_start()
-    return Launches(
-        name=ints(0), start_us=floats(1) - origin, duration_us=floats(2), thread=ints(3), correlation=ints(4),
-        external=ints(5),
-    )  # fmt: skip
-
-
-def _op_columns(columns: Columns, origin: float, dims: Ints, types: Ints, inputs: Ints) -> Ops:
-    floats, ints = columns.sorted_by_start()
-    return Ops(
-        name=ints(0), start_us=floats(1) - origin, duration_us=floats(2), thread=ints(3), external=ints(4),
-        sequence=ints(5), forward_thread=ints(6), dims=dims[ints(7)], types=types[ints(8)], inputs=inputs[ints(9)],
-    )  # fmt: skip
-
-
-def _mark_columns(columns: Columns, origin: float) -> Marks:
-    floats, ints = columns.sorted_by_start()
-    return Marks(
-        name=ints(0), start_us=floats(1) - origin, duration_us=floats(2), thread=ints(3), on_gpu=floats(4) == 1
-    )
-
-
-def _memory_columns(columns: Columns, origin: float) -> MemoryEvents:
-    floats, ints = columns.as_read()
-    return MemoryEvents(
-        time_us=floats(1) - origin, device_type=ints(2), device=ints(3), bytes_=ints(4), total_allocated=ints(5),
-        total_reserved=ints(6),
-    )  # fmt: skip
-
-
-def _decoded(interned: Interned, convert: Callable[[Any], _Value | None]) -> tuple[tuple[_Value, ...], Ints]:
-    """Return the distinct values, and for each index of their text the index of its value (-1: unreadable)."""
-    values: dict[Any, int] = {}
-    index = []
-    for text in interned.index:
-        try:
-            value: Hashable = convert(msgspec.json.decode(text))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
-            value = None
-        index.append(-1 if value is None else values.setdefault(value, len(values)))
-    return tuple(values), np.array([*index, -1], dtype=np.int64)
-
-
-def _as_dims(value: Any) -> Dims | None:
-    """A shape per argument, a tuple of shapes for a list of tensors, None for what is neither."""
-    if not isinstance(value, list):
-        return None
-    return tuple(_as_shape(argument) for argument in value)
-
-
-def _as_shape(argument: Any) -> Any:
-    if not isinstance(argument, list):
-        return None
-    if argument and all(isinstance(part, list) for part in argument):
-        shapes = tuple(tuple(part) for part in argument)
-        return shapes if all(_is_shape(shape) for shape in shapes) else None
-    return tuple(argument) if _is_shape(argument) else None
-
-
-def _is_shape(sizes: Sequence[Any]) -> bool:
-    return all(type(size) is int and 0 <= size < 2**53 for size in sizes)
-
-
-def _as_texts(value: Any) -> tuple[str, ...] | None:
-    return tuple(map(str, value)) if isinstance(value, list) else None
-
-
-def _as_size(text: bytes) -> tuple[int, int, int]:
-    """Three whole numbers of a grid or a block, -1 where they are not told."""
-    try:
-        size: tuple[int, int, int] = msgspec.json.decode(text, type=_Size)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return (-1, -1, -1)
-    return size

@@ -13,13 +13,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from advisor.errors import BadInputError, BrokenFileError
+from advisor.errors import AdvisorError, BadInputError, BrokenFileError
 
 MOST_BYTES = 8 * 2**30
 """Of one trace's JSON: a bound on what a packed file may unpack to."""
 
 _SUFFIXES = (".json", ".json.gz", ".json.zip")
 _PACKED_PIECE = 2**18
+_HEAD_BYTES = 2**18
+_RANK = re.compile(rb'"distributedInfo"\s*:\s*\{[^{}]*?"rank"\s*:\s*(\d{1,9})')
 _MOST_DIRECTORY_BYTES = 2**20  # of a zip file: one member needs a hundred
 _OTHER_KINDS = {
     b"\x28\xb5\x2f\xfd": "zstd: unpack it with `zstd -d`",
@@ -160,9 +162,19 @@ def repeated_ranks(ranks: Sequence[int | None]) -> tuple[str, ...]:
 
 def _by_rank(path: Path) -> tuple[bool, int, list[tuple[int, str]]]:
     rank = named_rank(path)
+    if rank is None:
+        rank = _told_rank(path)
     parts = re.split(r"(\d{1,18})", path.name)
     natural = [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
     return rank is None, rank or 0, natural
+
+
+def _told_rank(path: Path) -> int | None:
+    """Rank that the head of the file tells; reading the file says what is wrong with it."""
+    with contextlib.suppress(AdvisorError), open_trace(path) as source:
+        found = _RANK.search(source.read(_HEAD_BYTES))
+        return int(found[1]) if found else None
+    return None
 
 
 def named_rank(path: Path) -> int | None:

@@ -149,7 +149,7 @@ class RawTrace:
     memory: MemoryEvents
     devices: tuple[DeviceProperties, ...] = ()
     origin_us: float = 0.0
-    rank: int | None = None  # of distributedInfo
+    rank: int | None = None  # of distributedInfo, else of the file's name
     world_size: int | None = None
     versions: dict[str, str] = field(default_factory=dict)  # cuda_runtime_version and the like, where told
     events: int = 0  # read in all

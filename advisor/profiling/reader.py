@@ -16,7 +16,7 @@ import msgspec
 
 from advisor.errors import BrokenFileError
 from advisor.profiling.events import Collector, Event
-from advisor.profiling.files import TraceSource, open_trace
+from advisor.profiling.files import TraceSource, named_rank, open_trace
 from advisor.profiling.jsontext import repaired, split
 from advisor.profiling.raw import RawTrace
 from advisor.profiling.top import KEPT_KEYS, read_top
@@ -29,7 +29,10 @@ MOST_UNREADABLE = 1_000_000
 
 _MOST_KEYS = 10_000
 _MOST_KEY_BYTES = 2**16
-_REPAIRABLE_BYTES = 2**20
+_REPAIRABLE_BYTES = 2**20  # of one event
+_MOST_REPAIRED_BYTES = 2**28  # of all: it is slow
+_UNUSED = b'"python_function"'  # with_stack writes most of them; names with lone backslashes, unescaped quotes
+_UNUSED_EVENT = Event(ph="X", cat="python_function")
 _NOT_SPACE = re.compile(rb"[^ \t\r\n]")
 _KEY = re.compile(rb'"[^"\\]{0,4096}(?:\\.[^"\\]{0,4096}){0,16}"', re.DOTALL)
 _BETWEEN_EVENTS = re.compile(rb"\}[ \t\r\n]*,(?=[ \t\r\n]*\{)")
@@ -62,7 +65,7 @@ class _Reader:
         self._top: dict[str, bytes] = {}
         self._keys: list[str] = []
         self._has_events = False
-        self._unreadable = self._repaired = 0
+        self._unreadable = self._repaired = self._repaired_bytes = 0
         self._first_error = ""
 
     def read(self) -> RawTrace:
@@ -76,21 +79,26 @@ class _Reader:
             self._at += 1
             self._read_object()
         else:
-            start = self._text[self._at : self._at + 12].decode("ascii", errors="replace")
-            self._refuse(f"is no JSON (it begins with {start!r}): give what prof.export_chrome_trace() wrote")
+            start = repr(self._text[self._at : self._at + 12])[1:]
+            self._refuse(f"is no JSON (it begins with {start}): give what prof.export_chrome_trace() wrote")
         if self._next(required=False):
             self._refuse(f"goes on after its end, at byte {self._offset()}: write it again")
         if self._source.cut_off:
             self._refuse_cut()
-        if not self._collector.events:
+        if not self._collector.events and not self._unreadable:
             self._refuse("holds no events: was the profiler active for at least one step?")
+        if not self._collector.is_trace:
+            self._refuse("holds a list, but not of trace events: give what prof.export_chrome_trace() wrote")
         top, notes = read_top(self._top)
+        if top["rank"] is None:
+            top["rank"] = named_rank(self._path)
         return self._collector.finish(notes=(*notes, *self._notes()), **top)
 
     def _more(self) -> bool:
         """Read another window behind what is not used yet; False at the end."""
         rest = self._text[self._at :]
-        piece = b"" if self._ended else self._source.read(max(WINDOW_BYTES, len(rest)))
+        most = max(WINDOW_BYTES, min(len(rest), MOST_ELEMENT_BYTES - len(rest)))
+        piece = b"" if self._ended else self._source.read(most)
         if not piece:
             self._ended = True
             return False
@@ -209,9 +217,7 @@ class _Reader:
                 self._refuse_cut()
             return False
         if not self._take_list(stops[-1]):
-            for stop in stops:
-                self._take_one(self._text[self._at : stop])
-                self._at = stop + 1
+            self._keep([event for stop in stops if (event := self._one(stop)) is not None])
         if end < 0:
             return False
         if self._text[end : end + 1] != b"]":
@@ -229,25 +235,37 @@ class _Reader:
         self._at = stop + 1
         return True
 
-    def _take_one(self, text: bytes) -> None:
+    def _one(self, stop: int) -> Event | None:
         """Take one event, repaired where that makes it readable; else it is counted."""
+        text, self._at = self._text[self._at : stop], stop + 1
         if not _NOT_SPACE.search(text):
-            return
+            return None
         try:
-            event = _decode_event(text)
+            return _decode_event(text)
         except _DECODE_ERRORS as error:
-            try:
-                if len(text) > _REPAIRABLE_BYTES:
-                    raise
-                event = _decode_event(repaired(text))
-                self._repaired += 1
-            except _DECODE_ERRORS:
-                self._first_error = self._first_error or f"{error} in the one at byte {self._offset()}"
-                self._unreadable += 1
-                if self._unreadable > MOST_UNREADABLE:
-                    self._refuse(f"has more than {MOST_UNREADABLE} events that cannot be read: {self._first_error}")
-                return
-        self._keep([event])
+            if _UNUSED in text:
+                return _UNUSED_EVENT
+            event = self._mended(text)
+            if event is None:
+                self._count_unreadable(error)
+            return event
+
+    def _mended(self, text: bytes) -> Event | None:
+        if len(text) > _REPAIRABLE_BYTES or self._repaired_bytes > _MOST_REPAIRED_BYTES:
+            return None
+        self._repaired_bytes += len(text)
+        try:
+            event = _decode_event(repaired(text))
+        except _DECODE_ERRORS:
+            return None
+        self._repaired += 1
+        return event
+
+    def _count_unreadable(self, error: Exception) -> None:
+        self._first_error = self._first_error or f"{error} in the one that ends at byte {self._offset() - 1}"
+        self._unreadable += 1
+        if self._unreadable > MOST_UNREADABLE:
+            self._refuse(f"has more than {MOST_UNREADABLE} events that cannot be read: {self._first_error}")
 
     def _keep(self, events: list[Event]) -> None:
         self._collector.add(events)
@@ -271,8 +289,8 @@ class _Reader:
         self._refuse_broken()
 
     def _refuse_broken(self) -> NoReturn:
-        found = self._text[self._at : self._at + 12].decode("ascii", errors="replace")
-        self._refuse(f"is broken JSON at byte {self._offset()} ({found!r}): write it again")
+        found = repr(self._text[self._at : self._at + 12])[1:]
+        self._refuse(f"is broken JSON at byte {self._offset()} ({found}): write it again")
 
     def _refuse_cut(self) -> NoReturn:
         self._refuse(

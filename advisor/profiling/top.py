@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,8 +34,8 @@ def read_top(top: Mapping[str, bytes]) -> tuple[dict[str, Any], list[str]]:
     info = info if isinstance(info, dict) else {}
     fields = {
         "devices": tuple(_devices(devices)) if isinstance(devices, list) else (),
-        "rank": _count(info.get("rank")),
-        "world_size": _count(info.get("world_size")),
+        "rank": _count(_number(info.get("rank"))),
+        "world_size": _count(_number(info.get("world_size"))),
         "versions": {key: str(value)[:_MOST_TEXT] for key, value in values.items() if isinstance(value, (int, str))},
     }
     return fields, notes
@@ -72,6 +73,10 @@ def _devices(entries: list[Any]) -> list[DeviceProperties]:
             )
         )
     return devices
+
+
+def _number(value: object) -> object:
+    return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value) else value
 
 
 def _count(value: object) -> int | None:
