@@ -1,0 +1,56 @@
+"""What a reader calls the layer that a kernel belongs to."""
+
+from __future__ import annotations
+
+import re
+
+from advisor.profiling.attention_calls import attention_layer, attention_product
+from advisor.profiling.calls import Call, Situation
+from advisor.profiling.conv_calls import ConvShapes, conv_layer
+from advisor.profiling.linear_calls import gradient_layer, is_linear_algebra, linear_layer
+
+_WRAPPER = "autograd::engine::evaluate_function: "
+_NORMS_OF_CHANNELS = re.compile(r"batch_norm|instance_norm|group_norm|pool")
+
+
+def layer_text(situation: Situation, shapes: ConvShapes | None) -> str:
+    """The layer of a call; of a backward one that of its forward, where the trace has it."""
+    if shapes is not None:
+        return conv_layer(shapes)
+    if situation.forward is not None:
+        top = situation.forward_top or situation.forward
+        return _forward_text(situation.forward, top)
+    if situation.phase == "backward":
+        attention = attention_product(situation)
+        if attention is not None:
+            return attention_layer(attention)
+        return gradient_layer(situation) or _plain(situation.call)
+    return _forward_text(situation.call, situation.top)
+
+
+def _forward_text(call: Call, top: Call) -> str:
+    attention = attention_product(Situation(call, "forward", top.name, top))
+    if attention is not None:
+        return attention_layer(attention)
+    if is_linear_algebra(call.name):
+        return linear_layer(call, top.name) or _plain(call)
+    if is_linear_algebra(top.name):
+        return linear_layer(top, top.name) or _plain(top)
+    return _plain(top if top.shapes() else call)
+
+
+def _plain(call: Call) -> str:
+    """Name and sizes: "batch_norm 64 on 112x112", "layer_norm 768", "embedding 50257x768", "add 32x256x56x56"."""
+    name = call.name.removeprefix(_WRAPPER).rpartition("aten::")[2].rstrip("_") or call.name
+    shapes = call.shapes()
+    if not shapes:
+        return name
+    first = shapes[0]
+    if any(isinstance(dims, tuple) and dims and isinstance(dims[0], tuple) for dims in call.dims[:1]):
+        return f"{name} of {len(call.dims[0] or ())} tensors"
+    if "layer_norm" in name or "rms_norm" in name:
+        normalized = call.numbers(1)
+        return f"{name} {'x'.join(map(str, normalized or (shapes[1] if len(shapes) > 1 else first[-1:])))}"
+    if _NORMS_OF_CHANNELS.search(name) and len(first) > 2:
+        return f"{name} {first[1]} on {'x'.join(map(str, first[2:]))}"
+    return f"{name} {'x'.join(map(str, first))}"

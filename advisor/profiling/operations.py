@@ -1,0 +1,49 @@
+"""From an operator's call to its matrix product and the name of its layer."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from advisor.profiling.attention_calls import attention_product, is_attention
+from advisor.profiling.calls import Situation
+from advisor.profiling.conv_calls import conv_product, is_convolution, layer_pass, read_convolution
+from advisor.profiling.layers import layer_text
+from advisor.profiling.linear_calls import is_linear_algebra, linear_product
+from advisor.profiling.records import Product
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a call computes: its product (None: it is none, or the trace lacks the shapes) and its layer."""
+
+    product: Product | None
+    layer: str
+    doubt: str | None = None  # what had to be assumed about a convolution
+
+
+_VALUES = re.compile(r"norm|pool|embedding|conv|attention|attn")
+
+
+def tells_by_values(name: str) -> bool:
+    """Whether the values of an operator's arguments tell the work: strides, masks, but no learning rates."""
+    return bool(_VALUES.search(name)) and not name.startswith(("aten::_foreach", "aten::linalg"))
+
+
+def describe(situation: Situation) -> Description:
+    """Read one call. Sizes that make no sense give no product, never an error."""
+    name = situation.call.name
+    if is_convolution(name):
+        shapes = read_convolution(situation)
+        pass_ = layer_pass(situation)
+        product = conv_product(shapes, pass_, situation.call) if shapes is not None and pass_ is not None else None
+        return Description(product, layer_text(situation, shapes), shapes.doubt if shapes is not None else None)
+    if is_attention(name):
+        return Description(attention_product(situation), layer_text(situation, None))
+    if is_linear_algebra(name):
+        return Description(linear_product(situation), layer_text(situation, None))
+    around = situation.forward_top or situation.top
+    if is_convolution(around.name):  # the bias of a convolution, a cast of its filter
+        enclosing = Situation(around, "forward", around.name, around, output=situation.output or situation.gradient)
+        return Description(None, layer_text(situation, read_convolution(enclosing)))
+    return Description(None, layer_text(situation, None))
