@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from advisor.cli.output import emit, output_options, render_rows
+from advisor.cli.setup_options import complete_gpus, complete_models, parse_shape
 from advisor.plots.canvas import check_path
+from advisor.recipe import MODES, OPTIMIZERS, PRECISIONS, Layout
 
 if TYPE_CHECKING:
     from advisor.profiling.records import TraceProfile
@@ -21,10 +23,47 @@ _SLOW_BYTES = 20 * 2**20  # packed: about a second of reading; smaller files nee
 _TABLES = ("kernel", "layer", "operator", "shape", "class")
 
 
+# Of the live form; the rest of `record_live`'s defaults apply where an option is left out.
+_LIVE_OPTIONS = (
+    click.option("--model", "-m", shell_complete=complete_models,
+                 help="Run steps of this model on the local GPU and profile them; as in `advisor recommend`."),
+    click.option("--batch", type=int, help="Samples per step of such a run."),
+    click.option("--input", "input_shape", metavar="CxHxW", help="One sample's shape, e.g. 3x224x224."),
+    click.option("--seq-len", type=int, help="Sequence length of a language model."),
+    click.option("--layout", type=click.Choice([layout for layout in get_args(Layout) if layout != "any"]),
+                 help="Memory layout of images: nhwc is channels_last.  [default: nhwc]"),
+    click.option("--precision", type=click.Choice(PRECISIONS),
+                 help="fp16 and bf16: automatic mixed precision.  [default: fp16]"),
+    click.option("--optimizer", type=click.Choice(OPTIMIZERS), help="sgd is with momentum.  [default: sgd]"),
+    click.option("--mode", type=click.Choice(MODES), help="infer: the forward pass alone.  [default: train]"),
+    click.option("--steps", type=int, help="Steps to record.  [default: 5]"),
+    click.option("--device", metavar="cuda:N", help="Which GPU to run on.  [default: cuda]"),
+    click.option("--keep", type=click.Path(path_type=Path), metavar="FILE.json.gz",
+                 help="Where the recorded trace is kept, a file or a folder.  [default: the current folder]"),
+)  # fmt: skip
+
+
+def _live_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_LIVE_OPTIONS):
+        command = option(command)
+    return command
+
+
 @click.command()
-@click.argument("trace", type=click.Path(path_type=Path))
-@click.option("--gpu", "-g", help="The GPU it ran on, where the trace does not tell; a name from `advisor gpus`.")
-@click.option("--on", multiple=True, metavar="GPU", help="Advise for this GPU as well. May be given several times.")
+@click.argument("trace", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--gpu",
+    "-g",
+    shell_complete=complete_gpus,
+    help="The GPU it ran on, where the trace does not tell; a name from `advisor gpus`.",
+)
+@click.option(
+    "--on",
+    multiple=True,
+    metavar="GPU",
+    shell_complete=complete_gpus,
+    help="Advise for this GPU as well; may be given several times.",
+)
 @click.option(
     "--by",
     type=click.Choice(_TABLES),
@@ -40,26 +79,50 @@ _TABLES = ("kernel", "layer", "operator", "shape", "class")
     help="Draw time by class, and the kernels by share and wave efficiency (PNG, SVG or PDF).",
 )
 @output_options()
+@_live_options
 def command(
-    *, trace: Path, gpu: str | None, on: tuple[str, ...], by: str, rows: int, plot: Path | None, format_: str,
-    output: Path | None,
+    *, trace: Path | None, gpu: str | None, on: tuple[str, ...], by: str, rows: int, plot: Path | None, format_: str,
+    output: Path | None, **live: Any,
 ) -> None:  # fmt: skip
     """Tell where the time of a recorded trace goes, what it loses, and what batch size to try.
 
-    TRACE is what torch.profiler exported (.json, .json.gz, .json.zip), or a folder with one per rank. No GPU and no
-    torch is needed.
+    TRACE is what torch.profiler exported (.json, .json.gz, .json.zip), or a folder with one per rank: no GPU and no
+    torch is needed. With --model and --batch instead, steps of that model are run on the local GPU and recorded.
 
     \b
     advisor profile trace.json.gz
     advisor profile trace.json.gz --by layer --on h100 --plot trace.png
+    advisor profile --model resnet50 --batch 256 --keep resnet50.json.gz
     """
-    from advisor.profiling.analysis import profile_trace
-
+    given = {name: value for name, value in live.items() if value is not None}
+    _check_form(trace, given)
     if plot is not None:
         check_path(plot)
+    from advisor.profiling.analysis import profile_trace
+
+    if trace is None:
+        trace = _record(given)
     with _progress(trace) as progress:
         profile = profile_trace(trace, gpu=gpu, on=on, progress=progress)
     _show(profile, by=by, rows=rows, plot=plot, format_=format_, output=output)
+
+
+def _check_form(trace: Path | None, live: dict[str, Any]) -> None:
+    if trace is not None and live:
+        names = ", ".join("--" + name.removesuffix("_shape").replace("_", "-") for name in live)
+        raise click.UsageError(f"{names}: only for running a model, and {trace} is a recorded trace.")
+    if trace is None and not {"model", "batch"} <= live.keys():
+        raise click.UsageError("give a recorded TRACE, or --model and --batch to record one.")
+
+
+def _record(live: dict[str, Any]) -> Path:
+    from advisor.profiling.live import record_live
+
+    if "input_shape" in live:
+        live["input_shape"] = parse_shape(live["input_shape"])
+    path = record_live(live.pop("model"), **live, say=lambda line: click.echo(f"advisor: {line}", err=True))
+    click.echo(f"kept {path}", err=True)
+    return path
 
 
 def _show(profile: TraceProfile, *, by: str, rows: int, plot: Path | None, format_: str, output: Path | None) -> None:

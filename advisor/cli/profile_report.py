@@ -14,10 +14,10 @@ from advisor.units import duration, gib, percent, rate
 
 TableBy = Literal["class", "operator", "layer", "shape", "kernel"]
 _CAUSES = {
-    "host": "the host was not fast enough to launch",
-    "data": "waiting for data",
-    "communication": "waiting for other GPUs",
-    "sync": "the host waited for the GPU",
+    "host": "the host launches too slowly",
+    "data": "loading or copying data",
+    "communication": "communication on the host",
+    "sync": "the host waited for the GPU (.item(), synchronize()) instead of working ahead",
 }
 _LAYER_WIDTH, _NOTE_WIDTH = 40, 44
 
@@ -50,10 +50,10 @@ def _classes_block(profile: TraceProfile, format_: str) -> list[str]:
         })  # fmt: skip
     lines = [*_title("Where the kernels' time goes", format_), render_rows(rows, format_)]
     gaps = sorted(((s, cause) for cause, s in profile.steps.gap_s.items() if s > 0), reverse=True)
-    if gaps and profile.steps.count:
-        idle_s = sum(s for s, _ in gaps)
+    if gaps:
+        idle_s, whole = sum(s for s, _ in gaps), "a step" if profile.steps.count else "the trace"
         causes = ", ".join(f"{duration(s)} {_CAUSES.get(cause, cause)}" for s, cause in gaps)
-        lines += ["", f"No kernel runs for {duration(idle_s)} of a step: {causes}."]
+        lines += ["", f"The GPU is idle for {duration(idle_s)} of {whole}: {causes}."]
     return lines
 
 

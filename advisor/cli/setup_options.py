@@ -27,24 +27,26 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _complete_gpus(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_gpus(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names for `--gpu` that begin so."""
     from advisor.gpus import list_gpus
 
     names = ["auto", "local", *(gpu.id for gpu in list_gpus())]
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-def _complete_models(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_models(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names for `--model` that begin so."""
     from advisor.workload.catalogue import catalogue_names
 
     return [CompletionItem(name) for name in catalogue_names() if name.startswith(incomplete)]
 
 
 _OPTIONS = (
-    click.option("--model", "-m", required=True, shell_complete=_complete_models,
+    click.option("--model", "-m", required=True, shell_complete=complete_models,
                  help="A name from `advisor models`; torchvision:NAME, timm:NAME or hf:NAME where that library is "
                       "installed; or package.module:factory, which imports and runs that code."),
-    click.option("--gpu", "-g", default="auto", show_default=True, shell_complete=_complete_gpus,
+    click.option("--gpu", "-g", default="auto", show_default=True, shell_complete=complete_gpus,
                  help="A name from `advisor gpus`; auto: the local GPU, else the one named by ADVISOR_GPU, else "
                       "A100-SXM4-80GB; local: the local GPU or an error."),
     click.option("--input", "input_shape", metavar="CxHxW", help="One sample's shape, e.g. 3x224x224."),

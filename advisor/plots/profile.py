@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ def save_profile(profile: TraceProfile, path: Path) -> None:
         named = _draw_kernels(points, profile)
         figure.suptitle(_question(profile), fontsize=13, x=0.01, ha="left")
         lines = [_ascii(line) for line in (*named, "", *textwrap.wrap(headline(profile), 150), _caption(profile))]
-        figure.supxlabel("\n".join(lines), fontsize=8, color=GREY, x=0.01, ha="left")
+        figure.supxlabel("\n".join(lines), fontsize=8, color=GREY, x=0.01, ha="left",
+                         parse_math=False)  # a "$" in a name is a dollar  # fmt: skip
 
 
 def _question(profile: TraceProfile) -> str:
@@ -74,11 +76,11 @@ def _draw_classes(axes: Axes, profile: TraceProfile) -> None:
     bars = [(row.class_ or "", row.total_s / divisor) for row in time_by(profile, "class")]
     if profile.copy_time_s:
         bars.append(("memcpy, memset", profile.copy_time_s / divisor))
-    if profile.steps.count and (idle_s := sum(profile.steps.gap_s.values())) > 0:
-        bars.append(("no kernel runs", idle_s))
+    if (idle_s := sum(profile.steps.gap_s.values())) > 0:
+        bars.append(("GPU idle", idle_s))
     names, values = [name for name, _ in bars], [s * 1e3 for _, s in bars]
     drawn = axes.barh(range(len(bars)), values, color=[_LOOKS.get(name, (LIGHT, ""))[0] for name in names])
-    if names[-1] == "no kernel runs":
+    if names[-1] == "GPU idle":
         drawn.patches[-1].set(facecolor="white", edgecolor=GREY, hatch="///")
     axes.bar_label(drawn, [duration(s) for _, s in bars], padding=3, fontsize=8)
     axes.set_yticks(range(len(bars)), names)
@@ -104,18 +106,27 @@ def _draw_kernels(axes: Axes, profile: TraceProfile) -> list[str]:
         axes.annotate(str(number), (point.share, point.efficiency), xytext=(6, 5), textcoords="offset points",
                       fontsize=9, weight="bold")  # fmt: skip
     axes.set_xscale("log")
+    axes.set_xlim(*_decades([point.share for point in points]))
     axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+    axes.xaxis.set_minor_formatter("")
     axes.set_ylim(0, 1.06)
     axes.yaxis.set_major_formatter(lambda share, _: percent(share))
     axes.set_xlabel("share of the step" if steps_divisor(profile) else "share of all kernel time")
-    axes.set_ylabel("wave efficiency: share of the last wave's slots in use, over all waves")
+    axes.set_ylabel("wave efficiency (100 %: every wave is full)")
     axes.set_title("kernels, one point per shape and grid", fontsize=10, loc="left")
     axes.grid(alpha=0.25)
     if points:
-        axes.legend(fontsize=8, frameon=True, framealpha=0.9, loc="lower left")
+        for handle in filter(None, axes.legend(fontsize=8, framealpha=0.9, loc="lower left").legend_handles):
+            handle.set(sizes=[36])
     else:
         axes.text(0.5, 0.5, "no kernel's waves are known", transform=axes.transAxes, ha="center", color=GREY)
     return [_named_line(number, point, profile) for number, point in enumerate(named, 1)]
+
+
+def _decades(shares: Sequence[float]) -> tuple[float, float]:
+    """The powers of ten around all shares; a step at most."""
+    low = math.floor(math.log10(min(shares, default=_LEAST_SHARE)))
+    return 10.0 ** min(low, -2), 10.0 ** math.ceil(math.log10(max(shares, default=1.0)) + 0.05)
 
 
 def _points(profile: TraceProfile) -> list[_Point]:

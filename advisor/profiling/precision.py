@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from advisor.profiling.dtypes import element_type
@@ -21,12 +20,13 @@ def read_precision(groups: Sequence[KernelGroup], operations: Sequence[Operation
     "fp16 AMP" and "bf16 AMP": such operands where FP32 tensors are cast to them, or updated by the optimizer.
     "mixed: ..." where several precisions have a notable share; "unknown" where neither names nor types tell.
     """
-    time_s = Counter[str]()
+    time_s: dict[str, float] = {}
     for group in groups:
         if group.class_ in QUANTIZED and (precision := _of_group(group, operations)):
-            time_s[precision] += group.total_s
+            time_s[precision] = time_s.get(precision, 0.0) + group.total_s
     whole_s = sum(time_s.values())
-    notable = {name: s / whole_s for name, s in time_s.most_common() if s >= MINOR_SHARE * whole_s} if whole_s else {}
+    largest_first = sorted(time_s.items(), key=lambda item: -item[1])
+    notable = {name: s / whole_s for name, s in largest_first if s > MINOR_SHARE * whole_s}
     short = next((name for name in _SHORT if name in notable), None)
     if short and _is_amp(short, groups, operations):
         return f"{short} AMP"

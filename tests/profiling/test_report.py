@@ -1,0 +1,180 @@
+"""What a profile looks like: tables, text, JSON, pandas."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from dataclasses import replace
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+
+from advisor.cli.profile_report import report
+from advisor.errors import MissingDependencyError
+from advisor.profiling.document import TraceDocument
+from advisor.profiling.headline import headline
+from advisor.profiling.tables import kernel_rows, shapes_text, time_by
+from advisor.profiling.text import clean, code, short_kernel
+from tests.profiling.profiles import GROUP, small_profile
+
+HOSTILE = "evil\x1b[31m|kernel`\n" + "$x^2$ " * 2000 + "\u202e<script>"
+
+
+def test_time_by_class_sums_to_the_kernel_time() -> None:
+    rows = time_by(small_profile(), "class")
+    assert [(row.name, row.per_step_s) for row in rows] == [
+        ("fprop", 2e-3),
+        ("elementwise", 1.75e-3),
+        ("other", 1.25e-3),
+    ]
+    assert sum(row.total_s for row in rows) == pytest.approx(10e-3)
+    assert rows[0].tensor_core_share == 0
+    assert rows[0].wave_efficiency == pytest.approx(2.45 / 3)
+
+
+def test_waves_of_memory_bound_kernels_are_in_no_sum() -> None:
+    assert time_by(small_profile(), "class")[1].wave_efficiency is None
+
+
+def test_operators_are_found_by_name_layer_and_shapes() -> None:
+    profile = small_profile()
+    assert [row.name for row in time_by(profile, "operator")] == [
+        "aten::cudnn_convolution", "aten::add_", "(no operator found)"]  # fmt: skip
+    assert [(row.name, row.class_) for row in time_by(profile, "layer")[:1]] == [("conv 64>64 3x3 on 56x56", "fprop")]
+    assert [row.shapes for row in time_by(profile, "shape")] == ["32x64x56x56, 64x64x3x3", "32x64x56x56", ""]
+    assert [row.calls for row in time_by(profile, "operator")] == [4, 40, None]
+
+
+def test_totals_of_the_trace_are_shown_where_much_runs_outside_of_the_steps() -> None:
+    profile = small_profile()
+    outside = replace(profile, steps=replace(profile.steps, outside_s=1e-3))
+    assert time_by(outside, "class")[0].per_step_s is None
+    assert "in all" in report(outside)
+
+
+@pytest.mark.parametrize(
+    ("dims", "text"),
+    [
+        (((32, 64), (), (3,), None), "32x64, 3"),
+        ((((64, 3), (64,)),), "[64x3 and 1 more]"),
+        ([(1,)] * 6, "1, 1, 1, 1 and 2 more"),
+        ((((),),), "[scalar]"),
+        ((), ""),
+    ],
+)
+def test_shapes_are_written_as_products(dims: Any, text: str) -> None:
+    assert shapes_text(dims) == text
+
+
+def test_the_headline_says_steps_gpu_batch_precision_busy_share_and_tensor_cores() -> None:
+    assert headline(small_profile()) == (
+        "2 steps of 8.00 ms on Tesla V100-SXM2-16GB, batch 32, FP32: the GPU is busy 69 % of the time; "
+        "no kernel ran on Tensor Cores."
+    )
+
+
+def test_the_headline_claims_nothing_where_names_tell_nothing() -> None:
+    profile = small_profile()
+    unnamed = replace(profile, kernels=(replace(GROUP, tensor_cores=None),))
+    assert "do not tell" in headline(unnamed)
+    without = replace(profile, gpu=replace(profile.gpu, has_tensor_cores=False))
+    assert "has no Tensor Cores" in headline(without)
+    half = replace(profile, tensor_core_time_s=5e-3)
+    assert "50 % of kernel time ran on Tensor Cores" in headline(half)
+
+
+@pytest.mark.parametrize("by", ["class", "operator", "layer", "shape", "kernel"])
+@pytest.mark.parametrize("format_", ["table", "markdown"])
+def test_every_table_has_the_headline_the_bill_and_the_advice(by: Any, format_: str) -> None:
+    text = report(small_profile(), by=by, format_=format_)
+    assert text.lstrip("*").startswith("2 steps of 8.00 ms")
+    for part in ("train under torch.autocast", "worth a try", "batch size to try", "64 is 7 % faster", "recommended"):
+        assert part in text
+    assert "??" in text  # the memory of batch 64 is unknown
+
+
+def test_rows_are_cut_and_that_is_said() -> None:
+    text = report(small_profile(), rows=1)
+    assert "... and 2 more" in text
+    assert "mystery" not in text
+    assert "mystery" in report(small_profile(), rows=0)
+
+
+def test_hostile_names_stay_on_their_line_and_in_their_cell() -> None:
+    profile = small_profile()
+    hostile = replace(profile, kernels=(replace(GROUP, name=HOSTILE),), notes=(HOSTILE,),
+                      operations=(replace(profile.operations[0], layer=HOSTILE, name=HOSTILE),))  # fmt: skip
+    for format_ in ("table", "markdown"):
+        text = report(hostile, format_=format_)
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+        assert max(map(len, text.splitlines())) < 800
+    rows = [line for line in report(hostile, format_="markdown").splitlines() if line.startswith("| `evil")]
+    assert rows
+    assert all(line.replace("\\|", "").count("|") == rows[0].replace("\\|", "").count("|") for line in rows)
+    assert json.loads(hostile.to_json())["kernels"][0]["name"] == HOSTILE
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("void at::native::vectorized_elementwise_kernel<4, at::native::AddFunctor<float> >(int, float)",
+         "vectorized_elementwise_kernel<4, AddFunctor<float> >"),
+        ("void cutlass::Kernel<cutlass_80_tensorop_s1688gemm_128x64_32x6_nt_align1>(cutlass_80::Params)",
+         "cutlass_80_tensorop_s1688gemm_128x64_32x6_nt_align1"),
+        ("void cudnn::(anonymous namespace)::f<float>(int)", "f<float>"),
+        ("a" * 100, "a" * 57 + "..."),
+        ("(", "("),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_kernels_are_called_by_what_tells_them_apart(name: str, short: str) -> None:
+    assert short_kernel(name, 60) == short
+
+
+def test_cleaned_text_is_one_printable_line() -> None:
+    assert clean("a\r\n\tb\x00\x9b\ud800c") == "a b??" + "?c"
+    assert clean("x" * 10_000, 20) == "x" * 17 + "..."
+    assert code("a|b`c") == "`a\\|b'c`"
+
+
+def test_the_json_keeps_its_schema_and_reads_back() -> None:
+    text = small_profile().to_json()
+    _, components = msgspec.json.schema_components([TraceDocument], ref_template="#/$defs/{name}")
+    jsonschema.validate(json.loads(text), {"$ref": "#/$defs/TraceDocument", "$defs": components})
+    document = json.loads(text)
+    assert document["schema_version"] == 1
+    assert document["kernel_time_s"] == document["bill"]["kernel_time_s"] == 10e-3
+    assert document["kernels"][0]["class"] == "fprop"
+    assert document["by_layer"][0]["class"] == "fprop"
+    assert document["operations"][0]["pass"] == "fprop"
+    assert document["ranks"] is None
+
+
+def test_pandas_has_a_row_per_group_and_the_columns_of_the_csv() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = small_profile().to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame["total_s"].sum() == pytest.approx(10e-3)
+    assert list(frame["class"]) == ["fprop", "elementwise", "other"]
+    assert list(small_profile(kernels=()).to_pandas().columns) == list(frame.columns)
+
+
+def test_without_pandas_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def refuse(name: str, *rest: Any, **named: Any) -> Any:
+        if name == "pandas":
+            raise ImportError(name)
+        return real(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(MissingDependencyError, match=r"batchwave\[pandas\]"):
+        small_profile().to_pandas()
+
+
+def test_rows_of_kernels_carry_units_in_their_names() -> None:
+    row = msgspec.to_builtins(kernel_rows(small_profile())[0])
+    assert (row["grid"], row["shared_memory_bytes"], row["per_step_s"]) == ("784x1x1", 12288, 2e-3)
