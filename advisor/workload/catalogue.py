@@ -179,7 +179,7 @@ def resolve_workload(
     Raises UnknownNameError, BadInputError, MissingDependencyError (torch or the library), TraceError.
     """
     recipe = recipe or Recipe()
-    _check_sizes(input_shape, seq_len)
+    check_sizes(input_shape, seq_len)
     if isinstance(model, Workload):
         return model
     if not isinstance(model, str):
@@ -244,7 +244,8 @@ def _require_torch(what: str) -> None:
         raise AdvisorError(f"PyTorch cannot be imported: {error}; reinstall it") from error
 
 
-def _check_sizes(input_shape: tuple[int, ...] | None, seq_len: int | None) -> None:
+def check_sizes(input_shape: tuple[int, ...] | None, seq_len: int | None) -> None:
+    """Raises BadInputError where one sample's size is given twice, or is none."""
     if input_shape is not None and seq_len is not None:
         raise BadInputError("give the input shape or the sequence length, not both")
     sizes = input_shape if input_shape is not None else () if seq_len is None else (seq_len,)
