@@ -128,7 +128,14 @@ def expected_result(call: Call) -> tuple[int, int, int] | None:
     x, weight = _argument(call, signature.x), _argument(call, signature.weight)
     if x is None or weight is None or len(x) != len(weight) or len(x) < 3 or not weight[1]:
         return None
-    return len(x), x[0], weight[1] if signature.transposed is True else weight[0]
+    transposed = _transposed(call, signature)
+    channels = weight[1] * _groups(call, signature, x, weight, transposed) if transposed else weight[0]
+    return len(x), x[0], channels
+
+
+def is_result(shape: Shape | None, expected: tuple[int, int, int] | None) -> bool:
+    """Whether a tensor may be a convolution's result."""
+    return shape is not None and expected is not None and len(shape) == expected[0] and shape[:2] == expected[1:]
 
 
 def read_convolution(situation: Situation) -> ConvShapes | None:
@@ -144,10 +151,11 @@ def read_convolution(situation: Situation) -> ConvShapes | None:
         y = situation.gradient
     if weight is None or not 3 <= len(weight) <= 5:
         return None
-    if signature.pass_ == "fprop" and x is None:
-        return None
-    flag = signature.transposed
-    transposed = flag if isinstance(flag, bool) else call.input(flag) == "True"
+    if signature.pass_ == "fprop":
+        if x is None:
+            return None
+        y = y if is_result(y, expected_result(call)) else None
+    transposed = _transposed(call, signature)
     if transposed:
         x, y = y, x
     if (x is None and y is None) or any(s is not None and len(s) != len(weight) for s in (x, y)):
@@ -198,7 +206,7 @@ def _resolve(
 ) -> ConvShapes | None:
     d = len(weight) - 2
     c_out, group_in = weight[0], weight[1]
-    groups = _groups(call, signature, x, y, weight, transposed)
+    groups = _groups(call, signature, x, weight, transposed)
     c_in = x[1] if x is not None else group_in * groups
     batch = (x or y or (0,))[0]
     if groups < 1 or c_in != group_in * groups or c_out % groups or min(batch, *weight) < 1:
@@ -228,15 +236,18 @@ def _resolve(
     )
 
 
-def _groups(
-    call: Call, signature: _Signature, x: Shape | None, y: Shape | None, weight: Shape, transposed: bool
-) -> int:
+def _groups(call: Call, signature: _Signature, x: Shape | None, weight: Shape, transposed: bool) -> int:
     text = call.input(signature.groups) if signature.groups is not None else ""
     if text.isascii() and text.isdigit() and len(text) <= 10:
         return int(text)
-    if x is not None and weight[1] > 0 and x[1] % weight[1] == 0:
+    if not transposed and x is not None and weight[1] > 0 and x[1] % weight[1] == 0:
         return x[1] // weight[1]
     return 1
+
+
+def _transposed(call: Call, signature: _Signature) -> bool:
+    flag = signature.transposed
+    return flag if isinstance(flag, bool) else call.input(flag) == "True"
 
 
 def _infer_axis(size: int, out: int, taps: int) -> tuple[int, int, int, bool]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 
 from advisor.profiling.attention_calls import attention_layer, attention_product
-from advisor.profiling.calls import Call, Situation
+from advisor.profiling.calls import Call, Shape, Situation
 from advisor.profiling.conv_calls import ConvShapes, conv_layer
 from advisor.profiling.linear_calls import gradient_layer, is_linear_algebra, linear_layer
 
 _WRAPPER = "autograd::engine::evaluate_function: "
+_SHOWN = 6  # dimensions
 _NORMS_OF_CHANNELS = re.compile(r"batch_norm|instance_norm|group_norm|pool")
 
 
@@ -36,7 +37,7 @@ def _forward_text(call: Call, top: Call) -> str:
         return linear_layer(call, top.name) or _plain(call)
     if is_linear_algebra(top.name):
         return linear_layer(top, top.name) or _plain(top)
-    return _plain(top if top.shapes() else call)
+    return _plain(top if top.shapes() or not call.shapes() else call)
 
 
 def _plain(call: Call) -> str:
@@ -50,7 +51,11 @@ def _plain(call: Call) -> str:
         return f"{name} of {len(call.dims[0] or ())} tensors"
     if "layer_norm" in name or "rms_norm" in name:
         normalized = call.numbers(1)
-        return f"{name} {'x'.join(map(str, normalized or (shapes[1] if len(shapes) > 1 else first[-1:])))}"
+        return f"{name} {_sizes(normalized or (shapes[1] if len(shapes) > 1 else first[-1:]))}"
     if _NORMS_OF_CHANNELS.search(name) and len(first) > 2:
-        return f"{name} {first[1]} on {'x'.join(map(str, first[2:]))}"
-    return f"{name} {'x'.join(map(str, first))}"
+        return f"{name} {first[1]} on {_sizes(first[2:])}"
+    return f"{name} {_sizes(first)}"
+
+
+def _sizes(shape: Shape) -> str:
+    return "x".join(str(size) for size in shape[:_SHOWN]) + ("x..." if len(shape) > _SHOWN else "")

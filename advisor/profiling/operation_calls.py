@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from advisor.convolution import Pass
 from advisor.profiling.calls import Call, Shape, Situation
-from advisor.profiling.conv_calls import expected_result, is_convolution
+from advisor.profiling.conv_calls import expected_result, is_convolution, is_result
 from advisor.profiling.linear_calls import is_linear_algebra
 from advisor.profiling.names import without_wrapper
 from advisor.profiling.nesting import follow
@@ -110,18 +110,22 @@ class Calls:
         return order
 
     def _output_shapes(self) -> tuple[Ints, list[Shape]]:
-        """Per row of a forward convolution the index of its result's shape, -1: unknown; and the shapes.
+        """Per row of a forward convolution's kernels, or of the backward of its casts, the index of its result's
+        shape, -1: unknown or not needed; and the shapes.
 
         Told by the backward node's argument, else by the next operator that takes a tensor of that form.
         """
         raw, tree, op = self._raw, self._tree, self._op
         convolution = np.array([is_convolution(name) for name in raw.names], dtype=np.bool_)
-        top = follow(tree.top, op)
-        rows = np.flatnonzero((self._phase == PHASES.index("forward")) & convolution[raw.ops.name[top]])
+        forward = np.where(self._phase == PHASES.index("backward"), follow(tree.forward, op), op)
+        top = follow(tree.top, forward)
+        name = follow(raw.ops.name, top)
+        needed = (self._phase == PHASES.index("forward")) | ~convolution[raw.ops.name[op]]
+        rows = np.flatnonzero((name >= 0) & convolution[name] & needed)
         shapes: dict[Shape, int] = {}
         output = np.full(len(op), -1, dtype=np.int64)
         for row in rows.tolist():
-            shape = self._result(int(top[row]), int(tree.backward[op[row]]))
+            shape = self._result(int(top[row]), int(tree.backward[op[row]]) if forward[row] == op[row] else -1)
             if shape is not None:
                 output[row] = shapes.setdefault(shape, len(shapes))
         return output, list(shapes)
@@ -133,7 +137,7 @@ class Calls:
             return None
         if node >= 0:
             shape = call_of(self._raw, node).shape(0)
-            if _is_such(shape, expected):
+            if is_result(shape, expected):
                 return shape
         if ops.inputs[top] >= 0:
             return None
@@ -141,7 +145,7 @@ class Calls:
         for later in range(top + 1, min(top + 1 + _NEXT_OPERATORS, len(ops.name))):
             if ops.thread[later] == ops.thread[top] and ops.start_us[later] >= end and ops.dims[later] >= 0:
                 shape = call_of(self._raw, later).shape(0)
-                if _is_such(shape, expected):
+                if is_result(shape, expected):
                     return shape
         return None
 
@@ -160,10 +164,6 @@ def call_of(raw: RawTrace, op: int) -> Call:
 
 def _call_or_none(raw: RawTrace, op: int) -> Call | None:
     return call_of(raw, op) if op >= 0 else None
-
-
-def _is_such(shape: Shape | None, expected: tuple[int, int, int]) -> bool:
-    return shape is not None and len(shape) == expected[0] and shape[:2] == expected[1:]
 
 
 def _distinct(columns: list[Ints]) -> tuple[Ints, Ints]:
