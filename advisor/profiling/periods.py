@@ -19,7 +19,9 @@ from advisor.profiling.raw import Floats, Ints
 _LEAST_DISTINCT = 5  # different kernels: a loop over fewer is no training step
 _LEAST_PERIOD = 8  # kernels
 _LEAST_AGREEMENT = 0.9  # mean over distinct kernels of how evenly the steps share them
-_TIE = 0.03  # agreements closer than this: the shorter period
+_TIE = 0.01  # agreements closer than this: the shorter period
+_TIE_OF_ONE = 0.08
+_DEVIATING = 0.2  # share of the steps in which a kernel may run more or less often than usual
 _MOST_CANDIDATES = 12
 _WARM_UP = 1.2  # a first step with this many times the usual number of kernels is warm-up
 
@@ -48,18 +50,29 @@ def step_bounds(tokens: Ints, pauses: Floats) -> Ints:
     in the number of kernels but for a sort.
     """
     sequence = _sequence(tokens)
-    found = [
-        (_agreement(sequence, anchor), anchor, positions)
-        for positions in _candidates(sequence)
-        for anchor in (min(positions, key=lambda p: p[0]), max(positions, key=lambda p: p[-1]))
-    ]
-    best = max((score for score, _, _ in found), default=0.0)
-    if best < _LEAST_AGREEMENT:
+    sound: list[tuple[float, Ints, list[Ints]]] = []
+    for positions in _candidates(sequence):
+        anchors = (min(positions, key=lambda p: p[0]), max(positions, key=lambda p: p[-1]))
+        score, anchor = max(((_agreement(sequence, anchor), anchor) for anchor in anchors), key=lambda entry: entry[0])
+        if score >= _LEAST_AGREEMENT:
+            sound.append((score, anchor, positions))
+    if not sound:
         return np.empty(0, dtype=np.int64)
-    _, anchor, positions = max(
-        (entry for entry in found if entry[0] >= best - _TIE), key=lambda entry: (len(entry[1]), entry[0])
-    )
+    _, anchor, positions = _shortest(sound)
     return _bounds(_earliest(positions, anchor), len(tokens), pauses)
+
+
+def _shortest(sound: list[tuple[float, Ints, list[Ints]]]) -> tuple[float, Ints, list[Ints]]:
+    """The shortest period, unless a longer one explains more: the optimizer after several accumulated passes.
+
+    A longer one that hangs on a single kernel must explain much more: it may be what is logged every tenth step.
+    """
+    sound = sorted(sound, key=lambda entry: -len(entry[1]))
+    chosen = sound[0]
+    for entry in sound[1:]:
+        if entry[0] > chosen[0] + (_TIE if len(entry[2]) > 1 else _TIE_OF_ONE):
+            chosen = entry
+    return chosen
 
 
 def _sequence(tokens: Ints) -> _Sequence:
@@ -116,11 +129,13 @@ def _agreement(sequence: _Sequence, anchor: Ints) -> float:
 
 
 def _evenness(held: Ints, counted: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:
-    """Mean over distinct kernels of min / max of their number in a stretch and the median number."""
+    """Mean over distinct kernels of min / max of their number in a stretch and the median; the worst fifth left out."""
     usual = np.median(held, axis=0)
     more = np.maximum(held, usual)
-    ratio = np.divide(np.minimum(held, usual), more, out=np.ones(held.shape), where=more > 0).mean(axis=0)
-    return float(np.where(usual > 0, ratio, 0.0)[counted].mean())
+    ratio = np.divide(np.minimum(held, usual), more, out=np.ones(held.shape), where=more > 0)
+    left_out = int(_DEVIATING * len(held))
+    kept = np.partition(ratio, left_out, axis=0)[left_out:].mean(axis=0)
+    return float(np.where(usual > 0, kept, 0.0)[counted].mean())
 
 
 def _earliest(positions: list[Ints], anchor: Ints) -> Ints:
