@@ -193,13 +193,9 @@ def _look_up(properties: DeviceProperties) -> tuple[Gpu | None, str | None]:
     if kin:
         memory = f"{kin[0].memory_bytes / 2**30:.0f} GiB" if kin[0].memory_bytes else "memory"
         chip = _chip(kin[0].sms, kin[0].compute_capability)
-        return kin[
-            0
-        ], f"{properties.name}: not in the table of GPUs, taken for a {kin[0].id} ({chip}, {memory}, as it has)"
-    return (
-        None,
-        f"{properties.name} is unknown here: no predictions for it; name the nearest GPU with --gpu if it has the same SMs",
-    )
+        note = f"{properties.name} is not in our table: taken for {kin[0].id} (as it has {chip}, {memory})"
+        return kin[0], note
+    return None, f"{properties.name} is unknown here: no predictions for it, but for GPUs named with --on"
 
 
 def _same_kind(gpu: Gpu, properties: DeviceProperties) -> bool:
