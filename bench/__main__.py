@@ -30,6 +30,7 @@ COMMANDS = {
     "catalogue": ("bench.catalogue", "build the shipped catalogue of models"),
     "compare": ("bench.compare", "two records case by case: SAME, FASTER, SLOWER or AMBIGUOUS"),
     "fit": ("bench.fit", "fit a card's records, or published timings, to profiles"),
+    "fit-convolutions": ("bench.fit_fp32_convolutions", "fit published FP32 convolutions, timed alone"),
     "fit-step": ("bench.fit_step", "fit the step model to timm's tables"),
     "inspect": ("bench.inspect_kernels", "what the compiler makes of the kernels, for any architecture"),
     "measure": ("bench.measure", "measure this machine's GPU and record it; `advisor bench` runs this"),

@@ -149,6 +149,9 @@ def machine_of(coefficients: GemmCoefficients, gpu: Gpu, precision: str) -> tupl
     if missing:
         raise BadInputError(f"cannot predict times on {gpu.name}: {', '.join(missing)} unknown; choose another --gpu")
     c, clock = coefficients, facts["boost_clock_hz"]
+    element_bytes = 4.0 if precision in {"tf32", "fp32"} else 2.0
+    # TF32 moves twice the bytes of the FP16 products fitted, also between shared memory and the Tensor Cores
+    wide = 2.0 if tensor_cores and element_bytes == 4 else 1.0
     machine = Machine(
         sms=float(gpu.sms),
         clock_hz=clock,
@@ -157,12 +160,12 @@ def machine_of(coefficients: GemmCoefficients, gpu: Gpu, precision: str) -> tupl
         dram_bytes_per_s=facts["memory_bandwidth_bytes_per_s"] * c.dram_efficiency,
         l2_bytes_per_s=c.l2_bytes_per_clock_per_sm * gpu.sms * clock,
         l2_bytes=float(facts["l2_bytes"]),
-        element_bytes=4.0 if precision in {"tf32", "fp32"} else 2.0,
+        element_bytes=element_bytes,
         launch_s=c.launch_s,
         dram_latency_s=c.dram_latency_s,
-        prologue_cycles=c.prologue_cycles,
-        epilogue_cycles=c.epilogue_cycles,
-        feed_cycles=c.feed_cycles,
+        prologue_cycles=wide * c.prologue_cycles,
+        epilogue_cycles=wide * c.epilogue_cycles,
+        feed_cycles=wide * c.feed_cycles,
         wave_hardness=c.wave_hardness,
         reread=c.reread,
         split_fixed_s=c.split_fixed_s,
