@@ -19,7 +19,7 @@ _CAUSES = {
     "communication": "communication on the host",
     "sync": "the host waited for the GPU (.item(), synchronize()) instead of working ahead",
 }
-_LAYER_WIDTH, _NOTE_WIDTH = 40, 44
+_KERNEL_WIDTH, _LAYER_WIDTH, _NOTE_WIDTH = 44, 36, 40
 
 
 def report(profile: TraceProfile, *, by: TableBy = "kernel", rows: int = 15, format_: str = "table") -> str:
@@ -48,7 +48,7 @@ def _classes_block(profile: TraceProfile, format_: str) -> list[str]:
             **dict.fromkeys(rows[0], ""), "class": "(memcpy, memset)",
             **_time(profile.copy_time_s, profile.copy_time_s / divisor if divisor else None),
         })  # fmt: skip
-    lines = [*_title("Where the kernels' time goes", format_), render_rows(rows, format_)]
+    lines = [*_title(f"Where the kernels' time goes{_mean_of(divisor)}", format_), render_rows(rows, format_)]
     gaps = sorted(((s, cause) for cause, s in profile.steps.gap_s.items() if s > 0), reverse=True)
     if gaps:
         idle_s, whole = sum(s for s, _ in gaps), "a step" if profile.steps.count else "the trace"
@@ -60,7 +60,7 @@ def _classes_block(profile: TraceProfile, format_: str) -> list[str]:
 def _main_block(profile: TraceProfile, by: TableBy, rows: int, format_: str) -> list[str]:
     if by == "kernel":
         made = [_kernel_row(profile, group, format_) for group in _first(profile.kernels, rows)]
-        total, title = len(profile.kernels), "Kernels, by name, shape and grid"
+        total, title = len(profile.kernels), "Kernels (TC: on Tensor Cores; last idle: of the last wave's slots)"
     else:
         found, divisor = time_by(profile, _narrow(by)), steps_divisor(profile)
         made = [
@@ -68,10 +68,14 @@ def _main_block(profile: TraceProfile, by: TableBy, rows: int, format_: str) -> 
         ]
         total, title = len(found), {"operator": "Operators", "layer": "Layers and passes",
                                     "shape": "Operators by input shapes"}[by]  # fmt: skip
-    lines = [*_title(title, format_), render_rows(made, format_)]
+    lines = [*_title(title + _mean_of(steps_divisor(profile)), format_), render_rows(made, format_)]
     if total > len(made):
         lines.append(f"... and {total - len(made)} more; --rows 0 shows all.")
     return lines
+
+
+def _mean_of(divisor: int | None) -> str:
+    return "" if divisor is None or divisor == 1 else f", mean of {divisor} steps"
 
 
 def _first(items: tuple[Any, ...], rows: int) -> tuple[Any, ...]:
@@ -113,7 +117,7 @@ def _time_row(row: TimeRow, divisor: int | None, format_: str, *, name: str, kin
 def _kernel_row(profile: TraceProfile, group: KernelGroup, format_: str) -> dict[str, Any]:
     operation = operation_of(profile, group)
     divisor = steps_divisor(profile)
-    name = short_kernel(group.name)
+    name = short_kernel(group.name, _KERNEL_WIDTH)
     return {
         "kernel": code(name) if format_ == "markdown" else name,
         "class": group.class_,
@@ -121,11 +125,12 @@ def _kernel_row(profile: TraceProfile, group: KernelGroup, format_: str) -> dict
         **_time(group.total_s, group.total_s / divisor if divisor else None),
         "share": percent(group.share, 1),
         "runs": _number(group.count, divisor),
-        "Tensor Cores": _used(group),
+        "TC": _used(group),
         "tile": clean(group.tile, 16) if group.tile else "",
         "CTAs/SM": group.ctas_per_sm,
         "waves": None if group.waves is None else f"{group.waves:.2f}",
-        "last wave idle": None if group.idle_share is None else percent(group.idle_share),
+        "wave eff.": None if group.wave_efficiency is None else percent(group.wave_efficiency),
+        "last idle": None if group.idle_share is None else percent(group.idle_share),
         "note": clean(group.note, _NOTE_WIDTH) if group.note else "",
     }
 

@@ -26,7 +26,10 @@ _LOOKS = {  # class -> colour and marker; told apart without colour too
     "conv": (SKY, "D"), "attention": (GREEN, "P"),
 }  # fmt: skip
 NAMED = 6
-_LEAST_SHARE = 1e-4  # points further left say nothing
+_CORNERS = ((6.0, 5.0), (-12.0, 5.0), (6.0, -12.0), (-12.0, -12.0), (14.0, -3.0), (-20.0, -3.0))  # in points
+_APART_POINTS = 10.0
+_AXES_POINTS = (430.0, 370.0)  # about the size of the axes once laid out
+_LEAST_SHARE = 1 / 500  # of the largest share: points further left say nothing
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,13 @@ def save_profile(profile: TraceProfile, path: Path) -> None:
 
 
 def _question(profile: TraceProfile) -> str:
-    what = f"{duration(profile.steps.step_s)} of a step" if profile.steps.count else "the kernels' time"
-    return f"Where does {what} go, and which kernels leave SMs idle?"
+    what = f"do the {duration(profile.steps.step_s)} of a step" if profile.steps.count else "does the kernels' time"
+    return f"Where {what} go, and which kernels leave SMs idle?"
 
 
 def _caption(profile: TraceProfile) -> str:
-    versions = ", ".join(f"{clean(k, 40)} {clean(v, 40)}" for k, v in sorted(profile.versions.items())[:6])
+    told = sorted(item for item in profile.versions.items() if item[0].endswith("_version"))[:6]
+    versions = ", ".join(f"{clean(name, 40).removesuffix('_version')} {clean(value, 40)}" for name, value in told)
     return ", ".join(filter(None, (clean(Path(profile.path).name, 100), clean(profile.gpu.name, 60), versions)))
 
 
@@ -95,49 +99,69 @@ def _draw_kernels(axes: Axes, profile: TraceProfile) -> list[str]:
     points = _points(profile)
     others = [point for point in points if point.group.class_ not in QUANTIZED]
     if others:
-        _scatter(axes, others, LIGHT, "o", "bound by memory: waves cost it little")
+        _scatter(axes, others, LIGHT, "o", "bound by memory: not billed for waves")
     for class_, (colour, marker) in _LOOKS.items():
         members = [point for point in points if point.group.class_ == class_]
         if members:
             _scatter(axes, members, colour, marker, class_)
     blamed = (p for p in points if p.group.class_ in QUANTIZED and not p.group.persistent)
     named = [point for point in sorted(blamed, key=lambda p: -p.idle)[:NAMED] if point.efficiency < 1]
-    for number, point in enumerate(named, 1):
-        axes.annotate(str(number), (point.share, point.efficiency), xytext=(6, 5), textcoords="offset points",
+    limits = _decades([point.share for point in points])
+    for number, (point, offset) in enumerate(zip(named, _offsets(named, limits), strict=True), 1):
+        axes.annotate(str(number), (point.share, point.efficiency), xytext=offset, textcoords="offset points",
                       fontsize=9, weight="bold")  # fmt: skip
     axes.set_xscale("log")
-    axes.set_xlim(*_decades([point.share for point in points]))
+    axes.set_xlim(*limits)
     axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
     axes.xaxis.set_minor_formatter("")
     axes.set_ylim(0, 1.06)
     axes.yaxis.set_major_formatter(lambda share, _: percent(share))
     axes.set_xlabel("share of the step" if steps_divisor(profile) else "share of all kernel time")
     axes.set_ylabel("wave efficiency (100 %: every wave is full)")
-    axes.set_title("kernels, one point per shape and grid", fontsize=10, loc="left")
+    axes.set_title("kernels, one point per shape and grid", fontsize=10, loc="left", pad=24)
     axes.grid(alpha=0.25)
     if points:
-        for handle in filter(None, axes.legend(fontsize=8, framealpha=0.9, loc="lower left").legend_handles):
+        legend = axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=7,
+                             columnspacing=1, handletextpad=0.1)  # fmt: skip
+        for handle in filter(None, legend.legend_handles):
             handle.set(sizes=[36])
     else:
-        axes.text(0.5, 0.5, "no kernel's waves are known", transform=axes.transAxes, ha="center", color=GREY)
+        why = "" if profile.gpu.id else "\nname the GPU with --gpu"
+        axes.text(0.5, 0.5, f"no kernel's waves are known{why}", transform=axes.transAxes, ha="center", color=GREY)
     return [_named_line(number, point, profile) for number, point in enumerate(named, 1)]
 
 
 def _decades(shares: Sequence[float]) -> tuple[float, float]:
     """The powers of ten around all shares; a step at most."""
-    low = math.floor(math.log10(min(shares, default=_LEAST_SHARE)))
-    return 10.0 ** min(low, -2), 10.0 ** math.ceil(math.log10(max(shares, default=1.0)) + 0.05)
+    low, high = (min(shares), max(shares)) if shares else (0.01, 0.5)
+    return 10.0 ** math.floor(math.log10(low) - 0.05), 10.0 ** math.ceil(math.log10(high) + 0.05)
+
+
+def _offsets(points: Sequence[_Point], limits: tuple[float, float]) -> list[tuple[float, float]]:
+    """Where each point's number goes, from the point: the first corner that is clear of the numbers before it."""
+    across, up = _AXES_POINTS
+    scale = across / math.log10(limits[1] / limits[0])
+    taken: list[tuple[float, float]] = []
+    offsets = []
+    for point in points:
+        x, y = scale * math.log10(point.share), up * point.efficiency
+        free = (o for o in _CORNERS if all(math.hypot(x + o[0] - a, y + o[1] - b) > _APART_POINTS for a, b in taken))
+        offset = next(free, _CORNERS[0])
+        taken.append((x + offset[0], y + offset[1]))
+        offsets.append(offset)
+    return offsets
 
 
 def _points(profile: TraceProfile) -> list[_Point]:
     divisor = steps_divisor(profile)
     whole_s = profile.steps.step_s * divisor if divisor else profile.kernel_time_s
-    shares = ((group, group.total_s / whole_s) for group in profile.kernels if whole_s > 0)
-    return [
-        _Point(group, share, group.wave_efficiency)
-        for group, share in shares
-        if group.wave_efficiency is not None and share >= _LEAST_SHARE
+    points = [
+        _Point(group, group.total_s / whole_s, group.wave_efficiency)
+        for group in profile.kernels
+        if group.wave_efficiency is not None and group.total_s > 0 and whole_s > 0
     ]
+    least = _LEAST_SHARE * max((point.share for point in points), default=0.0)
+    return [point for point in points if point.share >= least]
 
 
 def _scatter(axes: Axes, points: Sequence[_Point], colour: str, marker: str, label: str) -> None:

@@ -18,7 +18,7 @@ def headline(profile: TraceProfile) -> str:
     batch = f", batch {profile.batch.batch}" if profile.batch.batch else ", batch size ??"
     rank = f"rank {profile.rank}: " if profile.rank is not None else ""
     busy = f"the GPU is busy {percent(steps.busy_share)} of the time"
-    precision = profile.precision.replace("fp", "FP").replace("tf32", "TF32").replace("bf", "BF")
+    precision = "precision ??" if profile.precision == "unknown" else _capitals(profile.precision)
     return f"{rank}{what} on {gpu}{batch}, {precision}: {busy}; {_tensor_cores(profile)}."
 
 
@@ -33,3 +33,7 @@ def _tensor_cores(profile: TraceProfile) -> str:
     if all(group.tensor_cores is None for group in products):
         return "the kernels' names do not tell whether Tensor Cores were used"
     return "no kernel ran on Tensor Cores"
+
+
+def _capitals(precision: str) -> str:
+    return precision.replace("fp", "FP").replace("tf32", "TF32").replace("bf16", "BF16")
