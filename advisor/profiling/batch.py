@@ -48,10 +48,16 @@ class _Vote:
 
 
 def read_batch(raw: RawTrace, links: Links, steps: StepSpans) -> BatchSize:
-    """The batch size per forward pass and per GPU, with its evidence; None where the shapes are missing or disagree."""
+    """The batch size per forward pass and per GPU, with its evidence; None where the shapes are missing or disagree.
+
+    One regular step is asked, the one in the middle; without steps, or where that one shows no forward pass, all.
+    """
     if not (raw.ops.dims >= 0).any():
         return BatchSize(None, "the trace has no shapes: record it with record_shapes=True")
-    votes = _batch_second(list(_votes(raw, links, _forward_kernels(links, steps))))
+    forward = _forward_kernels(links)
+    usual = steps.kernel_step[forward] == steps.regular[len(steps.regular) // 2] if steps.regular else forward >= 0
+    votes = list(_votes(raw, links, forward[usual])) or list(_votes(raw, links, forward))
+    votes = _batch_second(votes)
     telling = [vote for vote in votes if vote.kind not in ("linear layer", "bmm", "loss")]
     rows = [vote for vote in votes if vote.kind == "linear layer"]
     if not telling and not rows:
@@ -155,13 +161,10 @@ def _batch_of_bmm(votes: list[_Vote]) -> int | None:
     return batch if first > second else None
 
 
-def _forward_kernels(links: Links, steps: StepSpans) -> Ints:
-    """Kernels of the forward passes of one regular step, the median one by number; without steps, of the trace."""
+def _forward_kernels(links: Links) -> Ints:
     forward = np.array([operation.phase == "forward" for operation in links.operations], dtype=bool)
     chosen = (links.operation >= 0) & (links.op >= 0)
     chosen[chosen] = forward[links.operation[chosen]]
-    if steps.regular:
-        chosen &= steps.kernel_step == steps.regular[len(steps.regular) // 2]
     return np.flatnonzero(chosen)
 
 

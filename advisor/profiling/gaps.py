@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from advisor.profiling.intervals import TO_GPU, Union, launch_of, named, on_host
+from advisor.profiling.intervals import TO_GPU, TO_HOST, Union, launch_of, named, on_host
 from advisor.profiling.linked import Links, StepSpans
 from advisor.profiling.raw import Copies, Floats, Ints, Kernels, Launches, Marks, Ops, RawTrace
 from advisor.profiling.records import StepFacts
@@ -30,7 +30,6 @@ CAUSES = ("host", "data", "communication", "sync")
 _LOADS = re.compile(r"data_?loader|data_?load\b|load_?data|fetch_?next|next_?batch|get_?batch", re.IGNORECASE).search
 _COLLECTIVE = re.compile(r"^(nccl|gloo|mpi|ucc):|^c10d::|record_param_comms").search
 _WAITS = re.compile(r"(cuda|cu|hip)(Stream|Device|Event|Ctx)Synchronize").search
-_MOVES = re.compile(r"(cuda|cu|hip)Mem(cpy|set)").search
 _Column = Ops | Marks | Launches
 _ON_THE_WIRE = re.compile(r"nccl|nvshmem|cross_device_reduce", re.IGNORECASE).search
 
@@ -123,11 +122,12 @@ def _covered(column: _Column | Kernels | Copies, rows: Ints) -> tuple[Floats, Fl
 def _causes(raw: RawTrace, links: Links, start: Floats, end: Floats) -> Ints:
     """Index into CAUSES of each gap."""
     threads = np.unique(raw.launches.thread[links.launch[links.launch >= 0]])
-    to_gpu = named(raw, raw.copies.name, TO_GPU)
-    feeding = launch_of(raw, raw.copies.correlation[to_gpu])
-    data = _spent(threads, *_ranges(raw, _LOADS), (raw.launches, feeding[feeding >= 0]))
+    to_gpu, to_host = named(raw, raw.copies.name, TO_GPU), named(raw, raw.copies.name, TO_HOST)
+    feeding, reading = (launch_of(raw, raw.copies.correlation[copies]) for copies in (to_gpu, to_host))
+    feeding, reading = feeding[feeding >= 0], reading[reading >= 0]
+    data = _spent(threads, *_ranges(raw, _LOADS), (raw.launches, feeding))
     collective = _spent(threads, *_ranges(raw, _COLLECTIVE))
-    waits = named(raw, raw.launches.name, lambda name: _WAITS(name) or _MOVES(name))
+    waits = np.concatenate([named(raw, raw.launches.name, _WAITS), feeding, reading])
     waiting = _spent(threads, (raw.launches, waits)).contains(start)
     fed = np.isin(start, _covered(raw.copies, to_gpu)[1])
 

@@ -93,3 +93,4 @@ def on_host(raw: RawTrace, launch: Ints, otherwise: Floats) -> Floats:
 
 TO_GPU = re.compile("HtoD").search
 """Names of copies from the host to the GPU."""
+TO_HOST = re.compile("DtoH").search

@@ -1,8 +1,8 @@
 """Which training steps a trace holds, and which step each kernel and copy belongs to.
 
-A step is, in this order of trust: a ProfilerStep mark; a range the user named that repeats and holds most kernels; the
-period at which the sequence of kernels repeats. A kernel belongs to the step in which the host launched it; one without
-a launch to the step in which it began.
+A step is, in this order of trust: a ProfilerStep mark; a range the user named that repeats and holds nearly all
+kernels; the period at which the sequence of kernels repeats; a range that repeats and holds most kernels. A kernel
+belongs to the step in which the host launched it; one without a launch to the step in which it began.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from advisor.profiling.raw import Floats, Ints, RawTrace
 WARM_UP = 1.2
 """A first step that takes, or launches, this many times the median of the others does not stand for them."""
 _CUT_OFF = 0.8  # a last step that launches less than this share of the median was cut off by the end of the trace
-_COVERS = 0.8  # share of the kernels that a repeated range must hold to be a step
+_COVERS = 0.95  # share of the kernels that a repeated range must hold to be a step
+_COVERS_MOST = 0.8  # the same, where no period is found: the optimizer may be outside
 _NO_STEP = re.compile(
     r"::|Backward\d*$|^(nccl|gloo|mpi|ucc):|epoch|DataLoader|Optimizer\.|^ProfilerStep", re.IGNORECASE
 )
@@ -89,10 +90,12 @@ def _found(raw: RawTrace, kernels_at: Floats, copies_at: Floats) -> Iterator[tup
     """Steps by each way that finds any, the most trusted first."""
     if (marks := _profiler_steps(raw)) is not None:
         yield "ProfilerStep", marks
-    if (ranges := _repeated_range(raw, kernels_at)) is not None:
+    if (ranges := _repeated_range(raw, kernels_at, _COVERS)) is not None:
         yield "annotation", ranges
     if (periods := _periods(raw, kernels_at, copies_at)) is not None:
         yield "period", periods
+    if (ranges := _repeated_range(raw, kernels_at, _COVERS_MOST)) is not None:
+        yield "annotation", ranges
 
 
 def _profiler_steps(raw: RawTrace) -> _Spans | None:
@@ -130,14 +133,14 @@ def _last_time(raw: RawTrace) -> float:
     return max((float((c.start_us + c.duration_us).max()) for c in columns if len(c.name)), default=0.0)
 
 
-def _repeated_range(raw: RawTrace, kernels_at: Floats) -> _Spans | None:
+def _repeated_range(raw: RawTrace, kernels_at: Floats, covers: float) -> _Spans | None:
     """The range whose name, digits apart, repeats and holds most kernels, evenly; of equals, the one repeated least."""
     best: tuple[tuple[int, int], _Spans] | None = None
     for ranges in _by_name(raw, _named_ranges(raw)):
         spans = _in_order(raw, ranges)
         held = spans.launched(kernels_at)
         usual = np.median(held)
-        if len(held) < 2 or usual == 0 or held.sum() < _COVERS * len(kernels_at):
+        if len(held) < 2 or usual == 0 or held.sum() < covers * len(kernels_at):
             continue
         rank = (round(20 * held.sum() / len(kernels_at)), -len(held))
         if np.mean(np.abs(held - usual) <= 0.2 * usual) >= 0.7 and (best is None or rank > best[0]):

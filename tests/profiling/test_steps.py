@@ -151,6 +151,21 @@ def test_a_range_that_misses_a_third_of_the_kernels_is_no_step(tmp_path: Path) -
     assert steps_of(trace, tmp_path).found_by == "none"
 
 
+def test_a_range_that_leaves_the_optimizer_out_yields_to_the_period(tmp_path: Path) -> None:
+    def trace(names: str) -> KinetoTrace:
+        trace = KinetoTrace()
+        for i in range(4):
+            trace.op("forward_backward", 200 * i, 89, category="user_annotation")
+            for k, name in enumerate(names):
+                trace.kernel(name, start=200 * i + 10 * k + 9, duration=5, launched=200 * i + 10 * k + 1)
+        return trace
+
+    whole = steps_of(trace("abcdefghij"), tmp_path)  # "j", launched after 91 us, is outside the range
+    assert (whole.found_by, np.bincount(whole.kernel_step).tolist()) == ("period", [10] * 4)
+    part = steps_of(trace("aaabbbcccc"), tmp_path)  # three kernels: too few for a period
+    assert (part.found_by, np.bincount(part.kernel_step + 1).tolist()) == ("annotation", [4, 9, 9, 9, 9])
+
+
 # periods
 
 
