@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from advisor.cli.output import render_rows
 from advisor.profiling.headline import headline
+from advisor.profiling.ranks import EVEN
 from advisor.profiling.records import QUANTIZED, Advice, BillLine, KernelGroup, RanksProfile, TraceProfile
 from advisor.profiling.tables import By, TimeRow, operation_of, steps_divisor, time_by
 from advisor.profiling.text import clean, code, short_kernel
@@ -188,6 +189,7 @@ def _advice_block(advice: Advice, format_: str) -> list[str]:
 
 
 def _ranks_block(ranks: RanksProfile, format_: str) -> list[str]:
+    marks = {ranks.slowest: "slowest", ranks.fastest: "fastest"} if ranks.imbalance > EVEN else {}
     rows = [
         {
             "rank": str(facts.rank) if facts.rank is not None else clean(Path(facts.path).name, 40),
@@ -198,7 +200,7 @@ def _ranks_block(ranks: RanksProfile, format_: str) -> list[str]:
             "exposed": duration(facts.exposed_communication_s),
             "waits": duration(facts.waiting_s),
             "GPU busy": percent(facts.busy_share),
-            "": {ranks.slowest: "slowest", ranks.fastest: "fastest"}.get(index, ""),
+            "": marks.get(index, ""),
         }
         for index, facts in enumerate(ranks.ranks)
     ]

@@ -13,8 +13,8 @@ EVEN = 0.02
 """Ranks whose own times lie this close to their mean are called even: runs of one container differ as much."""
 
 
-def compare_ranks(profiles: Sequence[TraceProfile]) -> RanksProfile:
-    """Compare the ranks of one job, given a profile of each.
+def compare_ranks(profiles: Sequence[TraceProfile], left_out: Sequence[str] = ()) -> RanksProfile:
+    """Compare the ranks of one job, given a profile of each; `left_out` says which had none, and why.
 
     Collectives end together: the rank that arrives last waits least. So the rank with the longest step outside exposed
     communication is the slowest, whatever its own step time, and the least exposed communication of all ranks is what
@@ -37,7 +37,7 @@ def compare_ranks(profiles: Sequence[TraceProfile]) -> RanksProfile:
         step_spread=max(step_s) / min(step_s) - 1 if min(step_s) else 0.0,
         imbalance=imbalance,
         verdict=_verdict(ranks, slowest, fastest, imbalance),
-        notes=_notes(ordered),
+        notes=(*_notes(ordered), *left_out),
     )
 
 
