@@ -24,9 +24,7 @@ WARM_UP = 1.2
 _CUT_OFF = 0.8  # a last step that launches less than this share of the median was cut off by the end of the trace
 _COVERS = 0.95  # share of the kernels that a repeated range must hold to be a step
 _COVERS_MOST = 0.8  # the same, where no period is found: the optimizer may be outside
-_NO_STEP = re.compile(
-    r"::|Backward\d*$|^(nccl|gloo|mpi|ucc):|epoch|DataLoader|Optimizer\.|^ProfilerStep", re.IGNORECASE
-)
+_NO_STEP = re.compile(r"::|Backward\d*$|^(nccl|gloo|mpi|ucc):|[Ee]poch|DataLoader|^Optimizer\.|^ProfilerStep").search
 _MOST_RANGES = 100  # distinct names that are tried as steps, those with most time
 _FoundBy = Literal["ProfilerStep", "annotation", "period"]
 
@@ -152,7 +150,7 @@ def _named_ranges(raw: RawTrace) -> _Named:
     """The host's ranges that a user may have named: marks and, in old traces, operators."""
 
     def by_user(name: str) -> bool:
-        return not _NO_STEP.search(name)
+        return not _NO_STEP(name)
 
     ops = named(raw, raw.ops.name, by_user)
     marks = named(raw, raw.marks.name, by_user)
