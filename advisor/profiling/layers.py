@@ -6,7 +6,7 @@ import re
 
 from advisor.profiling.attention_calls import attention_layer, attention_product
 from advisor.profiling.calls import Call, Shape, Situation
-from advisor.profiling.conv_calls import ConvShapes, conv_layer
+from advisor.profiling.conv_shapes import ConvShapes, conv_layer
 from advisor.profiling.linear_calls import gradient_layer, is_linear_algebra, linear_layer
 
 _WRAPPER = "autograd::engine::evaluate_function: "

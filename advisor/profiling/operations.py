@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from advisor.profiling.attention_calls import attention_product, is_attention
 from advisor.profiling.calls import Situation
-from advisor.profiling.conv_calls import conv_product, is_convolution, layer_pass, read_convolution
+from advisor.profiling.conv_calls import is_convolution, layer_pass, read_convolution
+from advisor.profiling.conv_shapes import conv_product
 from advisor.profiling.layers import layer_text
 from advisor.profiling.linear_calls import is_linear_algebra, linear_product
 from advisor.profiling.records import Product
@@ -36,7 +37,8 @@ def describe(situation: Situation) -> Description:
     if is_convolution(name):
         shapes = read_convolution(situation)
         pass_ = layer_pass(situation)
-        product = conv_product(shapes, pass_, situation.call) if shapes is not None and pass_ is not None else None
+        operand = situation.call.type_of(0) or situation.call.type_of(1)
+        product = conv_product(shapes, pass_, operand) if shapes is not None and pass_ is not None else None
         return Description(product, layer_text(situation, shapes), shapes.doubt if shapes is not None else None)
     if is_attention(name):
         return Description(attention_product(situation), layer_text(situation, None))
