@@ -61,7 +61,7 @@ def check_import_names(wheel: Path) -> None:
 
 
 def check_measuring(work: Path) -> None:
-    """What measures and what records start from another folder, beside packages named as ours, and say what they lack."""
+    """What measures, and what records a profile, starts beside packages named as ours, and says what it lacks."""
     bin_, decoys = work / ".venv/bin", work / "decoys"
     decoys.mkdir()
     for name in ("bench.py", "kernels.py"):
