@@ -23,6 +23,7 @@ _TIE = 0.01  # agreements closer than this: the shorter period
 _TIE_OF_ONE = 0.08
 _DEVIATING = 0.2  # share of the steps in which a kernel may run more or less often than usual
 _MOST_CANDIDATES = 12
+_MOST_CELLS_PER_KERNEL = 20  # of the table of steps and distinct kernels: bounds its memory
 _WARM_UP = 1.2  # a first step with this many times the usual number of kernels is warm-up
 
 
@@ -112,6 +113,8 @@ def _agreement(sequence: _Sequence, anchor: Ints) -> float:
     holds whole steps. That stretch may be left out (a trace that ends amid a step), or a long first one (warm-up).
     """
     n, steps = len(sequence.tokens), len(anchor)
+    if steps * sequence.distinct > _MOST_CELLS_PER_KERNEL * n:  # a step would hold hardly any of the distinct kernels
+        return 0.0
     lengths = np.diff(np.concatenate([[0], anchor, [n]]))
     stretch = np.repeat(np.arange(steps + 1) % steps, lengths)
     held = np.bincount(stretch * sequence.distinct + sequence.tokens, minlength=steps * sequence.distinct)

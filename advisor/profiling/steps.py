@@ -43,10 +43,10 @@ class _Spans:
         inside = (at >= 0) & (times < np.append(self.end_us, -np.inf)[at])
         return np.where(inside, at, -1).astype(np.int64)
 
-    def launched(self, times: Floats) -> Ints:
-        """How many of the times each range holds."""
-        at = self.holding(times)
-        return np.bincount(at[at >= 0], minlength=len(self.names))
+    def count(self, ordered: Floats) -> Ints:
+        """How many of the times, given in order, each range holds."""
+        counts: Ints = np.searchsorted(ordered, self.end_us) - np.searchsorted(ordered, self.start_us)
+        return counts
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,9 @@ def find_steps(raw: RawTrace, links: Links) -> StepSpans:
     """
     kernels_at = on_host(raw, links.launch, raw.kernels.start_us)
     copies_at = on_host(raw, launch_of(raw, raw.copies.correlation), raw.copies.start_us)
+    ordered = np.sort(kernels_at)
     found_by, found = next(_found(raw, kernels_at, copies_at), ("none", _Spans((), np.empty(0), np.empty(0))))
-    spans = _without_empty_ends(found, kernels_at)
+    spans = _without_empty_ends(found, ordered)
     return StepSpans(
         found_by,
         spans.names,
@@ -80,7 +81,7 @@ def find_steps(raw: RawTrace, links: Links) -> StepSpans:
         spans.end_us,
         kernel_step=spans.holding(kernels_at),
         copy_step=spans.holding(copies_at),
-        regular=_regular(spans.end_us - spans.start_us, spans.launched(kernels_at)),
+        regular=_regular(spans.end_us - spans.start_us, spans.count(ordered)),
     )
 
 
@@ -120,7 +121,8 @@ def _in_order(raw: RawTrace, ranges: _Named) -> _Spans:
     outer = np.ones(len(end), dtype=bool)
     outer[1:] = (end[1:] > reached[:-1]) | (start[1:] >= reached[:-1])
     names, start, end = names[outer], start[outer], end[outer]
-    end = np.where(end > start, end, max(_last_time(raw), float(start[-1])))
+    if not np.all(end > start):
+        end = np.where(end > start, end, max(_last_time(raw), float(start[-1])))
     return _Spans(
         tuple(raw.names[name] for name in names.tolist()), start, np.minimum(end, np.append(start[1:], np.inf))
     )
@@ -133,10 +135,11 @@ def _last_time(raw: RawTrace) -> float:
 
 def _repeated_range(raw: RawTrace, kernels_at: Floats, covers: float) -> _Spans | None:
     """The range whose name, digits apart, repeats and holds most kernels, evenly; of equals, the one repeated least."""
+    ordered = np.sort(kernels_at)
     best: tuple[tuple[int, int], _Spans] | None = None
     for ranges in _by_name(raw, _named_ranges(raw)):
         spans = _in_order(raw, ranges)
-        held = spans.launched(kernels_at)
+        held = spans.count(ordered)
         usual = np.median(held)
         if len(held) < 2 or usual == 0 or held.sum() < covers * len(kernels_at):
             continue
@@ -179,8 +182,9 @@ def _periods(raw: RawTrace, kernels_at: Floats, copies_at: Floats) -> _Spans | N
     kernels = raw.kernels
     if not len(kernels.name):
         return None
-    stream = np.unique(np.stack([kernels.device, kernels.stream]), axis=1, return_inverse=True)[1].reshape(-1)
-    chosen = np.flatnonzero(stream == np.argmax(np.bincount(stream)))
+    streams, stream = np.unique(kernels.stream, return_inverse=True)
+    _, queue = np.unique(np.unique(kernels.device, return_inverse=True)[1] * len(streams) + stream, return_inverse=True)
+    chosen = np.flatnonzero(queue == np.argmax(np.bincount(queue)))
     names, at = kernels.name[chosen], kernels_at[chosen]
     pauses = np.diff(at, prepend=at[0])
     bounds = step_bounds(names, pauses)
@@ -203,9 +207,9 @@ def _with_input(raw: RawTrace, at: Floats, first: Ints, copies_at: Floats) -> Fl
     return started
 
 
-def _without_empty_ends(spans: _Spans, kernels_at: Floats) -> _Spans:
+def _without_empty_ends(spans: _Spans, ordered: Floats) -> _Spans:
     """Steps without first and last ones that launched nothing: marks that were open when recording began or ended."""
-    used = np.flatnonzero(spans.launched(kernels_at))
+    used = np.flatnonzero(spans.count(ordered))
     if not len(used):
         return spans
     kept = slice(used[0], used[-1] + 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from advisor.profiling.gaps import step_facts
@@ -207,6 +207,39 @@ def test_unions_agree_with_counting_each_unit_of_time(
     gap_start, gap_end = union.gaps(5.0, 45.0)
     assert (gap_end - gap_start).sum() == 40 - len(covered & set(range(5, 45)))
     assert not union.contains((gap_start + gap_end) / 2).any()
+
+
+moments = st.integers(0, 300)
+lengths = st.integers(0, 60)
+
+
+@given(
+    kernels=st.lists(st.tuples(moments, lengths, st.none() | moments, st.sampled_from(["gemm", "ncclKernel"]))),
+    copies=st.lists(st.tuples(moments, lengths, st.none() | moments, st.sampled_from(["Memcpy HtoD", "Memset"]))),
+    ranges=st.lists(st.tuples(moments, lengths, st.sampled_from(["ProfilerStep#1", "DataLoader", "step 1", "nccl:x"]))),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+def test_busy_and_gaps_fill_the_steps_of_any_trace(
+    tmp_path: Path,
+    kernels: list[tuple[int, int, int | None, str]],
+    copies: list[tuple[int, int, int | None, str]],
+    ranges: list[tuple[int, int, str]],
+) -> None:
+    trace = KinetoTrace()
+    trace.kernel("always one", start=150, duration=1, launched=140)
+    for start, duration, launched, name in kernels:
+        trace.kernel(name, start=start, duration=duration, launched=launched, stream=start % 3)
+    for start, duration, launched, name in copies:
+        trace.copy(name, start, duration, 4, launched=launched)
+    for start, duration, name in ranges:
+        trace.op(name, start, duration, category="user_annotation")
+    facts = facts_of(trace, tmp_path)
+    regular = facts.durations_s[facts.first_step_differs :] or (facts.step_s,)
+    assert 0 <= facts.busy_share <= 1 + 1e-9
+    for step, gaps in zip(facts.durations_s, facts.step_gap_s, strict=True):
+        assert sum(gaps.values()) <= step + 1e-12
+    if len(regular) == 1 and sum(regular):
+        assert facts.busy_share * regular[0] + sum(facts.gap_s.values()) == pytest.approx(regular[0])
 
 
 # real traces
