@@ -53,8 +53,11 @@ def is_attention(name: str) -> bool:
 def attention_product(situation: Situation) -> Product | None:
     """The work of a fused attention operator; m, n, k of the scores: query length, key length, head dim."""
     call = situation.call
-    backward = "backward" in call.name.lower() or (call.name.endswith("Backward") or situation.phase == "backward")
-    dims = _dims(call, backward) or (_dims(situation.forward, False) if situation.forward is not None else None)
+    backward = situation.phase == "backward" and "forward" not in call.name
+    dims = _dims(call, backward)
+    forward = _dims(situation.forward, False) if situation.forward is not None else None
+    if dims is None or (forward is not None and not call.inputs):  # its mask may be told where this one's is not
+        dims = forward
     if dims is None:
         return None
     dtype, element_bytes = element_type(call.type_of(_signature(call, backward).query))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from advisor.profiling.attention_calls import attention_layer, attention_product
+from advisor.profiling.attention_calls import attention_layer, attention_product, is_attention
 from advisor.profiling.calls import Call, Shape, Situation
 from advisor.profiling.conv_shapes import ConvShapes, conv_layer
 from advisor.profiling.linear_calls import gradient_layer, is_linear_algebra, linear_layer
+from advisor.profiling.names import WRAPPER, is_library_call
 
-_WRAPPER = "autograd::engine::evaluate_function: "
 _SHOWN = 6  # dimensions
 _NORMS_OF_CHANNELS = re.compile(r"batch_norm|instance_norm|group_norm|pool")
 
@@ -18,15 +18,16 @@ def layer_text(situation: Situation, shapes: ConvShapes | None) -> str:
     """The layer of a call; of a backward one that of its forward, where the trace has it."""
     if shapes is not None:
         return conv_layer(shapes)
-    if situation.forward is not None:
-        top = situation.forward_top or situation.forward
-        return _forward_text(situation.forward, top)
-    if situation.phase == "backward":
+    if situation.phase != "backward":
+        return _forward_text(situation.call, situation.top)
+    call, forward = situation.call, situation.forward
+    if is_attention(call.name):
         attention = attention_product(situation)
-        if attention is not None:
-            return attention_layer(attention)
-        return gradient_layer(situation) or _plain(situation.call)
-    return _forward_text(situation.call, situation.top)
+        return attention_layer(attention) if attention is not None else _plain(call)
+    # what a whole compiled or recomputed region is called says nothing of its parts
+    if forward is not None and is_library_call(forward.name):
+        return _forward_text(forward, situation.forward_top or forward)
+    return gradient_layer(situation) or linear_layer(call, situation.outer) or _plain(call)
 
 
 def _forward_text(call: Call, top: Call) -> str:
@@ -42,7 +43,7 @@ def _forward_text(call: Call, top: Call) -> str:
 
 def _plain(call: Call) -> str:
     """Name and sizes: "batch_norm 64 on 112x112", "layer_norm 768", "embedding 50257x768", "add 32x256x56x56"."""
-    name = call.name.removeprefix(_WRAPPER).rpartition("aten::")[2].rstrip("_") or call.name
+    name = call.name.removeprefix(WRAPPER).rpartition("aten::")[2].rstrip("_") or call.name
     shapes = call.shapes()
     if not shapes:
         return name

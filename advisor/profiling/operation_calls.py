@@ -110,22 +110,20 @@ class Calls:
         return order
 
     def _output_shapes(self) -> tuple[Ints, list[Shape]]:
-        """Per row of a forward convolution's kernels, or of the backward of its casts, the index of its result's
-        shape, -1: unknown or not needed; and the shapes.
+        """Per row of a forward convolution, or of the backward of its casts, the index of its result's shape; shapes.
 
         Told by the backward node's argument, else by the next operator that takes a tensor of that form.
         """
         raw, tree, op = self._raw, self._tree, self._op
         convolution = np.array([is_convolution(name) for name in raw.names], dtype=np.bool_)
-        forward = np.where(self._phase == PHASES.index("backward"), follow(tree.forward, op), op)
-        top = follow(tree.top, forward)
+        own = convolution[raw.ops.name[tree.top[op]]]
+        top = np.where(own, tree.top[op], follow(tree.top, follow(tree.forward, op)))
         name = follow(raw.ops.name, top)
-        needed = (self._phase == PHASES.index("forward")) | ~convolution[raw.ops.name[op]]
-        rows = np.flatnonzero((name >= 0) & convolution[name] & needed)
+        rows = np.flatnonzero((name >= 0) & convolution[name])
         shapes: dict[Shape, int] = {}
         output = np.full(len(op), -1, dtype=np.int64)
         for row in rows.tolist():
-            shape = self._result(int(top[row]), int(tree.backward[op[row]]) if forward[row] == op[row] else -1)
+            shape = self._result(int(top[row]), int(tree.backward[op[row]]) if own[row] else -1)
             if shape is not None:
                 output[row] = shapes.setdefault(shape, len(shapes))
         return output, list(shapes)
