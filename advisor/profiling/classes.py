@@ -21,7 +21,7 @@ from advisor.profiling.records import KernelClass, Operation, Phase
 
 _PRODUCTS = frozenset({"gemm", "gemv", "split-K reduction"})
 _CONVOLUTIONS: frozenset[str] = frozenset({"fprop", "dgrad", "wgrad", "conv"})
-_LONGEST = 4096  # characters read of a name
+_LONGEST = 2048  # characters read of a name: some patterns take quadratic time
 
 # The first class that has a pattern in the kernel's name counts. Copies and gathers are made of PyTorch's elementwise
 # kernels, and so come before those; patterns are regular expressions, apart by blanks.
@@ -47,7 +47,7 @@ _PATTERNS: dict[KernelClass, str] = {
         """,
     "copy": r"""
         nchwToNhwc nhwcToNchw nchw2nhwc nhwc2nchw [tT]ranspose CatArray \bcat_ direct_copy copy_device_to_device
-        copy_kernel \w*float\w*_copy_kernel convertTensor (?<!broad)cast_ permuteTensor permutationKernel AddPadding
+        copy_kernel convertTensor (?<!broad)cast_ permuteTensor permutationKernel AddPadding
         chunk_cat split_with_sizes [qQ]uantize FP8rowwise FP8_q hfp8 \broll_cuda flip_kernel tril_ triu_
         constant_pad reflection_pad replication_pad
         """,

@@ -104,7 +104,11 @@ def _main_device(raw: RawTrace) -> tuple[int, DeviceProperties | None, list[str]
         notes.append(
             f"kernels of {len(devices)} GPUs in one trace: the figures are GPU {device}'s ({share:.0%} of them)"
         )
-    return device, (found[0] if found else None), notes
+    properties = found[0] if found else None
+    if properties is not None and properties.sms is not None and not 1 <= properties.sms <= MAX_SMS:
+        notes.append(f"the device properties say {properties.sms} SMs, which no GPU has: ignored")
+        properties = replace(properties, sms=None)
+    return device, properties, notes
 
 
 def _without_properties(named: Gpu | None, counted: tuple[int, int, int] | None, notes: list[str]) -> DeviceFacts:

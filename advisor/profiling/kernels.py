@@ -38,7 +38,7 @@ def group_kernels(raw: RawTrace, links: Links, steps: StepSpans, device: DeviceF
         kernels.shared_bytes,
         links.operation,
     )
-    group, first = _group_rows(columns)
+    group, first = group_rows(columns)
     times = _times(kernels, group, len(first), steps)
     occupancy = _occupancy(kernels, first, device)
     trace_s = float(kernels.duration_us.sum()) * 1e-6
@@ -86,7 +86,7 @@ class _Occupied:
     agrees: Ints
 
 
-def _group_rows(columns: Sequence[Ints]) -> tuple[Ints, Ints]:
+def group_rows(columns: Sequence[Ints]) -> tuple[Ints, Ints]:
     """Number the distinct rows of many columns: (group of each row, first row of each group).
 
     Columns are packed into one 64-bit key as far as it holds them, which takes a few sorts instead of one per column.

@@ -24,7 +24,7 @@ from advisor.quantization import ceil_div, last_wave_fill, wave_efficiency
 _CUBLAS_CUTLASS = re.compile(r"cutlass(?:_\d{2,3}_|3x_)")
 _OTHER_PRODUCT = re.compile(r"[wW]inograd|gcgemm|fft")  # their tile is not one of the operator's product
 _NEARLY_ALL = 0.85  # of the SMs: as many as hold a persistent kernel's clusters
-_SWIZZLES = (1, 2, 4, 8, 16)
+_SWIZZLES = {1: 1, 2: 2, 4: 3, 8: 6}  # 2^s, and the columns of tiles from which CUTLASS takes it
 
 Grid = tuple[int, int, int]
 
@@ -77,11 +77,10 @@ def read_cut(told: KernelName, product: Product | None, launch: Launch, *, reduc
     if not _computes(told, product):
         note = "its tiles are Winograd's or Fourier's, not the convolution's" if product.kind == "conv" else None
         return Cut(split_k=told.split_k, note=note)
-    for tile_m, tile_n in (by_habit, by_habit[::-1]):
-        down, across = ceil_div(product.m, tile_m), ceil_div(product.n, tile_n)
-        tiles = down * across * product.batch
-        if launch.grid is not None and (slices := _slices(launch.grid, down, across, product.batch)):
-            return _covering(told, Cut(tile_m, tile_n, tiles), launch.grid, slices)
+    covering = [_cover(told, product, tile, launch.grid) for tile in (by_habit, by_habit[::-1])]
+    found = min((each for each in covering if each is not None), key=lambda each: each.empty, default=None)
+    if found is not None:
+        return found.cut
     tile_m, tile_n = by_habit
     tiles = ceil_div(product.m, tile_m) * ceil_div(product.n, tile_n) * product.batch
     split_k = True if told.split_k or (reduced and (launch.ctas or 0) > tiles) else told.split_k
@@ -94,11 +93,11 @@ def count_waves(launch: Launch, cut: Cut) -> Waves:
     if not ctas:
         return Waves()
     slots = sms * launch.resident if sms and launch.resident else None
-    if not cut.persistent:
-        return _waves(ctas, slots, sms)
-    if cut.tiles is None or cut.split_k or cut.tiles < ctas:
+    if cut.persistent and (cut.tiles is None or cut.split_k):
         return Waves(waves=ctas / slots if slots else None)
-    return _waves(cut.tiles, ctas, sms)
+    if cut.persistent and cut.tiles is not None and cut.tiles > ctas:
+        return _waves(cut.tiles, ctas, sms)
+    return _waves(ctas, slots, sms)
 
 
 def _waves(work: int, slots: int | None, sms: int | None) -> Waves:
@@ -129,31 +128,38 @@ def _is_strided_dgrad(product: Product) -> bool:
     return product.pass_ == "dgrad" and convolution is not None and max(convolution.stride_h, convolution.stride_w) > 1
 
 
-def _slices(grid: Grid, down: int, across: int, batch: int) -> int | None:
-    """Slices of K for which the grid covers `down` x `across` tiles of every product; None: it does not."""
-    if grid[2] % batch or (grid[0], grid[1]) not in _planes(down, across):
+@dataclass(frozen=True)
+class _Cover:
+    cut: Cut
+    empty: int  # CTAs without a tile
+
+
+def _cover(told: KernelName, product: Product, tile: tuple[int, int], grid: Grid | None) -> _Cover | None:
+    """The cut into these tiles, if the grid has a CTA for each, `slices` times over; None: the grid is another's."""
+    down, across = ceil_div(product.m, tile[0]), ceil_div(product.n, tile[1])
+    if grid is None or grid[2] % product.batch or (grid[0], grid[1]) not in _planes(down, across):
         return None
-    return grid[2] // batch
-
-
-def _planes(down: int, across: int) -> Iterator[tuple[int, int]]:
-    yield down * across, 1
-    for first, second in ((down, across), (across, down)):
-        for swizzle in _SWIZZLES:
-            yield first * swizzle, ceil_div(second, swizzle)
-
-
-def _covering(told: KernelName, cut: Cut, grid: Grid, slices: int) -> Cut:
-    """The cut of a grid that has a CTA for every tile."""
-    ctas = grid[0] * grid[1] * grid[2]
-    empty = ctas - (cut.tiles or 0) * slices
+    ctas, slices = grid[0] * grid[1] * grid[2], grid[2] // product.batch
+    tiles = down * across * product.batch
+    empty = ctas - tiles * slices
     notes = []
+    if told.persistent:
+        notes.append("persistent: one wave by design")
     if slices > 1:
         notes.append(f"split-K: {slices} CTAs share each tile's contraction, to fill the GPU")
     if empty:
         notes.append(f"{empty} of {ctas} CTAs have no tile: the grid is rounded up")
     split_k = True if slices > 1 else told.split_k
-    return Cut(cut.tile_m, cut.tile_n, cut.tiles, split_k=split_k, note="; ".join(notes) or None)
+    return _Cover(Cut(*tile, tiles, bool(told.persistent), split_k, "; ".join(notes) or None), empty)
+
+
+def _planes(down: int, across: int) -> Iterator[tuple[int, int]]:
+    """Grids of two axes that cover `down` x `across` tiles."""
+    yield down * across, 1
+    for first, second in ((down, across), (across, down)):
+        for swizzle, least in _SWIZZLES.items():
+            if second >= least:
+                yield first * swizzle, ceil_div(second, swizzle)
 
 
 def _scheduled(told: KernelName, cut: Cut, launch: Launch) -> Cut:

@@ -257,7 +257,8 @@ def test_a_persistent_scheduler_is_read_from_the_template() -> None:
     name = (
         "void cutlass::device_kernel<flash::enable_sm90_or_later<flash::FlashAttnFwdSm90<flash::"
         "CollectiveMainloopFwdSm90<2, cute::tuple<cute::C<1>, cute::C<1>, cute::C<1> >, cute::tuple<cute::C<128>, "
-        "cute::C<176>, cute::C<128> >, 128, cutlass::bfloat16_t, float, cutlass::arch::Sm90, true>, flash::VarlenDynamicPersistentTileScheduler<64> > >"
+        "cute::C<176>, cute::C<128> >, 128, cutlass::bfloat16_t, float, cutlass::arch::Sm90, true>, "
+        "flash::VarlenDynamicPersistentTileScheduler<64> > >"
     )
     found = parse_kernel_name(name)
     assert (found.library, found.operation, found.precision) == ("FlashAttention", "attention", "bf16")

@@ -86,6 +86,13 @@ def test_figures_that_old_traces_lack_come_from_the_compute_capability(read: Rea
     assert facts.limits.shared_memory_per_block_bytes == 98304  # CUDA Programming Guide, 7.0: 96 KiB
 
 
+def test_an_impossible_number_of_sms_is_not_believed(read: ReadBack) -> None:
+    trace = with_kernel(A100, numSms=10**12)
+    trace.events[-2]["args"] |= {"blocks per SM": 2.0}
+    facts = traced_gpu(read(trace))
+    assert (facts.sms, facts.public.sms_source) == (108, "kernels")
+
+
 def test_without_properties_the_kernels_tell_the_sms_and_the_user_is_asked_for_the_rest() -> None:
     raw = read_trace(recorded_trace("sampled_no_device_properties.json.gz"))
     assert sms_from_kernels(raw, 0) == (108, 1154, 1154)  # 2400 CTAs / 22.222221 = 108.000005
