@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from advisor.profiling.classes import class_by_name
 from advisor.profiling.intervals import TO_GPU, TO_HOST, Union, launch_of, named, on_host
 from advisor.profiling.linked import Links, StepSpans
 from advisor.profiling.raw import Copies, Floats, Ints, Kernels, Launches, Marks, Ops, RawTrace
@@ -31,7 +32,6 @@ _LOADS = re.compile(r"data_?loader|data_?load\b|load_?data|fetch_?next|next_?bat
 _COLLECTIVE = re.compile(r"^(nccl|gloo|mpi|ucc):|^c10d::|record_param_comms").search
 _WAITS = re.compile(r"(cuda|cu|hip)(Stream|Device|Event|Ctx)Synchronize").search
 _Column = Ops | Marks | Launches
-_ON_THE_WIRE = re.compile(r"nccl|nvshmem|cross_device_reduce", re.IGNORECASE).search
 
 
 def step_facts(raw: RawTrace, links: Links, steps: StepSpans) -> StepFacts:
@@ -53,7 +53,7 @@ def step_facts(raw: RawTrace, links: Links, steps: StepSpans) -> StepFacts:
         name: Union.of(gap_start[cause == i], gap_end[cause == i]).within(start, end) / 1e6
         for i, name in enumerate(CAUSES)
     }
-    wire = np.isin(kernel_rows, named(raw, raw.kernels.name, _ON_THE_WIRE))
+    wire = np.isin(kernel_rows, named(raw, raw.kernels.name, lambda name: class_by_name(name) == "communication"))
     work = Union.of(np.append(kernels[0][~wire], copies[0]), np.append(kernels[1][~wire], copies[1]))
 
     def mean_apart(rest: Union) -> float:
