@@ -47,7 +47,7 @@ def _classes_block(profile: TraceProfile, format_: str) -> list[str]:
     if profile.copy_time_s:
         rows.append({
             **dict.fromkeys(rows[0], ""), "class": "(memcpy, memset)",
-            **_time(profile.copy_time_s, profile.copy_time_s / divisor if divisor else None),
+            **_time(profile.copy_time_s, profile.steps.copy_s if divisor else None),
         })  # fmt: skip
     lines = [*_title(f"Where the kernels' time goes{_mean_of(divisor)}", format_), render_rows(rows, format_)]
     gaps = sorted(((s, cause) for cause, s in profile.steps.gap_s.items() if s > 0), reverse=True)

@@ -76,10 +76,10 @@ def _ascii(text: str) -> str:
 
 
 def _draw_classes(axes: Axes, profile: TraceProfile) -> None:
-    divisor = steps_divisor(profile) or 1
-    bars = [(row.class_ or "", row.total_s / divisor) for row in time_by(profile, "class")]
-    if profile.copy_time_s:
-        bars.append(("memcpy, memset", profile.copy_time_s / divisor))
+    divisor = steps_divisor(profile)
+    bars = [(row.class_ or "", row.total_s / (divisor or 1)) for row in time_by(profile, "class")]
+    if copy_s := profile.steps.copy_s if divisor else profile.copy_time_s:
+        bars.append(("memcpy, memset", copy_s))
     if (idle_s := sum(profile.steps.gap_s.values())) > 0:
         bars.append(("GPU idle", idle_s))
     names, values = [name for name, _ in bars], [s * 1e3 for _, s in bars]
@@ -90,7 +90,7 @@ def _draw_classes(axes: Axes, profile: TraceProfile) -> None:
     axes.set_yticks(range(len(bars)), names)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.22 * max(values, default=1.0) or 1.0)
-    axes.set_xlabel("ms per step" if steps_divisor(profile) else "ms in the trace")
+    axes.set_xlabel("ms per step" if divisor else "ms in the trace")
     axes.set_title("time by class", fontsize=10, loc="left")
 
 

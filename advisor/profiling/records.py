@@ -127,6 +127,7 @@ class StepFacts:
     first_step_differs: bool  # the first step is more than 1.2 x the median: warm-up, left out of the medians
     step_gap_s: tuple[dict[str, float], ...] = ()  # of each step in durations_s, by cause: the first one's too
     exposed_copy_s: float = 0.0  # mean per step of the time in which only copies run
+    copy_s: float = 0.0  # sum of copies and fills of one step (mean over steps)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def small_profile(**changes: Any) -> TraceProfile:
         gpu=TracedGpu("Tesla V100-SXM2-16GB", 80, "trace", "v100-sxm2-16gb", (7, 0), True),
         kernel_time_s=10e-3, copy_time_s=1e-3, kernels_launched=64, tensor_core_time_s=0.0, precision="fp32",
         steps=StepFacts(2, "ProfilerStep", (8e-3, 8e-3), 8e-3, 0.6875, 5e-3, {"host": 2e-3, "data": 0.5e-3}, 0.0, 32.0,
-                        0.0, False),
+                        0.0, False, copy_s=0.5e-3),
         batch=BatchSize(32, "dimension 0 of 4 of 4 convolutions is 32"),
         class_s={"fprop": 4e-3, "elementwise": 3.5e-3, "other": 2.5e-3},
         operations=(CONVOLUTION, ADD),
