@@ -57,10 +57,11 @@ def step_facts(raw: RawTrace, links: Links, steps: StepSpans) -> StepFacts:
     work = Union.of(np.append(kernels[0][~wire], copies[0]), np.append(kernels[1][~wire], copies[1]))
 
     def mean_apart(rest: Union) -> float:
-        return float((busy.within(start, end) - rest.within(start, end))[regular].mean()) / 1e6
+        return max(0.0, float((busy.within(start, end) - rest.within(start, end))[regular].mean()) / 1e6)
 
     inside = steps.kernel_step >= 0
     counted = np.isin(steps.kernel_step, regular) if steps.names else ~inside
+    copied = np.isin(steps.copy_step, regular) if steps.names else steps.copy_step < 0
     durations = raw.kernels.duration_us
     return StepFacts(
         count=len(steps.names),
@@ -76,6 +77,7 @@ def step_facts(raw: RawTrace, links: Links, steps: StepSpans) -> StepFacts:
         first_step_differs=bool(steps.names) and 0 not in steps.regular,
         step_gap_s=tuple({name: float(gaps[name][i]) for name in CAUSES} for i in range(len(steps.names))),
         exposed_copy_s=mean_apart(Union.of(*kernels)),
+        copy_s=float(raw.copies.duration_us[copied].sum()) / len(regular) / 1e6,
     )
 
 

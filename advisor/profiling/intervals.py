@@ -32,7 +32,7 @@ class Union:
 
     def within(self, start: Floats, end: Floats) -> Floats:
         """How much of each interval [start, end] is covered."""
-        covered: Floats = self._until(end) - self._until(start)
+        covered: Floats = np.maximum(self._until(end) - self._until(start), 0.0)  # rounding aside
         return covered
 
     def contains(self, times: Floats) -> NDArray[np.bool_]:
