@@ -1,0 +1,100 @@
+"""Lines of the bill on the time in which the GPU runs nothing: measured, by cause, with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from advisor.profiling.records import BillLine, KernelGroup, Operation, StepFacts
+from advisor.units import duration, percent
+
+LEAST_SHARE = 0.002  # of a step: shorter gaps are no line
+SHORT_S = 1e-5  # kernels below this take about as long to launch as to run
+MANY_UPDATES = 20  # kernels of one optimizer operator in a step that say it loops over the parameters
+WHAT = {
+    "host": "the GPU waits for the host's launches",
+    "data": "the GPU waits for data",
+    "communication": "the GPU waits for communication",
+    "sync": "the GPU runs dry while the host waits for it (.item(), .cpu(), synchronize())",
+    "exposed communication": "communication that no other kernel hides",
+    "exposed copies": "copies that no kernel hides",
+}
+TODO = {
+    "data": "more DataLoader workers, pin_memory=True, persistent_workers=True, copies with non_blocking=True, "
+    "or decoding on the GPU; the batch size changes nothing here",
+    "communication": "overlap it: DistributedDataParallel's bucket_cap_mb, gradient_as_bucket_view=True, accumulation "
+    "under no_sync(), fewer and larger messages",
+    "exposed copies": "pin_memory=True and non_blocking=True, and the next batch copied on a stream of its own",
+    "sync": "keep the loss on the GPU and read it every so many steps; no .item(), .cpu() or print of tensors, no "
+    "boolean masks whose size the host must know",
+}
+_SAME = {"exposed communication": "communication"}
+
+
+def gap_lines(groups: Sequence[KernelGroup], operations: Sequence[Operation], facts: StepFacts) -> list[BillLine]:
+    """A line per cause that takes more than LEAST_SHARE of a step, exposed communication and copies too; largest first."""
+    causes = facts.gap_s | {
+        "exposed communication": facts.exposed_communication_s,
+        "exposed copies": facts.exposed_copy_s,
+    }
+    lines = []
+    for cause, lost_s in sorted(causes.items(), key=lambda item: -item[1]):
+        if facts.step_s <= 0 or lost_s < LEAST_SHARE * facts.step_s:
+            continue
+        todo, items = _launch_advice(groups, operations) if cause == "host" else (TODO[_SAME.get(cause, cause)], ())
+        lines.append(
+            BillLine(
+                kind="gaps",
+                what=WHAT[cause],
+                lost_s=lost_s,
+                share=lost_s / facts.step_s,
+                todo=todo,
+                measured=True,
+                items=tuple(items),
+            )
+        )
+    return lines
+
+
+def _launch_advice(groups: Sequence[KernelGroup], operations: Sequence[Operation]) -> tuple[str, tuple[str, ...]]:
+    short = [group for group in groups if group.median_s < SHORT_S]
+    launches, all_launches = sum(map(_per_step, short)), sum(map(_per_step, groups))
+    items = []
+    if launches >= 1:
+        time_s = sum(group.step_s if group.step_s is not None else group.total_s for group in short)
+        items.append(
+            f"{launches:,.0f} of {all_launches:,.0f} kernels are shorter than {duration(SHORT_S)}, "
+            f"{duration(time_s)} in all; most: {_names(short, operations)}"
+        )
+    looped = looped_updates(groups, operations)
+    todo = "torch.compile(mode='reduce-overhead') or CUDA graphs, or a larger batch: launches cost the same at any size"
+    if looped:
+        kernels = ", ".join(f"{count:,.0f} {name}" for name, count in looped)
+        todo = f"an optimizer with foreach=True or fused=True: it loops over the parameters ({kernels} a step); {todo}"
+    return todo, tuple(items)
+
+
+def looped_updates(groups: Sequence[KernelGroup], operations: Sequence[Operation]) -> list[tuple[str, float]]:
+    """(operator, kernels of one step) of an optimizer that launches kernels parameter by parameter."""
+    counts: dict[str, float] = {}
+    for group in groups:
+        operation = operations[group.operation] if group.operation is not None else None
+        if operation is not None and group.phase == "optimizer" and "_foreach_" not in operation.name:
+            name = operation.name.removeprefix("aten::")
+            counts[name] = counts.get(name, 0.0) + _per_step(group)
+    return sorted(((n, c) for n, c in counts.items() if c >= MANY_UPDATES), key=lambda item: -item[1])
+
+
+def _per_step(group: KernelGroup) -> float:
+    return group.launches_per_step if group.launches_per_step is not None else float(group.count)
+
+
+def _names(groups: Sequence[KernelGroup], operations: Sequence[Operation], most: int = 3) -> str:
+    counts: dict[str, float] = {}
+    for group in groups:
+        name = (
+            operations[group.operation].name.removeprefix("aten::") if group.operation is not None else group.name[:40]
+        )
+        counts[name] = counts.get(name, 0.0) + _per_step(group)
+    total = sum(counts.values())
+    top = sorted(counts.items(), key=lambda item: -item[1])[:most]
+    return ", ".join(f"{name} {percent(count / total)}" for name, count in top)
