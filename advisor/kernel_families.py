@@ -40,12 +40,15 @@ _ON_CUDA_CORES = (
 )
 _FORWARD_AND_BACKWARD = (
     r"fmha_cutlass[FB] mem_eff AttentionKernel< AttentionBackwardKernel< ::fmha:: fmha_v2 fused_attention "
-    r"mha_(?:fwd|bwd) paged_attention multihead_attention flash:: _flash_attn "
+    r"mha_(?:fwd|bwd) \battn_(?:fwd|bwd) sparse_attn_(?:fwd|bwd) paged_attention multihead_attention flash:: _flash_attn "
     r"flashinfer::.*(?:[Pp]refill|[Dd]ecode|MLA) BatchPrefillWith BatchDecodeWith"
 )
 # The first that fits counts.
 _FAMILIES = (
-    _family("cuBLAS", "split-K reduction", r"(?:split|Split)_?[kK]_?[rR]educe splitk\w*reduc", "helper"),
+    _family(
+        "cuBLAS", "split-K reduction",
+        r"(?:split|Split)_?[kK]_?[rR]educe splitk\w*reduc ::split_k_kernel<", "helper",
+    ),
     _family("cuBLAS", "gemm", r"epilogue::impl::globalKernel \bscal_kernel<", "helper"),
     _family(
         "cuDNN", "wgrad", r"winogradWgrad(?:Data|Delta|Output) compute\w*Wgrad\w*Offsets", "helper", "typed"
@@ -87,7 +90,10 @@ _FAMILIES = (
     _family(
         "cuBLAS", "gemm", r"gemmSN_ gemmk1_kernel gemm_kernel2x2 [sd]gemm_largek fermi[CSD]gemm", "CUDA cores", "typed"
     ),
-    _family("unknown", "gemm", r"deep_gemm:: fp8_gemm kgemm_4bit [mM]arlin awq_gemm gptq_gemm tinygemm moe_gemm"),
+    _family(
+        "unknown", "gemm",
+        r"deep_gemm:: cutlass\w*gemm fp8_gemm kgemm_4bit [mM]arlin awq_gemm gptq_gemm tinygemm moe_gemm",
+    ),
     _family("Triton", "conv", r"^triton_tem_\w*convolution ^triton_\w*_conv2d ^_conv\w*_kernel"),
     _family(
         "Triton", "gemm",

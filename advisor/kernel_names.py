@@ -73,7 +73,7 @@ _INSTRUCTION = r"884|1688|16816|161616|8816|16832|82828"
 _CASK = re.compile(
     r"(?<![A-Za-z0-9])(?P<architecture>maxwell|pascal|volta|turing|ampere|hopper)_(?:(?P<operands>fp16|bf16|tf32|int8)_)?"
     rf"(?P<letter>[a-z]{{1,2}}?)(?P<instruction>{_INSTRUCTION})?(?P<what>gemm|cudnn)_(?:winograd_)?"
-    r"(?:[a-z]+\d+_)?(?P<rows>\d+)x(?P<columns>\d+)(?P<rest>\w*)"
+    r"(?:(?P<out>[a-z]+\d+)_)?(?P<rows>\d+)x(?P<columns>\d+)(?P<rest>\w*)"
 )
 # cutlass_80_tensorop_f16_s16816gemm_f16_256x128_32x3_tn_align8; cutlass_80_simt_sgemm_128x64_8x5_tn_align1;
 # cutlass_tensorop_f16_s16816dgrad_optimized_f16_128x256_32x3_unity_stride; cutlass_75_wmma_tensorop_...
@@ -123,13 +123,15 @@ def _cask(name: str, found: re.Match[str]) -> KernelName:
     layout = re.search(r"_(nhwc2nchw|nhwc|nchw)?_?([nt]{2})(?:_v\d)?$", rest)
     letter = found["letter"][-1:]
     operands = found["operands"] or letter
-    if found["operands"] is None and instruction and letter == "s":  # FP16 is named, but for Volta, which has no other
-        operands = "tf32" if found["architecture"] in ("ampere", "hopper") else "fp16"
+    if found["operands"] is None and instruction and letter == "s":  # s is the accumulator; the output's type follows
+        tf32 = found["architecture"] in ("ampere", "hopper") and instruction == "1688"
+        operands = found["out"] or ("tf32" if tf32 else "fp16" if instruction in ("884", "1688") else "")
     conv = found["what"] == "cudnn"
+    pass_ = re.search(r"_(dgrad|wgrad)_", rest)
     return KernelName(
         name,
         library="cuDNN" if conv else "cuBLAS",
-        operation="conv" if conv else "gemm",
+        operation=_PASSES[pass_[1] if pass_ else found["what"]],
         architecture=found["architecture"],
         precision=_PRECISIONS.get(operands),
         tensor_cores=instruction is not None,
@@ -146,7 +148,9 @@ def _cutlass_2(name: str, found: re.Match[str]) -> KernelName:
     rest = found["rest"]
     layout = re.search(r"_(nhwc|[nt]{2})(?=_|$)", rest)
     tensor_cores = found["unit"] != "simt"
-    operands = found["operands"] or found["out"] or ("tf32" if tensor_cores else found["letter"])
+    operands = found["operands"] or found["out"] or found["letter"]
+    if operands == "s" and tensor_cores:  # FP32 operands
+        operands = "tf32"
     return KernelName(
         name,
         library="cuDNN" if "cudnn" in name else "CUTLASS",

@@ -100,6 +100,12 @@ NAMES = [
         "Volta_hmma_implicit_gemm_fprop_fp32_nhwc_128x128x64x1_1x3x3x0x1",
         "cuDNN", "fprop", "fp16", True, "128x128x64", None, None,
     ),
+    ("volta_s884gemm_fp16_128x64_ldg8_f2f_nt", "cuBLAS", "gemm", "fp16", True, "128x64", None, None),
+    ("turing_s1688cudnn_fp16_128x128_ldg8_wgrad_idx_exp_interior_nhwc_nt_v1",
+     "cuDNN", "wgrad", "fp16", True, "128x128", None, None),
+    ("ampere_s16816gemm_bf16_128x128_ldg8_stages_64x3_tn", "cuBLAS", "gemm", "bf16", True, "128x128x64", 3, None),
+    ("void cutlass::Kernel2<cutlass_80_tensorop_d884gemm_32x32_16x5_nn_align1>(x)",
+     "CUTLASS", "gemm", "fp64", True, "32x32x16", 5, None),
     ("volta_cgemm_32x64_tn", "cuBLAS", "gemm", "fp32", False, "32x64", None, None),
     (
         "cudnn_infer_ampere_scudnn_winograd_128x128_ldg1_ldg4_relu_tile148t_nt_v1",
