@@ -22,7 +22,7 @@ from advisor.profiling.raw import RawTrace
 from advisor.profiling.top import KEPT_KEYS, read_top
 
 WINDOW_BYTES = 2**23
-MOST_ELEMENT_BYTES = 2**26
+MOST_ELEMENT_BYTES = 2**25
 """Of one event, or of one other entry at the top of the file."""
 MOST_EVENTS = 50_000_000
 MOST_UNREADABLE = 1_000_000
@@ -30,7 +30,7 @@ MOST_UNREADABLE = 1_000_000
 _MOST_KEYS = 10_000
 _MOST_KEY_BYTES = 2**16
 _REPAIRABLE_BYTES = 2**20  # of one event
-_MOST_REPAIRED_BYTES = 2**28  # of all: it is slow
+_MOST_REPAIRED_BYTES = 2**27  # of all: it is slow
 _UNUSED = b'"python_function"'  # with_stack writes most of them; names with lone backslashes, unescaped quotes
 _UNUSED_EVENT = Event(ph="X", cat="python_function")
 _NOT_SPACE = re.compile(rb"[^ \t\r\n]")
@@ -189,8 +189,8 @@ class _Reader:
     def _more_of_one(self) -> bool:
         if len(self._text) - self._at > MOST_ELEMENT_BYTES:
             self._refuse(
-                f"holds one entry of more than {MOST_ELEMENT_BYTES // 2**20} MiB at byte {self._offset()}, the limit "
-                "(or a quote in a name is not escaped there): it is no trace, or a broken one"
+                f"holds one entry of more than {MOST_ELEMENT_BYTES // 2**20} MiB (the limit) from byte "
+                f"{self._offset()} on, or a quote that is not escaped: it is no trace, or a broken one"
             )
         return self._more()
 
@@ -217,7 +217,7 @@ class _Reader:
                 self._refuse_cut()
             return False
         if not self._take_list(stops[-1]):
-            self._keep([event for stop in stops if (event := self._one(stop)) is not None])
+            self._keep([event for stop in stops if (event := self._one(stop, end)) is not None])
         if end < 0:
             return False
         if self._text[end : end + 1] != b"]":
@@ -235,10 +235,10 @@ class _Reader:
         self._at = stop + 1
         return True
 
-    def _one(self, stop: int) -> Event | None:
+    def _one(self, stop: int, end: int) -> Event | None:
         """Take one event, repaired where that makes it readable; else it is counted."""
         text, self._at = self._text[self._at : stop], stop + 1
-        if not _NOT_SPACE.search(text):
+        if stop == end and not _NOT_SPACE.search(text):  # an empty list, or a comma before its end
             return None
         try:
             return _decode_event(text)
