@@ -40,8 +40,8 @@ _ON_CUDA_CORES = (
 )
 _FORWARD_AND_BACKWARD = (
     r"fmha_cutlass[FB] mem_eff AttentionKernel< AttentionBackwardKernel< ::fmha:: fmha_v2 fused_attention "
-    r"mha_(?:fwd|bwd) \battn_(?:fwd|bwd) sparse_attn_(?:fwd|bwd) paged_attention multihead_attention flash:: _flash_attn "
-    r"flashinfer::.*(?:[Pp]refill|[Dd]ecode|MLA) BatchPrefillWith BatchDecodeWith"
+    r"mha_(?:fwd|bwd) \battn_(?:fwd|bwd) sparse_attn_(?:fwd|bwd) paged_attention multihead_attention flash:: "
+    r"_flash_attn flashinfer::.*(?:[Pp]refill|[Dd]ecode|MLA) BatchPrefillWith BatchDecodeWith"
 )
 # The first that fits counts.
 _FAMILIES = (

@@ -215,7 +215,7 @@ def _kernel_group(
         registers=_known(kernels.registers[kernel]),
         shared_bytes=_known(kernels.shared_bytes[kernel]),
         ctas_per_sm=launch.resident,
-        limiter=occupied.limiter[row] or None,
+        limiter=str(occupied.limiter[row]) or None,
         ctas=launch.ctas,
         **asdict(count_waves(launch, cut)),
         occupancy_agrees=bool(occupied.agrees[row]) if occupied.agrees[row] >= 0 else None,

@@ -361,6 +361,32 @@ def test_a_winograd_tile_is_not_the_convolutions() -> None:
         assert cut.note is not None
 
 
+sizes = st.integers(1, 5000)
+
+
+@given(grid=st.tuples(sizes, sizes, st.integers(1, 64)), resident=st.integers(0, 32), sms=st.integers(1, 200))
+def test_idle_shares_and_efficiencies_are_shares_and_agree(grid: tuple[int, int, int], resident: int, sms: int) -> None:
+    found = count_waves(Launch(grid, resident, sms), Cut())
+    assert found.wave_efficiency_sms is not None
+    assert found.idle_share_sms is not None
+    assert 0 < found.wave_efficiency_sms <= 1
+    assert 0 <= found.idle_share_sms < 1
+    if resident == 0:
+        assert (found.waves, found.wave_efficiency, found.idle_share) == (None, None, None)
+        return
+    assert found.waves is not None
+    assert found.idle_share is not None
+    whole = np.ceil(found.waves)
+    assert found.wave_efficiency == pytest.approx(found.waves / whole)
+    assert found.idle_share == pytest.approx(whole - found.waves)  # all idle slots are in the last wave
+
+
+def test_records_hold_plain_values() -> None:
+    _, _, _, groups = analysed(recorded_trace(RESNET))
+    plain = (str, int, float, bool, tuple, type(None))
+    assert {type(value) for group in groups for value in vars(group).values()} <= set(plain)
+
+
 columns = st.integers(1, 40).flatmap(
     lambda rows: st.lists(
         st.lists(st.integers(-1, 3) | st.integers(-(2**62), 2**62), min_size=rows, max_size=rows),
