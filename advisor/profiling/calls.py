@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from advisor.convolution import Pass
 from advisor.profiling.raw import Dims
@@ -75,6 +75,14 @@ class Situation:
     output: Shape | None = None  # of a forward operator's result, where the backward or the next operator tells it
     order: int = 0  # which of the products of one backward node this is
     pass_: Pass | None = None  # where one operator runs several and its kernels tell them apart
+    recomputed: bool = False  # a forward operator that runs again inside of the backward pass (checkpointing)
+
+    @property
+    def as_called(self) -> Situation:
+        """A recomputed call as the forward call it repeats."""
+        if not self.recomputed:
+            return self
+        return replace(self, phase="forward", node=None, forward=None, forward_top=None)
 
     @property
     def gradient(self) -> Shape | None:

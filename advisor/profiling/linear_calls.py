@@ -28,6 +28,11 @@ def is_linear_algebra(name: str) -> bool:
     return name.removeprefix("aten::") in _FIRST_OPERAND or bool(_TEMPLATE.match(name))
 
 
+def is_product_node(name: str) -> bool:
+    """Whether a backward node is that of a matrix product."""
+    return bool(_PRODUCT_NODE.search(name))
+
+
 def linear_product(situation: Situation) -> Product | None:
     """The matrix product of a call, with its pass where forward and backward can be told; None: no shapes."""
     call = situation.call
@@ -52,7 +57,7 @@ def product_pass(situation: Situation) -> Pass | None:
     call = situation.call
     if situation.phase == "forward":
         return "fprop"
-    if situation.phase != "backward" or situation.node is None or not _PRODUCT_NODE.search(situation.node.name):
+    if situation.phase != "backward" or situation.node is None or not is_product_node(situation.node.name):
         return None
     first = _FIRST_OPERAND.get(call.name.removeprefix("aten::"), 0)
     a, b, gradient = call.shape(first), call.shape(first + 1), situation.gradient

@@ -21,6 +21,11 @@ def is_node(name: str) -> bool:
     return name.startswith(WRAPPER) or (not name.startswith("aten::") and bool(_NODE.search(name)))
 
 
+def is_backward(name: str) -> bool:
+    """A node, or an operator that only a node calls ("aten::convolution_backward")."""
+    return is_node(name) or "backward" in name
+
+
 def is_optimizer(name: str) -> bool:
     """A range or operator of the optimizer or the loss scaler."""
     return bool(_OPTIMIZER.search(name))

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from advisor.convolution import Pass
 from advisor.profiling.calls import Call, Shape, Situation
 from advisor.profiling.conv_calls import expected_result, is_convolution, is_result
-from advisor.profiling.linear_calls import is_linear_algebra
-from advisor.profiling.names import without_wrapper
+from advisor.profiling.linear_calls import is_linear_algebra, is_product_node
+from advisor.profiling.names import is_backward, without_wrapper
 from advisor.profiling.nesting import follow
-from advisor.profiling.operations import describe, tells_by_values
+from advisor.profiling.operations import describe, matched_by_sizes, tells_by_values
 from advisor.profiling.operator_tree import PHASES, Tree
 from advisor.profiling.raw import Ints, RawTrace
 from advisor.profiling.records import Operation
@@ -31,6 +31,7 @@ class Calls:
         self._phase = np.where(communicates, PHASES.index("other"), follow(tree.phase, op))
         self._output, self._shapes = self._output_shapes()
         self._order = self._order_in_node()
+        self._recomputed = self._recomputes()
 
     def operations(self) -> tuple[Ints, tuple[Operation, ...], dict[str, int]]:
         """Per row the index of its operation; the operations; what was assumed, and for how many rows."""
@@ -51,7 +52,8 @@ class Calls:
             if index[i] == len(operations):
                 operations.append(operation)
         calls = np.bincount(index[same], minlength=len(operations))
-        return index[same], tuple(replace(o, calls=int(n)) for o, n in zip(operations, calls, strict=True)), doubts
+        counted = (replace(o, calls=int(n)) for o, n in zip(operations, calls, strict=True))
+        return index[same], matched_by_sizes(tuple(counted)), doubts
 
     def _describe(self, row: int) -> tuple[Operation, str | None]:
         raw, tree = self._raw, self._tree
@@ -70,12 +72,13 @@ class Calls:
             output=self._shapes[self._output[row]] if self._output[row] >= 0 else None,
             order=int(self._order[row]),
             pass_=PASSES[self._pass[row]] if self._pass[row] >= 0 else None,
+            recomputed=bool(self._recomputed[row]),
         )
         described = describe(situation)
-        call = situation.call
+        call, undone = situation.call, situation.as_called.forward
         operation = Operation(
             raw.names[raw.ops.name[op]], situation.outer, situation.phase, call.dims, call.types, call.inputs,
-            described.product, described.layer, situation.forward.dims if situation.forward is not None else (),
+            described.product, described.layer, undone.dims if undone is not None else (),
         )  # fmt: skip
         return operation, described.doubt
 
@@ -84,7 +87,15 @@ class Calls:
         ops, tree, op = self._raw.ops, self._tree, self._op
         shaped, forward = follow(tree.shaped, op), follow(tree.forward, op)
         caller = follow(tree.caller, shaped)
-        columns = [ops.name[op], self._phase, self._pass, self._output, self._order, follow(ops.name, tree.outer[op])]
+        columns = [
+            ops.name[op],
+            self._phase,
+            self._pass,
+            self._output,
+            self._order,
+            self._recomputed,
+            follow(ops.name, tree.outer[op]),
+        ]
         for which in (shaped, tree.top[op], follow(tree.shaped, forward), follow(tree.top, forward)):
             columns += [follow(ops.name, which), follow(ops.dims, which), follow(ops.types, which), self._inputs(which)]
         for which in (tree.node[op], caller):
@@ -108,6 +119,19 @@ class Calls:
         place = np.arange(len(rows))
         order[rows] = np.minimum(place - np.maximum.accumulate(np.where(new, place, 0)), 2)
         return order
+
+    def _recomputes(self) -> Ints:
+        """Per row 1 where a forward operator runs again inside of a backward node, as checkpointing makes it.
+
+        Only there do operators inside of a node take sequence numbers; with create_graph the node's own do as well.
+        """
+        raw, top = self._raw, self._tree.top[self._op]
+        of_node = np.array([is_backward(name) for name in raw.names], dtype=np.bool_)[raw.ops.name[top]]
+        product = np.array([is_linear_algebra(name) for name in raw.names], dtype=np.bool_)[raw.ops.name[top]]
+        nodes = np.array([is_product_node(name) for name in raw.names], dtype=np.int64)
+        own = product & (follow(nodes, follow(raw.ops.name, self._tree.node[self._op])) > 0)
+        inside = (self._phase == PHASES.index("backward")) & (self._tree.node[self._op] >= 0)
+        return np.asarray(inside & (raw.ops.sequence[top] >= 0) & ~of_node & ~own, dtype=np.int64)
 
     def _output_shapes(self) -> tuple[Ints, list[Shape]]:
         """Per row of a forward convolution, or of the backward of its casts, the index of its result's shape; shapes.

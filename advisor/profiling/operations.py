@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from advisor.convolution import Pass
 from advisor.profiling.attention_calls import attention_product, is_attention
 from advisor.profiling.calls import Situation
 from advisor.profiling.conv_calls import is_convolution, layer_pass, read_convolution
 from advisor.profiling.conv_shapes import conv_product
 from advisor.profiling.layers import layer_text
 from advisor.profiling.linear_calls import is_linear_algebra, linear_product
-from advisor.profiling.records import Product
+from advisor.profiling.records import Operation, Product
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ def tells_by_values(name: str) -> bool:
 
 def describe(situation: Situation) -> Description:
     """Read one call. Sizes that make no sense give no product, never an error."""
+    situation = situation.as_called
     name = situation.call.name
     if is_convolution(name):
         shapes = read_convolution(situation)
@@ -49,3 +51,36 @@ def describe(situation: Situation) -> Description:
         enclosing = Situation(around, "forward", around.name, around, output=situation.output or situation.gradient)
         return Description(None, layer_text(situation, read_convolution(enclosing)))
     return Description(None, layer_text(situation, None))
+
+
+def matched_by_sizes(operations: tuple[Operation, ...]) -> tuple[Operation, ...]:
+    """Backward products of compiled regions with the pass and layer of the one forward product that they can undo.
+
+    A region's node says nothing of its parts. y[m, n] = x[m, k] w[k, n] has the gradients dx[m, k] and dw[k, n] or its
+    transpose; where both readings fit, the product stays without a pass.
+    """
+    forward: dict[tuple[int, int, int, int], Operation] = {}
+    for operation in operations:
+        p = operation.product
+        if p is not None and p.kind in ("gemm", "bmm") and operation.phase == "forward":
+            forward.setdefault((p.m, p.n, p.k, p.batch), operation)
+    return tuple(_matched(operation, forward) for operation in operations)
+
+
+def _matched(operation: Operation, forward: dict[tuple[int, int, int, int], Operation]) -> Operation:
+    p = operation.product
+    if p is None or p.kind not in ("gemm", "bmm") or operation.phase != "backward" or p.pass_ is not None:
+        return operation
+    dgrad = forward.get((p.m, p.k, p.n, p.batch))
+    wgrad = forward.get((p.k, p.m, p.n, p.batch)) or forward.get((p.k, p.n, p.m, p.batch))
+    if (dgrad is None) == (wgrad is None):
+        return operation
+    pass_: Pass = "dgrad" if dgrad is not None else "wgrad"
+    undone = dgrad or wgrad
+    assert undone is not None
+    return replace(
+        operation,
+        product=replace(p, pass_=pass_),
+        layer=undone.layer,
+        forward_dims=operation.forward_dims or undone.dims,
+    )

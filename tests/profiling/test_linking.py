@@ -301,6 +301,43 @@ def test_values_that_change_each_step_make_no_new_operation(tmp_path: Path) -> N
     assert [(o.layer, o.calls) for o in links.operations] == [("add 4", 3)]
 
 
+def test_a_forward_that_checkpointing_runs_again_is_fprop_in_the_backward_phase(tmp_path: Path) -> None:
+    trace = KinetoTrace()
+    trace.op("aten::relu", 5, 3, dims=[[62, 10]], sequence=9)
+    trace.op("ReluBackward0", 100, 200, dims=[[62, 10]], sequence=9, forward_thread=1, thread=2)
+    trace.op("aten::linear", 110, 50, dims=[[62, 48], [10, 48], [10]], sequence=20, thread=2)
+    trace.op("aten::addmm", 120, 30, dims=[[10], [62, 48], [48, 10], [], []], sequence=21, thread=2)
+    trace.kernel("again", 400, 5, launched=130, thread=2)
+    trace.op("aten::threshold_backward", 200, 30, dims=[[62, 10], [62, 10], []], thread=2)
+    trace.kernel("own", 410, 5, launched=210, thread=2)
+
+    raw, links = linked(trace, tmp_path)
+
+    again, own = operation_of(raw, links, "again"), operation_of(raw, links, "own")
+    assert again.product is not None
+    assert (again.phase, again.product.pass_, again.layer) == ("backward", "fprop", "linear 48>10")
+    assert again.forward_dims == ()
+    assert own.layer == "relu 62x10"
+
+
+def test_gradients_in_a_compiled_region_are_told_by_the_sizes_of_its_forward(tmp_path: Path) -> None:
+    trace = KinetoTrace()
+    trace.op("CompiledFunction", 5, 50, dims=[[62, 48], [10, 48], [10]], sequence=9)
+    trace.op("aten::addmm", 10, 30, dims=[[10], [62, 48], [48, 10], [], []])
+    trace.kernel("forward", 400, 5, launched=15)
+    trace.op("CompiledFunctionBackward", 100, 200, dims=[[62, 10]], sequence=9, forward_thread=1, thread=2)
+    for i, (a, b) in enumerate((([62, 10], [10, 48]), ([10, 62], [62, 48]), ([7, 5], [5, 3]))):
+        trace.op("aten::mm", 110 + 20 * i, 10, dims=[a, b], thread=2)
+        trace.kernel(f"k{i}", 410 + 10 * i, 5, launched=112 + 20 * i, thread=2)
+
+    raw, links = linked(trace, tmp_path)
+
+    found = [operation_of(raw, links, name) for name in ("forward", "k0", "k1", "k2")]
+    assert [(o.product.pass_ if o.product else None, o.layer) for o in found] == [
+        ("fprop", "linear 48>10"), ("dgrad", "linear 48>10"), ("wgrad", "linear 48>10"), (None, "mm 7x5x3"),
+    ]  # fmt: skip
+
+
 def test_a_trace_without_kernels_has_no_links(tmp_path: Path) -> None:
     trace = KinetoTrace()
     trace.op("aten::add", 0, 10)
