@@ -148,8 +148,12 @@ def read_family(text: str) -> dict[str, Any] | None:
 
 
 def _of(family: _Family, text: str) -> dict[str, Any]:
-    told: dict[str, Any] = {"library": family.library, "operation": family.operation, "helper": family.helper}
-    told["tensor_cores"] = family.tensor_cores
+    told: dict[str, Any] = {
+        "library": family.library,
+        "operation": family.operation,
+        "tensor_cores": family.tensor_cores,
+        "helper": family.helper or None,
+    }
     if family.typed and "<" in text and (kind := _TYPE.search(text, text.index("<"))) is not None:
         told["precision"] = _TYPES[kind[1]]
     if (named := _NAMED_TYPE.search(text)) is not None:

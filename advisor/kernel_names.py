@@ -43,7 +43,7 @@ class KernelName:
     split_k: bool | None = None  # whether the contraction is divided among CTAs
     layout: str | None = None  # of the operands, as the library names them: "tn", "nhwc", ...
     persistent: bool | None = None  # CTAs loop over tiles: one wave by design
-    helper: bool = False  # serves a product and computes none: transforms, offsets, reductions of a split K
+    helper: bool | None = None  # True: serves a product and computes none: transforms, offsets, sums of a split K
 
     @property
     def tile(self) -> str | None:

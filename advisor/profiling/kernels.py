@@ -224,7 +224,7 @@ def _kernel_group(
         total_s=total_s,
         median_s=float(times.median_s[row]),
         share=total_s / trace_s if trace_s > 0 else 0.0,
-        helper=told.helper,
+        helper=bool(told.helper),
         launches_per_step=_finite(times.launches_per_step[row]),
         step_s=_finite(times.step_s[row]),
     )
