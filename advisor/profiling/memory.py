@@ -68,42 +68,14 @@ class TracedMemory:
         return MemoryCurve(batches=sizes, **parts, total_bytes=total)
 
 
-def traced_memory(
-    raw: RawTrace,
-    steps: StepSpans,
-    variant: Variant,
-    parameters: Parameters,
-    recipe: Recipe,
-    batch: int,
-    known: str | None,
+def measured_memory(
+    raw: RawTrace, steps: StepSpans, parameters: Parameters, recipe: Recipe, batch: int
 ) -> TracedMemory | None:
-    """The memory of a traced step; None where nothing tells. `known`: the catalogue's name of the very model.
-
-    In this order: the trace's own allocations, the catalogue's model, the shapes.
-    """
-    weights = parameters.bytes_
-    training = recipe.mode == "train"
-    state = STATE_TENSORS[recipe.optimizer] * FP32_BYTES * parameters.elements if training else 0
-    kept = weights if training and not recipe.set_to_none else 0
-    base = TracedMemory(
-        origin="", live=(), static_bytes=weights + state + kept, state_bytes=state, kept_gradients_bytes=kept,
-        gradients_bytes=weights if training else 0,
-    )  # fmt: skip
-    if (peak := _peak(raw, steps)) is not None:
-        return _from_allocations(base, peak, batch)
-    if known is not None:
-        return _from_catalogue(base, known, recipe)
-    if not variant.ops or not training:
+    """The memory of a traced step from the trace's own allocations; None where they were not recorded."""
+    peak = _peak(raw, steps)
+    if peak is None:
         return None
-    origin = (
-        "an estimate from the shapes: all that the forward pass writes stays until backward (off by "
-        f"{SHAPES_ERROR:.0%} in the mean over the 26 models of the catalogue, mostly too much)"
-    )
-    return replace(base, origin=origin, live=(forward_results(variant.ops),), depthwise=variant)
-
-
-def _from_allocations(base: TracedMemory, peak: _Peak, batch: int) -> TracedMemory:
-    live = peak.peak_bytes - peak.least_bytes
+    base, live = _static(parameters, recipe), peak.peak_bytes - peak.least_bytes
     share = None
     if peak.reserved_bytes > peak.peak_bytes and live > 0:
         share = (peak.reserved_bytes - peak.peak_bytes) / live
@@ -115,13 +87,35 @@ def _from_allocations(base: TracedMemory, peak: _Peak, batch: int) -> TracedMemo
     return replace(base, origin=origin, live=((0, -(-live // batch)),), static_bytes=static, reserved_share=share)
 
 
-def _from_catalogue(base: TracedMemory, name: str, recipe: Recipe) -> TracedMemory:
-    workload = load_workload(name)
-    variant = select_variant(workload, recipe)
-    lines = variant.live if base.kept_gradients_bytes else variant.live_with_gradients
-    origin = f"the catalogue's {workload.title}, whose products and parameters are those of the trace"
-    static = base.static_bytes + workload.buffer_bytes
-    return replace(base, origin=origin, live=lines or variant.live, static_bytes=static, depthwise=variant)
+def modelled_memory(variant: Variant, parameters: Parameters, recipe: Recipe, known: str | None) -> TracedMemory | None:
+    """The memory of a traced step from the catalogue's model of this name, else from its shapes; None: unknown."""
+    base = _static(parameters, recipe)
+    if known is not None:
+        workload = load_workload(known)
+        variant = select_variant(workload, recipe)
+        lines = variant.live if base.kept_gradients_bytes else variant.live_with_gradients
+        origin = f"the catalogue's {workload.title}, whose products and parameters are those of the trace"
+        static = base.static_bytes + workload.buffer_bytes
+        return replace(base, origin=origin, live=lines or variant.live, static_bytes=static, depthwise=variant)
+    if not variant.ops or recipe.mode != "train":
+        return None
+    origin = (
+        "an estimate from the shapes: all that the forward pass writes stays until backward (off by "
+        f"{SHAPES_ERROR:.0%} in the mean over the 26 models of the catalogue, mostly too much)"
+    )
+    return replace(base, origin=origin, live=(forward_results(variant.ops),), depthwise=variant)
+
+
+def _static(parameters: Parameters, recipe: Recipe) -> TracedMemory:
+    """What stays from step to step: parameters, optimizer state, and gradients where they are kept."""
+    training = recipe.mode == "train"
+    weights = parameters.bytes_
+    state = STATE_TENSORS[recipe.optimizer] * FP32_BYTES * parameters.elements if training else 0
+    kept = weights if training and not recipe.set_to_none else 0
+    return TracedMemory(
+        origin="", live=(), static_bytes=weights + state + kept, state_bytes=state, kept_gradients_bytes=kept,
+        gradients_bytes=weights if training else 0,
+    )  # fmt: skip
 
 
 def forward_results(ops: Sequence[Op]) -> Affine:
@@ -131,7 +125,7 @@ def forward_results(ops: Sequence[Op]) -> Affine:
 
 
 def known_model(ops: Sequence[Op], batch: int, parameters: Parameters, recipe: Recipe) -> str | None:
-    """The catalogue's model that has these very products (pass, sizes and number) and as many parameters; None: none."""
+    """The catalogue's model with these very products (pass, sizes and number) and as many parameters; None: none."""
     products = _products(ops, batch)
     if not products:
         return None

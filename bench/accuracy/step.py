@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ Floats = NDArray[np.float64]
 
 LARGEST_SIZE = SIZES[0]
 SWEEP_POINTS = 0.03
+HELD_FACTOR = 8  # largest ratio of two batches, one of which calibrates the other
 LONG_CONVOLUTION_S = 2e-4  # shorter ones are launches and noise
 DEEPBENCH_DIMS = {
     "n": "n", "c": "c", "h": "h", "w": "w", "k": "k", "p": "p_out_h", "q": "q_out_w", "r": "r_filter_h",
@@ -313,6 +315,24 @@ def sweep_ratios(data: Path) -> list[tuple[str, str, int, int, float, float]]:
     return found
 
 
+def held_to_one(found: Sequence[tuple[str, str, int, int, float, float]]) -> dict[str, list[float]]:
+    """By network and data set, |ln(predicted / measured)| of a curve that is right at one batch of a sweep.
+
+    Of every pair of batches of one sweep, at most HELD_FACTOR apart: what remains wrong at one of them where a measured
+    step at the other, such as a trace's, calibrates the curve. `found` as `sweep_ratios` gives it.
+    """
+    errors: dict[str, list[float]] = {}
+    for gpu, network in dict.fromkeys((gpu, network) for gpu, network, *_ in found):
+        steps = [step[2:] for step in found if step[:2] == (gpu, network)]
+        for i in range(len(steps)):
+            error = 0.0
+            for _, high, measured, predicted in steps[i:]:
+                error += math.log(predicted / measured)
+                if high <= HELD_FACTOR * steps[i][0]:
+                    errors.setdefault(network, []).append(abs(error))
+    return errors
+
+
 def sweeps_part(data: Path) -> str:
     """Throughput from one batch to the next, measured and predicted."""
     try:
@@ -335,6 +355,13 @@ def sweeps_part(data: Path) -> str:
         "a step of one length cannot. No sweep of AMP training of a catalogue model is at hand.",
         f"Within {100 * SWEEP_POINTS:.0f} points: {within.mean():.0%} of {len(found)} steps ({shares}).",
         table(["GPU", "network", "batch", "measured", "predicted", "within"], rows),
+        "A step measured at one batch (a trace, say) calibrates the curve. What is then wrong at another batch, over "
+        f"all pairs of batches of a sweep that are at most {HELD_FACTOR} times apart:",
+        table(
+            ["network", "pairs", "mean", "median", "p90"],
+            [[n, len(e), *(f"{x:.3f}" for x in (np.mean(e), np.median(e), np.quantile(e, 0.9)))]
+             for n, e in sorted(held_to_one(found).items())],
+        ),
     ])  # fmt: skip
 
 
