@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -517,6 +518,43 @@ def test_a_generated_kernel_is_its_own_operator() -> None:
 
     assert operation.name == operation.outer == "triton_poi_fused_add_cos_sin_0"
     assert operation.phase == "forward"
+
+
+NAMES = st.sampled_from((
+    "aten::conv2d", "aten::cudnn_convolution", "aten::convolution_backward", "aten::cudnn_convolution_backward_input",
+    "aten::cudnn_convolution_backward_weight", "aten::_conv_depthwise2d", "aten::conv_transpose2d", "aten::mm",
+    "aten::bmm", "aten::addmm", "aten::matmul", "aten::linear", "aten::_flash_attention_forward",
+    "flash_attn::_flash_attn_backward", "AddmmBackward0", "ConvolutionBackward0", WRAPPER + "MmBackward0", "Optimizer.step#SGD.step",
+    "c10d::allreduce_", "triton_tem_fused_mm_0", "aten::layer_norm", "aten::_foreach_add_", "", "::", "forward",
+))  # fmt: skip
+SHAPES = st.lists(st.integers(-1, 9) | st.just(2**62), max_size=5)
+DIMS = st.none() | st.lists(SHAPES | st.lists(SHAPES, max_size=2), max_size=11)
+VALUES = st.none() | st.lists(st.sampled_from(("[1, 1]", "[2]", "[0, 0]", "[", "True", "1", "-3", "", "[9999999999]")))
+TIMES, NUMBERS = st.integers(0, 60), st.none() | st.integers(0, 3)
+EVENTS = st.lists(st.tuples(NAMES, TIMES, TIMES, DIMS, VALUES, NUMBERS, st.integers(1, 2)), max_size=12)
+
+
+@given(EVENTS, st.lists(st.tuples(st.integers(0, 70), st.integers(1, 2)), max_size=6))
+def test_no_mixture_of_operators_and_shapes_is_an_error(
+    tmp_path_factory: pytest.TempPathFactory, events: list[Any], launches: list[tuple[int, int]]
+) -> None:
+    trace = KinetoTrace()
+    for name, start, duration, dims, values, sequence, thread in events:
+        backward = {} if sequence is None else {"sequence": sequence, "forward_thread": thread - 1}
+        trace.op(name, start, duration, dims=dims, inputs=values, thread=thread, **backward)
+    for start, thread in launches:
+        trace.kernel("volta_scudnn_128x64_relu_medium_nn_v1", start + 5, 2, launched=start, thread=thread)
+    if not trace.events:
+        return
+
+    raw, links = linked(trace, tmp_path_factory.mktemp("mixture"))
+
+    assert ((links.op >= 0) == (links.operation >= 0)).all()
+    assert len(links.op) == len(raw.kernels.name) == len(launches)
+    assert sum(links.operation >= 0) >= len(links.operations)
+    for operation in links.operations:
+        if operation.product is not None:
+            assert min(operation.product.m, operation.product.n, operation.product.k, operation.product.batch) >= 1
 
 
 RANGES = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12), st.integers(0, 1), st.booleans()), max_size=20)
