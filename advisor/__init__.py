@@ -16,6 +16,7 @@ _PUBLIC = {
     "list_gpus": "advisor.gpus",
     "predict_gemm": "advisor.gemm",
     "predict_step": "advisor.step",
+    "profile_trace": "advisor.profiling.analysis",
     "recommend": "advisor.recommendation",
 }
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "list_gpus",
     "predict_gemm",
     "predict_step",
+    "profile_trace",
     "recommend",
 ]
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from advisor.errors import AdvisorError
     from advisor.gemm import predict_gemm
     from advisor.gpus import Gpu, find_gpu, list_gpus
+    from advisor.profiling.analysis import profile_trace
     from advisor.recommendation import recommend
     from advisor.step import predict_step
 

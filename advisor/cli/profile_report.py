@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from advisor.cli.output import render_rows
-from advisor.profiling.headline import headline
+from advisor.profiling.headline import headline, printed_precision
 from advisor.profiling.ranks import EVEN
 from advisor.profiling.records import QUANTIZED, Advice, BillLine, KernelGroup, RanksProfile, TraceProfile
 from advisor.profiling.tables import By, TimeRow, operation_of, steps_divisor, time_by
@@ -20,21 +20,71 @@ _CAUSES = {
     "communication": "communication on the host",
     "sync": "the host waited for the GPU (.item(), synchronize()) instead of working ahead",
 }
+PRINTED_AS_FACTOR = 3.0
+"""Throughputs this many times another are said so; smaller gains are per cents."""
 _KERNEL_WIDTH, _LAYER_WIDTH, _NOTE_WIDTH = 44, 36, 40
 
 
 def report(profile: TraceProfile, *, by: TableBy = "kernel", rows: int = 15, format_: str = "table") -> str:
     """The whole profile as "table" or "markdown"; `rows` of the longest table, 0 for all."""
     blocks = [
-        [f"**{headline(profile)}**" if format_ == "markdown" else headline(profile)],
+        _answer_block(profile, format_),
         _ranks_block(profile.ranks, format_) if profile.ranks else [],
         _classes_block(profile, format_),
         [] if by == "class" else _main_block(profile, by, rows, format_),
         _bill_block(profile, format_),
-        *(_advice_block(advice, format_) for advice in profile.advice),
+        *(_advice_block(advice, profile, format_) for advice in profile.advice),
         _notes_block(profile, format_),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _answer_block(profile: TraceProfile, format_: str) -> list[str]:
+    """What was found, what costs most, and which batch sizes to try: a line each."""
+    lines = [f"**{headline(profile)}**" if format_ == "markdown" else headline(profile)]
+    if profile.bill.lines:
+        lines.append(_sentence(profile.bill.verdict))
+    lines += [_advice_line(advice, profile) for advice in profile.advice]
+    return [f"{line}  " for line in lines] if format_ == "markdown" else lines
+
+
+def _sentence(text: str) -> str:
+    line = clean(text, 400)
+    return line[:1].upper() + line[1:] + ("" if line.endswith(".") else ".")
+
+
+def _advice_line(advice: Advice, profile: TraceProfile) -> str:
+    speed = _speed(advice, advice.batch)
+    base, over = next(
+        ((_speed(other, other.traced_batch), "the traced run") for other in profile.advice
+         if other.calibrated and other.gpu == advice.gpu),
+        (_speed(advice, advice.traced_batch), f"batch {advice.traced_batch} there"),
+    )  # fmt: skip
+    gain = f", {_gain(speed / base, over)}" if speed and base else ""
+    return (
+        f"Batch size to try on {clean(advice.gpu_name, 60)} in {_recipe(advice)}: {advice.batch}"
+        f"{f', {rate(speed)} samples/s' if speed else ''}{gain} (predicted, +-{percent(advice.error)}; "
+        f"{_basis(advice, profile)})."
+    )
+
+
+def _gain(ratio: float, over: str) -> str:
+    return f"{ratio:.3g} times {over}" if ratio >= PRINTED_AS_FACTOR else f"{100 * (ratio - 1):+.0f} % over {over}"
+
+
+def _speed(advice: Advice, batch: int) -> float | None:
+    return next((point.samples_per_s for point in advice.points if point.batch == batch), None)
+
+
+def _recipe(advice: Advice) -> str:
+    return printed_precision(advice.precision) + (" AMP" if advice.precision in ("fp16", "bf16") else "")
+
+
+def _basis(advice: Advice, profile: TraceProfile) -> str:
+    if advice.calibrated:
+        return "calibrated on this trace"
+    same = advice.gpu_name == profile.gpu.name or advice.gpu == profile.gpu.id
+    return "not calibrated: another precision" if same else "not calibrated: another GPU"
 
 
 def _title(text: str, format_: str) -> list[str]:
@@ -149,7 +199,7 @@ def _bill_block(profile: TraceProfile, format_: str) -> list[str]:
     lines = _title("What a step loses" if profile.steps.count else "What the trace loses", format_)
     for line in bill.lines:
         lines += _bill_line(line, format_)
-    return [*lines, *([""] if bill.lines and format_ == "markdown" else []), clean(bill.verdict, 400)]
+    return lines if bill.lines else [*lines, _sentence(bill.verdict)]
 
 
 def _bill_line(line: BillLine, format_: str) -> list[str]:
@@ -161,9 +211,8 @@ def _bill_line(line: BillLine, format_: str) -> list[str]:
     return [f"  {head}", f"      -> {todo}", *(f"         {item}" for item in items)]
 
 
-def _advice_block(advice: Advice, format_: str) -> list[str]:
-    basis = "calibrated on this trace's kernels" if advice.calibrated else "not calibrated: another GPU"
-    title = f"What batch size to try on {clean(advice.gpu_name, 60)} ({advice.precision}, {basis})"
+def _advice_block(advice: Advice, profile: TraceProfile, format_: str) -> list[str]:
+    title = f"Batch sizes on {clean(advice.gpu_name, 60)} in {_recipe(advice)} ({_basis(advice, profile)})"
     rows = [
         {
             "batch": str(point.batch),
@@ -216,5 +265,6 @@ def _ranks_block(ranks: RanksProfile, format_: str) -> list[str]:
 def _notes_block(profile: TraceProfile, format_: str) -> list[str]:
     end = "  " if format_ == "markdown" else ""
     batch = [f"batch    {clean(profile.batch.evidence, 300)}"]
-    notes = [f"note     {clean(note, 400)}" for note in (*profile.gpu.notes, *profile.notes)]
+    notes = [f"note     {clean(note, 400)}" for note in (*profile.gpu.notes, *profile.notes)
+             if profile.batch.evidence not in note]  # fmt: skip
     return [line + end for line in (*batch, *notes)]

@@ -18,7 +18,7 @@ def headline(profile: TraceProfile) -> str:
     batch = f", batch {profile.batch.batch}" if profile.batch.batch else ", batch size ??"
     rank = f"rank {profile.rank}: " if profile.rank is not None else ""
     busy = f"the GPU is busy {percent(steps.busy_share)} of the time"
-    precision = "precision ??" if profile.precision == "unknown" else _capitals(profile.precision)
+    precision = printed_precision(profile.precision)
     return f"{rank}{what} on {gpu}{batch}, {precision}: {busy}; {_tensor_cores(profile)}."
 
 
@@ -35,5 +35,8 @@ def _tensor_cores(profile: TraceProfile) -> str:
     return "no kernel ran on Tensor Cores"
 
 
-def _capitals(precision: str) -> str:
+def printed_precision(precision: str) -> str:
+    """A precision as people write it: "FP16 AMP", "TF32"; "precision ??" where it is unknown."""
+    if precision == "unknown":
+        return "precision ??"
     return precision.replace("fp", "FP").replace("tf32", "TF32").replace("bf16", "BF16")

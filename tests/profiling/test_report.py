@@ -90,7 +90,7 @@ def test_the_headline_claims_nothing_where_names_tell_nothing() -> None:
 def test_every_table_has_the_headline_the_bill_and_the_advice(by: Any, format_: str) -> None:
     text = report(small_profile(), by=by, format_=format_)
     assert text.lstrip("*").startswith("2 steps of 8.00 ms")
-    for part in ("train under torch.autocast", "worth a try", "batch size to try", "64 is 7 % faster", "recommended"):
+    for part in ("train under torch.autocast", "Worth a try", "size to try", "64 is 7 % faster", "recommended", "+7 %"):
         assert part in text
     assert "??" in text  # the memory of batch 64 is unknown
 

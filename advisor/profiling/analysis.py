@@ -1,0 +1,141 @@
+"""From a trace file to its profile: `profile_trace`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from advisor.errors import AdvisorError, BadInputError, BrokenFileError
+from advisor.gpus import find_gpu
+from advisor.profiling.advice import advise
+from advisor.profiling.batch import read_batch
+from advisor.profiling.bill import make_bill
+from advisor.profiling.device import require_nvidia_kernels, traced_gpu
+from advisor.profiling.files import trace_files
+from advisor.profiling.gaps import step_facts
+from advisor.profiling.kernels import group_kernels, occupancy_note
+from advisor.profiling.linked import Links
+from advisor.profiling.linking import link
+from advisor.profiling.precision import read_precision
+from advisor.profiling.ranks import compare_ranks
+from advisor.profiling.reader import read_trace
+from advisor.profiling.records import KernelGroup, Operation, TraceProfile
+from advisor.profiling.steps import find_steps
+
+
+def profile_trace(
+    path: str | Path,
+    *,
+    gpu: str | None = None,
+    on: Sequence[str] = (),
+    progress: Callable[[float], None] | None = None,
+) -> TraceProfile:
+    """Tell where the time of a torch.profiler trace goes, what waves and missed Tensor Cores cost, and what to try.
+
+    `path` is one trace (`.json`, `.json.gz`, `.json.zip`) or a folder of them, one per rank. Of a folder the profile is
+    that of the slowest rank, and its `ranks` compares them all. `gpu` names the traced GPU where the trace does not
+    tell (any name `advisor gpus` finds); `on` names other GPUs to advise for. `progress` is called with the share of
+    the file that was read.
+
+    Raises BadInputError for a path that is no trace of an NVIDIA GPU, BrokenFileError for a damaged file,
+    UnknownNameError for a GPU nobody knows.
+
+    >>> profile_trace("trace.json.gz").bill.verdict  # doctest: +SKIP
+    """
+    for name in (*on, *([gpu] if gpu else [])):
+        find_gpu(name)  # a slip of the pen is told before a gigabyte is read
+    files = trace_files(Path(path))
+    if len(files) == 1:
+        return _profile(files[0], gpu=gpu, on=on, progress=progress)
+    return _slowest(files, gpu=gpu, on=on, progress=progress)
+
+
+def _slowest(
+    files: Sequence[Path], *, gpu: str | None, on: Sequence[str], progress: Callable[[float], None] | None
+) -> TraceProfile:
+    """The profile of the slowest rank, one rank in memory at a time; damaged ones are left out and named."""
+    profiles: list[TraceProfile] = []
+    left_out: list[AdvisorError] = []
+    for index, file in enumerate(files):
+        found = _tried(file, gpu=gpu, on=on, progress=_part(progress, index, len(files)))
+        if isinstance(found, AdvisorError):
+            left_out.append(found)
+        else:
+            profiles.append(found)
+    if not profiles:
+        raise left_out[0]
+    ranks = compare_ranks(profiles, left_out=[f"left out: {error}" for error in left_out])
+    return replace(ranks.profiles[ranks.slowest], ranks=ranks)
+
+
+def _tried(
+    path: Path, *, gpu: str | None, on: Sequence[str], progress: Callable[[float], None] | None
+) -> TraceProfile | AdvisorError:
+    try:
+        return _profile(path, gpu=gpu, on=on, progress=progress)
+    except (BadInputError, BrokenFileError) as error:
+        return error
+
+
+def _part(progress: Callable[[float], None] | None, index: int, count: int) -> Callable[[float], None] | None:
+    return None if progress is None else lambda share: progress((index + share) / count)
+
+
+def _profile(
+    path: Path, *, gpu: str | None, on: Sequence[str], progress: Callable[[float], None] | None
+) -> TraceProfile:
+    raw = read_trace(path, progress=progress)
+    require_nvidia_kernels(raw)
+    links = link(raw)
+    steps = find_steps(raw, links)
+    device = traced_gpu(raw, gpu)
+    groups = group_kernels(raw, links, steps, device)
+    operations = _with_calls(links)
+    facts = step_facts(raw, links, steps)
+    batch = read_batch(raw, links, steps)
+    kernel_time_s = float(raw.kernels.duration_us.sum()) * 1e-6
+    advised = advise(raw, links, steps, groups, operations, device, facts, batch, on=on)
+    bill = make_bill(groups, operations, device, facts, kernel_time_s, batch)
+    return TraceProfile(
+        path=str(path),
+        rank=raw.rank,
+        world_size=raw.world_size,
+        gpu=device.public,
+        kernel_time_s=kernel_time_s,
+        copy_time_s=float(raw.copies.duration_us.sum()) * 1e-6,
+        kernels_launched=len(raw.kernels.name),
+        tensor_core_time_s=sum(group.total_s for group in groups if group.tensor_cores),
+        precision=read_precision(groups, operations),
+        steps=facts,
+        batch=batch,
+        class_s=_class_s(groups),
+        operations=operations,
+        kernels=groups,
+        bill=bill,
+        advice=advised.advice,
+        notes=_told(*raw.notes, *links.notes, occupancy_note(groups), *advised.notes),
+        versions=dict(raw.versions),
+    )
+
+
+def _told(*notes: str | None) -> tuple[str, ...]:
+    """What there is to say, once."""
+    return tuple(dict.fromkeys(note for note in notes if note))
+
+
+def _with_calls(links: Links) -> tuple[Operation, ...]:
+    """The operations with how many calls of each launched a kernel."""
+    known = (links.operation >= 0) & (links.op >= 0)
+    pairs = np.unique(np.stack([links.operation[known], links.op[known]]), axis=1)
+    calls = np.bincount(pairs[0], minlength=len(links.operations))
+    return tuple(replace(operation, calls=int(n)) for operation, n in zip(links.operations, calls, strict=True))
+
+
+def _class_s(groups: Sequence[KernelGroup]) -> dict[str, float]:
+    class_s: dict[str, float] = {}
+    for group in groups:
+        class_s[group.class_] = class_s.get(group.class_, 0.0) + group.total_s
+    return dict(sorted(class_s.items(), key=lambda item: -item[1]))
