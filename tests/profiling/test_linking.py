@@ -151,6 +151,29 @@ def test_a_split_that_no_name_tells_is_noted(tmp_path: Path) -> None:
     assert "tells dgrad from wgrad" in links.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("consumer", "layer", "notes"),
+    [
+        ([32, 128, 28, 28], "conv 64>128 3x3/2 on 56x56", 0),
+        ([32, 96, 28, 28], "conv 64>128 3x3 on 56x56", 1),  # takes another tensor: the result's size stays unknown
+    ],
+)
+def test_in_a_forward_without_recorded_strides_the_next_operator_tells_the_size(
+    tmp_path: Path, consumer: list[int], layer: str, notes: int
+) -> None:
+    trace = KinetoTrace(old=True)
+    dims = [[32, 64, 56, 56], [128, 64, 3, 3], *[[]] * 5]
+    trace.op("aten::conv2d", 10, 50, dims=dims)
+    trace.op("aten::cudnn_convolution", 20, 30, dims=dims)
+    trace.kernel("volta_scudnn_128x64_relu_medium_nn_v1", 100, 5, launched=25)
+    trace.op("aten::batch_norm", 70, 20, dims=[consumer, [128]])
+
+    _, links = linked(trace, tmp_path)
+
+    assert links.operations[0].layer == layer
+    assert len(links.notes) == notes
+
+
 def test_flash_attention_forward_and_backward_are_one_layer(tmp_path: Path) -> None:
     shape = [2, 12, 512, 64]
     trace = KinetoTrace()
@@ -524,8 +547,8 @@ NAMES = st.sampled_from((
     "aten::conv2d", "aten::cudnn_convolution", "aten::convolution_backward", "aten::cudnn_convolution_backward_input",
     "aten::cudnn_convolution_backward_weight", "aten::_conv_depthwise2d", "aten::conv_transpose2d", "aten::mm",
     "aten::bmm", "aten::addmm", "aten::matmul", "aten::linear", "aten::_flash_attention_forward",
-    "flash_attn::_flash_attn_backward", "AddmmBackward0", "ConvolutionBackward0", WRAPPER + "MmBackward0", "Optimizer.step#SGD.step",
-    "c10d::allreduce_", "triton_tem_fused_mm_0", "aten::layer_norm", "aten::_foreach_add_", "", "::", "forward",
+    "flash_attn::_flash_attn_backward", "AddmmBackward0", "ConvolutionBackward0", WRAPPER + "MmBackward0",
+    "Optimizer.step#SGD.step", "c10d::allreduce_", "triton_tem_fused_mm_0", "aten::layer_norm", "aten::_foreach_add_", "", "::", "forward",
 ))  # fmt: skip
 SHAPES = st.lists(st.integers(-1, 9) | st.just(2**62), max_size=5)
 DIMS = st.none() | st.lists(SHAPES | st.lists(SHAPES, max_size=2), max_size=11)
