@@ -23,6 +23,8 @@ _PACKED_PIECE = 2**18
 _HEAD_BYTES = 2**18
 _RANK = re.compile(rb'"distributedInfo"\s*:\s*\{[^{}]*?"rank"\s*:\s*(\d{1,9})')
 _MOST_DIRECTORY_BYTES = 2**20  # of a zip file: one member needs a hundred
+_ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, ValueError, struct.error)
+"""Of zipfile on damaged files; NotImplementedError is a RuntimeError."""
 _OTHER_KINDS = {
     b"\x28\xb5\x2f\xfd": "zstd: unpack it with `zstd -d`",
     b"\xfd7zXZ\x00": "xz: unpack it with `xz -d`",
@@ -56,7 +58,7 @@ class TraceSource:
         except EOFError:
             self.cut_off = True
             return b""
-        except (zlib.error, zipfile.BadZipFile) as error:
+        except (zlib.error, *_ZIP_ERRORS) as error:
             raise BrokenFileError(
                 f"trace {self._path}: the packed data are damaged after {self.read_bytes} bytes of JSON ({error}); "
                 "copy the file again"
@@ -202,10 +204,12 @@ def _open_zip(path: Path, packed: BinaryIO) -> Iterator[_Stream]:
     _check_directory(path, packed)
     try:
         archive = zipfile.ZipFile(packed)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+    except (*_ZIP_ERRORS, EOFError, OSError) as error:
         raise BrokenFileError(f"trace {path} is a damaged zip file ({error}); copy it again") from error
     with archive:
-        members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+        members = [
+            m for m in archive.infolist() if not m.filename.endswith("/") and not m.filename.startswith("__MACOSX/")
+        ]
         if len(members) != 1:
             raise BrokenFileError(
                 f"trace {path} is a zip file of {len(members)} files, expected one; unpack it and give the folder"
@@ -217,7 +221,7 @@ def _open_zip(path: Path, packed: BinaryIO) -> Iterator[_Stream]:
             raise BrokenFileError(f"trace {path} is a zip file packed by an uncommon method; unpack it first")
         try:
             stream = archive.open(member)
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, RuntimeError, OSError) as error:
+        except (*_ZIP_ERRORS, EOFError, OSError) as error:
             raise BrokenFileError(f"trace {path} is a damaged zip file ({error}); copy it again") from error
         with stream:
             yield stream

@@ -116,6 +116,15 @@ def test_a_zip_file_must_hold_one_trace(tmp_path: Path) -> None:
     assert not (tmp_path / "../../etc/passwd").exists()
 
 
+def test_a_member_without_a_name_is_read(tmp_path: Path) -> None:
+    path = packed(tmp_path / "t.zip", ("x", content()))
+    data = bytearray(path.read_bytes())
+    for at in (data.index(b"PK\x03\x04") + 26, data.index(b"PK\x01\x02") + 28):
+        struct.pack_into("<HH", data, at, 0, 1)  # the name's byte becomes the extra field's
+    path.write_bytes(data)
+    assert len(read_trace(path).kernels.name) == 3
+
+
 def test_an_encrypted_or_oddly_packed_zip_file_is_refused(tmp_path: Path) -> None:
     path = packed(tmp_path / "t.zip", ("t.json", content()))
     data = bytearray(path.read_bytes())
