@@ -22,18 +22,19 @@ _CAUSES = {
 }
 PRINTED_AS_FACTOR = 3.0
 """Throughputs this many times another are said so; smaller gains are per cents."""
-_KERNEL_WIDTH, _LAYER_WIDTH, _NOTE_WIDTH = 44, 36, 40
+_KERNEL_WIDTH, _LAYER_WIDTH, _OPERATOR_WIDTH, _NOTE_WIDTH = 44, 36, 56, 40
 
 
 def report(profile: TraceProfile, *, by: TableBy = "kernel", rows: int = 15, format_: str = "table") -> str:
     """The whole profile as "table" or "markdown"; `rows` of the longest table, 0 for all."""
+    said: set[str] = set()  # notes of advice, each printed once
     blocks = [
         _answer_block(profile, format_),
         _ranks_block(profile.ranks, format_) if profile.ranks else [],
         _classes_block(profile, format_),
         [] if by == "class" else _main_block(profile, by, rows, format_),
         _bill_block(profile, format_),
-        *(_advice_block(advice, profile, format_) for advice in profile.advice),
+        *(_advice_block(advice, profile, said, format_) for advice in profile.advice),
         _notes_block(profile, format_),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
@@ -153,7 +154,7 @@ def _number(count: int | None, divisor: int | None) -> str | None:
 
 def _time_row(row: TimeRow, divisor: int | None, format_: str, *, name: str, kind: bool = True) -> dict[str, Any]:
     return {
-        name: _name(row.name, format_, _LAYER_WIDTH),
+        name: _name(row.name, format_, _OPERATOR_WIDTH),
         **({"shapes": _name(row.shapes, format_, 60)} if row.shapes is not None else {}),
         **({"class": row.class_ or "several"} if kind else {}),
         **_time(row.total_s, row.per_step_s),
@@ -211,7 +212,9 @@ def _bill_line(line: BillLine, format_: str) -> list[str]:
     return [f"  {head}", f"      -> {todo}", *(f"         {item}" for item in items)]
 
 
-def _advice_block(advice: Advice, profile: TraceProfile, format_: str) -> list[str]:
+def _advice_block(advice: Advice, profile: TraceProfile, said: set[str], format_: str) -> list[str]:
+    notes = [note for note in advice.notes if note not in said]
+    said.update(notes)
     title = f"Batch sizes on {clean(advice.gpu_name, 60)} in {_recipe(advice)} ({_basis(advice, profile)})"
     rows = [
         {
@@ -233,7 +236,7 @@ def _advice_block(advice: Advice, profile: TraceProfile, format_: str) -> list[s
         *(f"{clean(reason, 400)}{end}" for reason in advice.reasons),
         f"error    {percent(advice.error, 1)} mean ({clean(advice.error_origin, 300)}){end}",
         f"memory   {clean(advice.memory_origin, 300)}{end}",
-        *(f"note     {clean(note, 400)}{end}" for note in advice.notes),
+        *(f"note     {clean(note, 400)}{end}" for note in notes),
     ]
 
 
