@@ -6,7 +6,8 @@ Three algorithms, of which the fastest is taken where nothing tells which one ra
   peaks fitted to convolutions measured alone, and a correction beside these on a GPU of the same compute capability.
 - winograd: F(4x4, 3x3) in separate kernels: transforms to and from 36 products over T = N ceil(P/4) ceil(Q/4) tiles of
   4x4 pixels; m, n, k are T, K, C (fprop), T, C, K (dgrad) or K, C, T (wgrad). The products take what the GEMM model
-  says, the transforms their traffic at 4 B: input, output and filter, and 36 (T C + C K + T K) transformed elements.
+  says times a factor, for libraries run them in small tiles; the transforms take their traffic at 4 B: input, output and
+  filter, and 36 (T C + C K + T K) transformed elements.
 - winograd fused: F(2x2, 3x3) in one kernel, fprop and dgrad: 16 products of T = N ceil(P/2) ceil(Q/2). No traffic for
   transforms, but their arithmetic: a factor on the products' time.
 
@@ -65,6 +66,8 @@ class ConvolutionProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     fitted: str  # date, YYYY-MM-DD
     rows: int
     values: dict[str, float]  # coefficients of advisor.step_costs, in place of the step profile's
+    winograd_products: float  # time of Winograd's products, in its own small tiles, over what the GEMM model says
+    winograd_bandwidth: float  # share of the bandwidth that its transforms reach
     fused_factor: float  # time of fused Winograd over its products'
     nearby: dict[str, Nearby]  # by pass: ln(measured / implicit) beside measured convolutions, on such a GPU
     held_out: dict[str, HeldOut]  # by pass, on layers that the fit has not seen, the algorithm left to the model
@@ -97,7 +100,8 @@ def parse_convolution_profile(content: bytes, name: str) -> ConvolutionProfile:
     found = decode_versioned(
         content, ConvolutionProfile, what, version=SCHEMA_VERSION, most_bytes=MAX_BYTES, cure=_CURE
     )
-    for key, value in {**found.values, "fused_factor": found.fused_factor}.items():
+    winograd = {name: getattr(found, name) for name in ("winograd_products", "winograd_bandwidth", "fused_factor")}
+    for key, value in {**found.values, **winograd}.items():
         if not math.isfinite(value) or (value <= 0 and not key.endswith("exponent")):
             raise BrokenFileError(f"{what}: {key} is {value}, no positive number; {_CURE}")
     for key, nearby in found.nearby.items():
@@ -201,9 +205,10 @@ def winograd_time(
         return f * products + KERNEL_S, f * products, 0.0, f * (products - lost) + KERNEL_S
     x, y, weight = tensor_sizes(convolution)
     elements = x + y + weight + count * (m * k + k * n + m * n)
-    share = load_step_profile().train["elementwise"]
-    transforms = 4 * elements / ((gpu.memory_bandwidth_bytes_per_s or math.inf) * share) + 3 * KERNEL_S
-    return products + transforms + KERNEL_S, products, transforms, products - lost + transforms + KERNEL_S
+    reached = (gpu.memory_bandwidth_bytes_per_s or math.inf) * profile.winograd_bandwidth
+    transforms, f = 4 * elements / reached + 3 * KERNEL_S, profile.winograd_products
+    return (f * products + transforms + KERNEL_S, f * products, transforms,
+            f * (products - lost) + transforms + KERNEL_S)  # fmt: skip
 
 
 def implicit_times(

@@ -164,8 +164,8 @@ def _quantization_todo(subject: _Subject, losses: Sequence[tuple[float, KernelGr
             whole_n = -(-t.n // t.tile_n) * t.tile_n
             if whole_n != t.n:
                 return (
-                    f"{operation.layer}: {t.n} columns take {whole_n // t.tile_n} tiles of {t.tile_n}, as {whole_n} would: "
-                    "widen the layer, or merge small products"
+                    f"{operation.layer}: {t.n} columns take {whole_n // t.tile_n} tiles of {t.tile_n}, as {whole_n} "
+                    "would: widen the layer, or merge small products"
                 )
     return "larger products fill more whole waves: a larger batch, or small products merged"
 

@@ -31,7 +31,7 @@ _SAME = {"exposed communication": "communication"}
 
 
 def gap_lines(groups: Sequence[KernelGroup], operations: Sequence[Operation], facts: StepFacts) -> list[BillLine]:
-    """A line per cause that takes more than LEAST_SHARE of a step, exposed communication and copies too; largest first."""
+    """A line per cause that takes more than LEAST_SHARE of a step, exposed communication and copies too."""
     causes = facts.gap_s | {
         "exposed communication": facts.exposed_communication_s,
         "exposed copies": facts.exposed_copy_s,

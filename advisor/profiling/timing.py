@@ -123,6 +123,15 @@ class TimeModel:
                 found[i] = time
         return found
 
+    def predict_by_steps(
+        self, calls: Sequence[Call], precision: str, layout: Layout = "nchw"
+    ) -> list[ProductTime | None]:
+        """As `predict`, with all convolutions by the step model: what single ones measured alone add."""
+        found = self.predict(calls, precision, layout)
+        for i, time in zip(*self._operations(calls, precision, layout, dense=True), strict=True):
+            found[i] = time
+        return found
+
     # Inside -----------------------------------------------------------------------------------------------------------
 
     def _gemms(self, calls: Sequence[Call], precision: str) -> tuple[list[int], list[ProductTime]]:
@@ -157,9 +166,11 @@ class TimeModel:
         columns = (times.seconds, times.compute_s, times.traffic_s, times.unquantized_s)
         return members, _times(*columns, models=times.algorithms)
 
-    def _operations(self, calls: Sequence[Call], precision: str, layout: Layout) -> tuple[list[int], list[ProductTime]]:
-        """By the step model, as operations at their own batch size."""
-        alone = precision == "fp32" and self.steps.measured is None
+    def _operations(
+        self, calls: Sequence[Call], precision: str, layout: Layout, *, dense: bool = False
+    ) -> tuple[list[int], list[ProductTime]]:
+        """By the step model, as operations at their own batch size. `dense`: dense FP32 convolutions too."""
+        alone = not dense and precision == "fp32" and self.steps.measured is None
         members, ops = [], []
         for i, call in enumerate(calls):
             if _is_gemm(call) or (alone and _is_dense(call)):
@@ -171,7 +182,7 @@ class TimeModel:
         if not ops:
             return [], []
         sorted_ops = step_ops(Variant("train", "amp", layout, "fused", tuple(ops), ()))
-        if precision not in HALF:  # Winograd's factor of FP32 is none of TF32's
+        if precision == "tf32":  # which no Winograd's algorithm computes: the factor is FP32's
             products = sorted_ops.products
             plain = replace(products, strided_layer=np.ones_like(products.strided_layer))
             sorted_ops = replace(sorted_ops, products=plain)

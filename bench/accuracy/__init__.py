@@ -40,11 +40,19 @@ def _step(options: argparse.Namespace) -> str | None:
     return step.section(options.data, options.traces)
 
 
+def _kernels(options: argparse.Namespace) -> str | None:
+    from bench.accuracy import kernels
+
+    return kernels.section(options.data, options.recorded)
+
+
 SECTIONS: dict[str, Callable[[argparse.Namespace], str | None]] = {
     "gemm": _gemm,
     "calibration": _calibration,
     "step": _step,
+    "kernels": _kernels,
 }
+NEEDS = {"step": "--traces", "kernels": "--recorded"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,6 +60,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench accuracy", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the public measurements")
     parser.add_argument("--traces", type=Path, help="folder written by `python -m bench trace-tables`, for steps")
+    parser.add_argument(
+        "--recorded",
+        type=Path,
+        help="folder of recorded torch.profiler traces, for kernels; default: ../traces of --data",
+    )
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="default: all")
     parser.add_argument("--output", type=Path, default=REPORT)
     options = parser.parse_args(argv)
@@ -59,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in options.sections:
         text = SECTIONS[name](options)
         if text is None:
-            print(f"section {name} keeps the text it has: it needs --traces", file=sys.stderr)
+            print(f"section {name} keeps the text it has: it needs {NEEDS[name]}", file=sys.stderr)
         else:
             texts[name] = text.strip()
     write_atomically(options.output, assemble(texts).encode())
