@@ -21,6 +21,7 @@ from advisor.profiling.linked import Links
 from advisor.profiling.linking import link
 from advisor.profiling.precision import read_precision
 from advisor.profiling.ranks import compare_ranks
+from advisor.profiling.raw import RawTrace
 from advisor.profiling.reader import read_trace
 from advisor.profiling.records import KernelGroup, Operation, TraceProfile
 from advisor.profiling.steps import find_steps
@@ -88,7 +89,7 @@ def _profile(
     path: Path, *, gpu: str | None, on: Sequence[str], progress: Callable[[float], None] | None
 ) -> TraceProfile:
     raw = read_trace(path, progress=progress)
-    require_nvidia_kernels(raw)
+    _require_kernels(raw)
     links = link(raw)
     steps = find_steps(raw, links)
     device = traced_gpu(raw, gpu)
@@ -119,6 +120,14 @@ def _profile(
         notes=_told(*raw.notes, *links.notes, occupancy_note(groups), *advised.notes),
         versions=dict(raw.versions),
     )
+
+
+def _require_kernels(raw: RawTrace) -> None:
+    """Refuse what holds no kernel of an NVIDIA GPU; what could not be read may be why."""
+    try:
+        require_nvidia_kernels(raw)
+    except BadInputError as error:
+        raise BadInputError("; ".join((str(error), *raw.notes))) from error
 
 
 def _told(*notes: str | None) -> tuple[str, ...]:
