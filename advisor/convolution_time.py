@@ -6,7 +6,7 @@ Three algorithms, of which the fastest is taken where nothing tells which one ra
   peaks fitted to convolutions measured alone, and a correction beside these on a GPU of the same compute capability.
 - winograd: F(4x4, 3x3) in separate kernels: transforms to and from 36 products over T = N ceil(P/4) ceil(Q/4) tiles of
   4x4 pixels; m, n, k are T, K, C (fprop), T, C, K (dgrad) or K, C, T (wgrad). The products take what the GEMM model
-  says times a factor, for libraries run them in small tiles; the transforms take their traffic at 4 B: input, output and
+  says times a factor, as libraries run them in small tiles; the transforms take their traffic at 4 B: input, output and
   filter, and 36 (T C + C K + T K) transformed elements.
 - winograd fused: F(2x2, 3x3) in one kernel, fprop and dgrad: 16 products of T = N ceil(P/2) ceil(Q/2). No traffic for
   transforms, but their arithmetic: a factor on the products' time.

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.convolution import Convolution
+from advisor.convolution import Convolution, Pass
+from advisor.convolution_time import convolution_op as traced_convolution_op
 from advisor.errors import BadInputError
 from advisor.nearby import Nearby
 from advisor.step_costs import LAYOUTS, Machine, at, coefficients, products_seconds
@@ -28,7 +29,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Values = dict[str, float]
 
-PASS_NAMES = {"forward": "fprop", "dgrad": "dgrad", "wgrad": "wgrad"}  # of a case: of the step model
+PASS_NAMES: dict[str, Pass] = {"forward": "fprop", "dgrad": "dgrad", "wgrad": "wgrad"}  # of a case: of the step model
 FOLDS = 5
 STEPS = 30
 # As bench.fit_few.SMOOTHNESS, along m, n, k and the image's side: which algorithm cuDNN takes depends on each.
@@ -37,7 +38,6 @@ SMOOTHNESS = tuple(
     for length in (1.5, 3.0, 6.0) for side in (1.5, 4.0) for noise in (0.3, 1.0, 3.0)
 )  # fmt: skip
 LEAST_IN_PASS = 8  # convolutions of a pass from which what its formula leaves is smoothed
-ITEM_BYTES = {"fp16": 2, "bf16": 2, "fp32": 4}
 # How far, in logarithms (exponents: as they are), a card's own coefficient may reasonably be from a borrowed one:
 # single convolutions of a V100 are a factor of two from what whole steps on an RTX 3090 say.
 SPREAD = {
@@ -94,23 +94,7 @@ def convolution_op(params: Mapping[str, Any]) -> Op:
         stride_h=params["stride"], stride_w=params["stride"], pad_h=params["padding"], pad_w=params["padding"],
         dilation_h=params["dilation"], dilation_w=params["dilation"], groups=params["groups"],
     )  # fmt: skip
-    n, c, h, w, k = (int(params[name]) for name in ("batch", "c_in", "height", "width", "c_out"))
-    r, s, p, q = shape.filter_h, shape.filter_w, int(shape.out_height), int(shape.out_width)
-    sizes = {
-        "n": n, "c": c, "h": h, "w": w, "k": k, "p": p, "q": q, "r": r, "s": s, "stride_h": shape.stride_h,
-        "stride_w": shape.stride_w, "dilation_h": shape.dilation_h, "dilation_w": shape.dilation_w,
-        "groups": shape.groups,
-    }  # fmt: skip
-    item = ITEM_BYTES[params["dtype"]]
-    x, y, weight = item * n * c * h * w, item * n * k * p * q, item * k * (c // shape.groups) * r * s
-    pass_ = PASS_NAMES[params["pass"]]
-    read, write = {"fprop": (x + weight, y), "dgrad": (y + weight, x), "wgrad": (x + y, weight)}[pass_]
-    return Op(
-        kind=f"conv_{pass_}",  # type: ignore[arg-type]  # one of the literals, as PASS_NAMES has them
-        name="convolution", phase="forward", dtype="fp32" if item == 4 else "fp16",
-        dims={name: (size, 0) for name, size in sizes.items()},
-        read_bytes=(read, 0), write_bytes=(write, 0), flops=(int(shape.flops()), 0),
-    )  # fmt: skip
+    return traced_convolution_op(shape, PASS_NAMES[params["pass"]], precision=params["dtype"])
 
 
 def image_side(params: Mapping[str, Any]) -> float:
