@@ -18,6 +18,8 @@ _STEP[list(b"{[")] = 1
 _STEP[list(b"}]")] = -1
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9][-+.0-9eE]*|[-+/A-Za-z][-+./0-9A-Za-z]*', re.DOTALL)
+_NAME = re.compile(rb'("name"[ \t]*:[ \t]*")([^\r\n]*?)(?="\s*,\s*"[A-Za-z_ ]{1,40}"\s*:)')
+_QUOTE_IN_NAME = re.compile(rb'\\.|"', re.DOTALL)
 _IN_STRING = re.compile(rb'\\["\\/bfnrt]|\\u[0-9a-fA-F]{4}|\\|[\x00-\x1f]')
 _WORDS = (b"true", b"false", b"null")
 
@@ -68,9 +70,15 @@ def repaired(text: bytes) -> bytes:
     """Return JSON with what some writers get wrong set right, for a second try.
 
     Words that JSON does not know (NaN, inf, N/A) become null, lone backslashes in strings (Windows paths) are doubled,
-    control characters become spaces, and bytes that are not UTF-8 become U+FFFD.
+    control characters become spaces, bytes that are not UTF-8 become U+FFFD, and quotes in an event's name are escaped,
+    which Kineto does not do (pytorch/kineto#1459).
     """
-    return _TOKEN.sub(_repaired_token, text.decode("utf-8", errors="replace").encode())
+    text = _NAME.sub(_repaired_name, text.decode("utf-8", errors="replace").encode())
+    return _TOKEN.sub(_repaired_token, text)
+
+
+def _repaired_name(found: re.Match[bytes]) -> bytes:
+    return found[1] + _QUOTE_IN_NAME.sub(lambda part: b'\\"' if part[0] == b'"' else part[0], found[2])
 
 
 def _repaired_token(found: re.Match[bytes]) -> bytes:

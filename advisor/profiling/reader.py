@@ -280,7 +280,9 @@ class _Reader:
                 f"{self._unreadable} of {total} events could not be read and were left out (first: {self._first_error})"
             )
         if self._repaired:
-            notes.append(f"{self._repaired} events hold text that JSON does not allow (NaN, N/A, lone backslashes)")
+            notes.append(
+                f"{self._repaired} events hold text that JSON does not allow (NaN, N/A, quotes, lone backslashes)"
+            )
         return notes
 
     def _refuse_cut_or_broken(self) -> NoReturn:

@@ -229,7 +229,7 @@ def test_what_writers_of_traces_get_wrong_is_repaired_and_counted(tmp_path: Path
     assert named(raw, raw.kernels.name) == ["a", "b"]
     assert raw.kernels.correlation.tolist() == [9, -1]
     assert raw.kernels.start_us.tolist() == [0, 0.5]
-    assert raw.notes == ("1 events hold text that JSON does not allow (NaN, N/A, lone backslashes)",)
+    assert raw.notes == ("1 events hold text that JSON does not allow (NaN, N/A, quotes, lone backslashes)",)
 
 
 @pytest.mark.parametrize("name", ['{"device": "cpu", "dtype": "float32"}(12): run', 'a"b.py(1): f', '}},{"'])
@@ -244,6 +244,17 @@ def test_a_quote_that_is_not_escaped_costs_its_event_alone(tmp_path: Path, name:
     raw = read_trace(path)
     assert named(raw, raw.kernels.name) == ["before", "after"]
     assert raw.devices[0].sms == 108
+
+
+def test_a_range_named_with_quotes_keeps_its_name(tmp_path: Path) -> None:
+    """As PyTorch 2.13 writes record_function('step "a"')."""
+    trace = KinetoTrace()
+    trace.op("NAME", 2, 1, category="user_annotation")
+    path = tmp_path / "trace.json"
+    path.write_text(json.dumps(trace.document(), indent=2).replace("NAME", 'step "a", of "b"'))
+    raw = read_trace(path)
+    assert named(raw, raw.marks.name) == ['step "a", of "b"']
+    assert "1 events hold text that JSON does not allow" in raw.notes[0]
 
 
 def test_text_that_is_not_utf_8_is_kept_as_far_as_it_goes(tmp_path: Path) -> None:
