@@ -37,7 +37,13 @@ def report(profile: TraceProfile, *, by: TableBy = "kernel", rows: int = 15, for
         *(_advice_block(advice, profile, said, format_) for advice in profile.advice),
         _notes_block(profile, format_),
     ]
-    return "\n\n".join("\n".join(block) for block in blocks if block)
+    text = "\n\n".join("\n".join(block) for block in blocks if block)
+    return _without_tags(text) if format_ == "markdown" else text
+
+
+def _without_tags(markdown: str) -> str:
+    """Text outside of tables without HTML; names in tables are code spans."""
+    return "\n".join(line if line.startswith("|") else line.replace("<", "&lt;") for line in markdown.split("\n"))
 
 
 def _answer_block(profile: TraceProfile, format_: str) -> list[str]:
@@ -122,7 +128,7 @@ def _main_block(profile: TraceProfile, by: TableBy, rows: int, format_: str) -> 
                                     "shape": "Operators by input shapes"}[by]  # fmt: skip
     lines = [*_title(title + _mean_of(steps_divisor(profile)), format_), render_rows(made, format_)]
     if total > len(made):
-        lines.append(f"... and {total - len(made)} more; --rows 0 shows all.")
+        lines += [*([""] if format_ == "markdown" else []), f"... and {total - len(made)} more; --rows 0 shows all."]
     return lines
 
 
@@ -244,8 +250,8 @@ def _ranks_block(ranks: RanksProfile, format_: str) -> list[str]:
     marks = {ranks.slowest: "slowest", ranks.fastest: "fastest"} if ranks.imbalance > EVEN else {}
     rows = [
         {
-            "rank": str(facts.rank) if facts.rank is not None else clean(Path(facts.path).name, 40),
-            "GPU": clean(facts.gpu, 32),
+            "rank": str(facts.rank) if facts.rank is not None else _name(Path(facts.path).name, format_, 40),
+            "GPU": _name(facts.gpu, format_, 32),
             "step": duration(facts.step_s),
             "own work": duration(facts.own_s),
             "communication": duration(facts.communication_s),

@@ -114,6 +114,7 @@ def test_hostile_names_stay_on_their_line_and_in_their_cell() -> None:
     rows = [line for line in report(hostile, format_="markdown").splitlines() if line.startswith("| `evil")]
     assert rows
     assert all(line.replace("\\|", "").count("|") == rows[0].replace("\\|", "").count("|") for line in rows)
+    assert "<script>" not in report(replace(hostile, notes=("<script>",)), format_="markdown")
     assert json.loads(hostile.to_json())["kernels"][0]["name"] == HOSTILE
 
 
