@@ -12,7 +12,7 @@ from advisor.errors import AdvisorError
 from advisor.gpus import Gpu, ResolvedGpu, resolve_gpu
 from advisor.loading import profiles_for
 from advisor.memory import default_margin, usable_memory_bytes
-from advisor.profiling.calibrated import AmpModel, CalibratedModel
+from advisor.profiling.calibrated import HELD_FACTOR, AmpModel, CalibratedModel
 from advisor.profiling.device import DeviceFacts
 from advisor.profiling.linked import Links, StepSpans
 from advisor.profiling.raw import RawTrace
@@ -103,7 +103,7 @@ def _advice(traced: Traced, resolved: ResolvedGpu, recipe: Recipe, *, own: bool)
         error_origin=answer.error.origin,
         memory_origin=memory.origin if memory is not None else _UNKNOWN_MEMORY,
         reasons=(*answer.reasons, *_comparison(found, chosen, traced)),
-        notes=(*_setting(found, traced, own=own), *_fitting_notes(found), *traced.notes),
+        notes=(*_setting(found, traced, own=own), *_own_notes(found, chosen, traced), *traced.notes),
     )
 
 
@@ -217,7 +217,7 @@ def _setting(found: Recommendation, traced: Traced, *, own: bool) -> tuple[str, 
     return tuple(notes)
 
 
-def _fitting_notes(found: Recommendation) -> tuple[str, ...]:
+def _own_notes(found: Recommendation, chosen: int, traced: Traced) -> tuple[str, ...]:
     """The recommendation's own notes, those on options of another command put in this one's words."""
     setup, answer = _own_setup(found), found.answer
     notes = [note for note in answer.notes if "--" not in note]
@@ -225,6 +225,11 @@ def _fitting_notes(found: Recommendation) -> tuple[str, ...]:
         notes.append(f"The memory of a step is {_UNKNOWN_MEMORY}; every size is taken to fit.")
     elif setup.memory_limit_bytes is None:
         notes.append("The memory of this GPU is unknown, so nothing was held against it.")
+    if isinstance(setup.model, CalibratedModel) and chosen > HELD_FACTOR * traced.step.batch:
+        times = round(chosen / traced.step.batch)
+        notes.append(
+            f"{chosen} is {times} times the traced batch, and such curves were checked up to {HELD_FACTOR} times only."
+        )
     if answer.largest_fitting_is_search_limit:
         notes.append(f"The search ended at {answer.largest_fitting}.")
     return tuple(notes)

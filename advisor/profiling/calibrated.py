@@ -16,8 +16,9 @@ from advisor.profiling.records import StepFacts
 from advisor.profiling.traced_step import TracedStep
 from advisor.steptime import CLASSES, OVERLAP_POWER, Batches, Floats, StepCurve, StepError, StepModel
 
-# |ln(predicted / measured)| of samples/s of a curve that is right at one batch of a sweep, at another that is at most 8
-# times as large or small: reports/ACCURACY.md, "Shape over the batch".
+HELD_FACTOR = 8
+# |ln(predicted / measured)| of samples/s of a curve that is right at one batch of a sweep, at another that is at most
+# HELD_FACTOR times as large or small: reports/ACCURACY.md, "Shape over the batch".
 _SWEEPS = "curves held to one measured batch, at others of public FP32 sweeps of "
 SHAPE_ERRORS = {
     "convolutions": StepError(0.044, 0.108, _SWEEPS + "ResNet-50"),

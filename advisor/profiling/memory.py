@@ -111,7 +111,7 @@ def _static(parameters: Parameters, recipe: Recipe) -> TracedMemory:
     training = recipe.mode == "train"
     weights = parameters.bytes_
     state = STATE_TENSORS[recipe.optimizer] * FP32_BYTES * parameters.elements if training else 0
-    kept = weights if training and not recipe.set_to_none else 0
+    kept = weights if training and (parameters.passes > 1 or not recipe.set_to_none) else 0
     return TracedMemory(
         origin="", live=(), static_bytes=weights + state + kept, state_bytes=state, kept_gradients_bytes=kept,
         gradients_bytes=weights if training else 0,

@@ -9,12 +9,14 @@ from math import prod
 
 import numpy as np
 
+from advisor.profiling.dtypes import element_type
 from advisor.profiling.linked import Links, StepSpans
 from advisor.profiling.raw import RawTrace
 from advisor.profiling.records import Operation
 from advisor.profiling.scaling import Shape, bare_name, flat_shapes
 
-_ACCUMULATE = "torch::autograd::AccumulateGrad"
+ACCUMULATE = "torch::autograd::AccumulateGrad"
+"""The node of autograd that adds a gradient to its parameter's."""
 # Positions of weights and biases in forward operators' arguments.
 _WEIGHTS = {
     "convolution": (1, 2), "_convolution": (1, 2), "cudnn_convolution": (1,), "_conv_depthwise2d": (1,),
@@ -58,24 +60,33 @@ def find_parameters(raw: RawTrace, links: Links, steps: StepSpans) -> Parameters
     of_optimizer = _from_optimizer(links.operations)
     accumulated = _from_autograd(raw, steps)
     if accumulated:
-        passes = _passes(accumulated, len(of_optimizer))
-        return Parameters(tuple(accumulated[: len(accumulated) // passes]), "autograd", passes)
+        shapes = [shape for shape, _ in accumulated]
+        passes = _passes(shapes, len(of_optimizer))
+        element_bytes = max(bytes_ for _, bytes_ in accumulated)
+        return Parameters(tuple(shapes[: len(shapes) // passes]), "autograd", element_bytes, passes)
     if of_optimizer:
         return Parameters(of_optimizer, "optimizer")
     read = _from_forward(links.operations, max(1, len(steps.names)))
     return Parameters(read, "forward pass" if read else "none")
 
 
-def _from_autograd(raw: RawTrace, steps: StepSpans) -> list[Shape]:
-    """Arguments of AccumulateGrad in one regular step, in order of time; of the whole trace where it has no steps."""
-    wanted = [i for i, name in enumerate(raw.names) if name == _ACCUMULATE]
+def _from_autograd(raw: RawTrace, steps: StepSpans) -> list[tuple[Shape, int]]:
+    """Shape and bytes of an element of what AccumulateGrad is given in one regular step, in order of time.
+
+    Of the whole trace where it has no steps.
+    """
+    wanted = [i for i, name in enumerate(raw.names) if name == ACCUMULATE]
     rows = np.flatnonzero(np.isin(raw.ops.name, wanted) & (raw.ops.dims >= 0))
     if steps.regular:
         step = steps.regular[0]
         start = raw.ops.start_us[rows]
         rows = rows[(start >= steps.start_us[step]) & (start < steps.end_us[step])]
-    shapes = (flat_shapes(raw.dims[dims]) for dims in raw.ops.dims[rows].tolist())
-    return [found[0] or () for found in shapes if found]
+    found = []
+    for dims, types in zip(raw.ops.dims[rows].tolist(), raw.ops.types[rows].tolist(), strict=True):
+        shapes, names = flat_shapes(raw.dims[dims]), raw.types[types] if types >= 0 else ()
+        if shapes:
+            found.append((shapes[0] or (), element_type(names[0] if names else "")[1]))
+    return found
 
 
 def _passes(shapes: list[Shape], of_optimizer: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from advisor.profiling.linked import Links, StepSpans
 from advisor.profiling.names import is_communication
-from advisor.profiling.parameters import Parameters
+from advisor.profiling.parameters import ACCUMULATE, Parameters
 from advisor.profiling.raw import Floats, RawTrace
 from advisor.profiling.records import Operation
 from advisor.profiling.scaling import Scaling, flat_shapes
@@ -19,6 +19,7 @@ from advisor.profiling.workload import op_of
 from advisor.workload.schema import Op
 
 Fate = Literal["modelled", "growing", "optimizer", "communication", "other"]
+_EXCHANGES = re.compile(r"all_?to_?all|::send|::recv", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def traced_step(raw: RawTrace, links: Links, steps: StepSpans, batch: int, param
     for index in _in_order(links, chosen):
         operation, found = links.operations[index], measured[index]
         op = None
-        if (fate := _fate(operation, scaling)) == "modelled":
+        if (fate := _fate(operation)) == "modelled":
             op = _op(operation, found, batch, scaling)
         if op is None:
             seconds["growing" if fate == "modelled" else fate] += found.seconds
@@ -114,18 +115,21 @@ def _in_order(links: Links, chosen: NDArray[np.bool_]) -> list[int]:
     return [int(i) for i in found[np.argsort(first)] if i >= 0]
 
 
-def _fate(operation: Operation, scaling: Scaling) -> Fate:
-    if operation.phase == "optimizer" or "AccumulateGrad" in operation.outer:
+def _fate(operation: Operation) -> Fate:
+    if is_communication(operation.name):  # of gradients, unless the forward pass or an exchange of activations says no
+        exchanged = operation.phase == "forward" or _EXCHANGES.search(operation.outer) is not None
+        return "growing" if exchanged else "communication"
+    if operation.phase == "optimizer" or operation.outer == ACCUMULATE:
         return "optimizer"
-    if is_communication(operation.name):  # of activations in the forward pass, of gradients after it
-        return "growing" if operation.phase == "forward" else "communication"
-    if operation.dims and operation.product is None and not _has_tensors(flat_shapes(operation.dims)):
+    if operation.product is None and _of_numbers(operation):
         return "other"  # counters, the loss
     return "modelled"
 
 
-def _has_tensors(shapes: Iterable[object]) -> bool:
-    return any(shape is not None for shape in shapes)
+def _of_numbers(operation: Operation) -> bool:
+    """Whether all arguments are recorded and none has a dimension; of lists of tensors old traces show nothing."""
+    shapes = flat_shapes(operation.dims)
+    return bool(shapes) and not any(shapes) and "TensorList" not in operation.types
 
 
 def _op(operation: Operation, found: _Measured, batch: int, scaling: Scaling) -> Op | None:

@@ -35,7 +35,9 @@ def memory_facts(operation: Operation, shapes: Sequence[Shape | None]) -> dict[s
         for i, shape in enumerate(shapes)
     ]
     read, outputs, in_place = _roles(name, operation, tensors)
-    return {"name": name, **memory_bound(name, read, outputs, in_place, pointwise=_pointwise(name))}
+    facts = memory_bound(name, read, outputs, in_place, pointwise=_pointwise(name))
+    by_caller = operation.outer.endswith("_") and not operation.name.endswith("_")  # in place: relu_ calls clamp_min
+    return {"name": name + "_" * by_caller, **facts}
 
 
 def _canonical(operation: Operation) -> str:

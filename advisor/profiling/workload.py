@@ -18,10 +18,11 @@ _TRANSPOSED = {"fprop": (0, 1), "dgrad": (0, 0), "wgrad": (1, 0)}  # operands of
 def op_of(operation: Operation, batch: int | None, scaling: Scaling | None = None, *, kernels: int = 1) -> Op | None:
     """A traced operation as the step-time model knows it, every size a + b*B; exact at the traced batch.
 
-    None where the trace has neither a product nor shapes. `batch` None: nothing is taken to grow. `scaling` brings the
-    shapes of the parameters, which settle what sizes alone leave open. `kernels`: launched by one call.
+    None where the trace has neither a product nor shapes, or the operator is a library's of which nobody knows what it
+    reads and writes. `batch` None: nothing is taken to grow. `scaling` brings the shapes of the parameters, which
+    settle what sizes alone leave open. `kernels`: launched by one call.
     """
-    if operation.product is None and not any(operation.dims):
+    if operation.product is None and not (any(operation.dims) and operation.name.startswith("aten::")):
         return None
     scaling = scaling or Scaling(batch or 1)
     at = _facts_of(operation, scaling)

@@ -17,6 +17,7 @@ from tabulate import tabulate
 from advisor.errors import AdvisorError
 from advisor.gpus import find_gpu
 from advisor.profile import load_profile
+from advisor.profiling.calibrated import HELD_FACTOR
 from advisor.recipe import make_recipe
 from advisor.step_costs import LAYOUTS, coefficients, op_seconds
 from advisor.step_ops import step_ops
@@ -42,7 +43,6 @@ Floats = NDArray[np.float64]
 
 LARGEST_SIZE = SIZES[0]
 SWEEP_POINTS = 0.03
-HELD_FACTOR = 8  # largest ratio of two batches, one of which calibrates the other
 LONG_CONVOLUTION_S = 2e-4  # shorter ones are launches and noise
 DEEPBENCH_DIMS = {
     "n": "n", "c": "c", "h": "h", "w": "w", "k": "k", "p": "p_out_h", "q": "q_out_w", "r": "r_filter_h",
