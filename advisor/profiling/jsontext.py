@@ -17,8 +17,10 @@ _STEP = np.zeros(256, dtype=np.int8)
 _STEP[list(b"{[")] = 1
 _STEP[list(b"}]")] = -1
 
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9][-+.0-9eE]*|[-+/A-Za-z][-+./0-9A-Za-z]*', re.DOTALL)
-_NAME = re.compile(rb'("name"[ \t]*:[ \t]*")([^\r\n]*?)(?="\s*,\s*"[A-Za-z_ ]{1,40}"\s*:)')
+_TOKEN = re.compile(
+    rb'"[^"\\]*(?:\\(?:.|\Z)[^"\\]*)*(?:"|\Z)|-?[0-9][-+.0-9eE]*|[-+/A-Za-z][-+./0-9A-Za-z]*', re.DOTALL
+)
+_NAME = re.compile(rb'("name"[ \t]*:[ \t]*")([^\r\n]{0,4096}?)(?="\s*,\s*"[A-Za-z_ ]{1,40}"\s*:)')
 _QUOTE_IN_NAME = re.compile(rb'\\.|"', re.DOTALL)
 _IN_STRING = re.compile(rb'\\["\\/bfnrt]|\\u[0-9a-fA-F]{4}|\\|[\x00-\x1f]')
 _WORDS = (b"true", b"false", b"null")
@@ -73,12 +75,12 @@ def repaired(text: bytes) -> bytes:
     control characters become spaces, bytes that are not UTF-8 become U+FFFD, and quotes in an event's name are escaped,
     which Kineto does not do (pytorch/kineto#1459).
     """
-    text = _NAME.sub(_repaired_name, text.decode("utf-8", errors="replace").encode())
+    text = text.decode("utf-8", errors="replace").encode()
+    found = _NAME.match(text, max(text.find(b'"name"'), 0))
+    if found:
+        name = _QUOTE_IN_NAME.sub(lambda part: b'\\"' if part[0] == b'"' else part[0], found[2])
+        text = text[: found.start(2)] + name + text[found.end(2) :]
     return _TOKEN.sub(_repaired_token, text)
-
-
-def _repaired_name(found: re.Match[bytes]) -> bytes:
-    return found[1] + _QUOTE_IN_NAME.sub(lambda part: b'\\"' if part[0] == b'"' else part[0], found[2])
 
 
 def _repaired_token(found: re.Match[bytes]) -> bytes:

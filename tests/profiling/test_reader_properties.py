@@ -8,6 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -98,6 +99,15 @@ def test_elements_end_where_a_plain_scan_finds_them(values: list[Any], layout: A
 def test_repairing_what_is_right_changes_nothing(value: Any, layout: Any) -> None:
     text = json.dumps(value, **layout)
     assert json.loads(repaired(text.encode())) == value
+
+
+@pytest.mark.parametrize(
+    "slow", [b'"' + b'\\"' * 2**18, b'"name":"' * 2**17, b'"' * 2**20, b"}, " * 2**18, b"\\" * 2**20]
+)
+def test_text_made_to_be_slow_is_repaired_at_once(slow: bytes) -> None:
+    """A pattern that starts again at each character would take hours."""
+    assert repaired(slow)
+    assert repaired(b'{"name": "' + slow)
 
 
 def small_trace() -> bytes:
