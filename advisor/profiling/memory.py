@@ -15,7 +15,7 @@ from advisor.profiling.raw import Ints, RawTrace
 from advisor.recipe import Recipe
 from advisor.step_profile import StepProfile
 from advisor.units import gib
-from advisor.workload.catalogue import catalogue_names, load_workload, select_variant
+from advisor.workload.catalogue import LARGEST_SIZE, catalogue_names, load_workload, select_variant
 from advisor.workload.schema import Affine, Op, Variant
 
 # Largest live peak of every training step in the catalogue (26 models, AMP and FP32, each layout) against its traced
@@ -76,6 +76,8 @@ def measured_memory(
     if peak is None:
         return None
     base, live = _static(parameters, recipe), peak.peak_bytes - peak.least_bytes
+    if not 0 < live <= LARGEST_SIZE or not 0 <= peak.least_bytes <= LARGEST_SIZE:
+        return None  # damage
     share = None
     if peak.reserved_bytes > peak.peak_bytes and live > 0:
         share = (peak.reserved_bytes - peak.peak_bytes) / live
@@ -121,7 +123,8 @@ def _static(parameters: Parameters, recipe: Recipe) -> TracedMemory:
 def forward_results(ops: Sequence[Op]) -> Affine:
     """Bytes that the forward pass writes into new tensors: what backward finds saved, and somewhat more."""
     lines = [op for op in ops if op.phase == "forward" and not op.name.endswith("_")]
-    return sum(op.count * op.write_bytes[0] for op in lines), sum(op.count * op.write_bytes[1] for op in lines)
+    constant, growth = (sum(op.count * op.write_bytes[part] for op in lines) for part in (0, 1))
+    return min(constant, LARGEST_SIZE), min(growth, LARGEST_SIZE)
 
 
 def known_model(ops: Sequence[Op], batch: int, parameters: Parameters, recipe: Recipe) -> str | None:

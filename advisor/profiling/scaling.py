@@ -8,7 +8,7 @@ does divisibility count: a leading dimension that is a multiple of B (samples, o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -158,5 +158,4 @@ def bare_name(name: str) -> str:
 def _shape(entry: object) -> Shape | None:
     if not isinstance(entry, tuple) or not entry:
         return None
-    sizes: Iterable[object] = entry
-    return tuple(size for size in sizes if isinstance(size, int)) or None
+    return entry if all(isinstance(size, int) and size >= 0 for size in entry) else None

@@ -23,6 +23,7 @@ from advisor.workload.catalogue import load_workload, select_variant
 from advisor.workload.schema import SCHEMA_VERSION, Op, Variant, Workload
 
 NOTABLE = 0.02  # share of the kernels' time above which an assumption about it is said
+UNSEEN_SHARE = 0.10  # of the kernels' time outside of known operators, above which shapes tell no memory
 WAITING = 0.10  # share of the step's time spent waiting for the host above which it is said
 
 
@@ -57,17 +58,20 @@ def read_traced(
         times=StepTimes.of(facts, step.passes),
         recipe=recipe,
         workload=workload,
-        memory=measured or modelled_memory(select_variant(workload, recipe), parameters, recipe, name),
-        amp_memory=_amp_memory(workload, parameters, recipe, name),
+        memory=measured or _modelled_memory(workload, step, parameters, recipe, name),
+        amp_memory=None if recipe.autocast else _modelled_memory(workload, step, parameters, with_amp(recipe), name),
         notes=(*assumed, *_assumptions(step, steps, parameters, facts)),
     )
 
 
-def _amp_memory(workload: Workload, parameters: Parameters, recipe: Recipe, name: str | None) -> TracedMemory | None:
-    if recipe.autocast:
+def _modelled_memory(
+    workload: Workload, step: TracedStep, parameters: Parameters, recipe: Recipe, name: str | None
+) -> TracedMemory | None:
+    """Of a known model, or from the shapes where they show the parameters and nearly all of the step."""
+    unseen = step.growing_s > UNSEEN_SHARE * step.kernel_s or parameters.source not in ("autograd", "optimizer")
+    if name is None and unseen:
         return None
-    amp = with_amp(recipe)
-    return modelled_memory(select_variant(workload, amp), parameters, amp, name)
+    return modelled_memory(select_variant(workload, recipe), parameters, recipe, name)
 
 
 def _repeats(operations: Iterable[Operation]) -> int:

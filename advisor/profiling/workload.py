@@ -9,6 +9,7 @@ from advisor.convolution import Convolution, Pass
 from advisor.profiling.records import Operation, Product
 from advisor.profiling.scaling import Scaling
 from advisor.profiling.traffic import memory_facts
+from advisor.workload.catalogue import LARGEST_SIZE
 from advisor.workload.schema import Affine, Op
 
 _Facts = dict[str, Any]
@@ -28,6 +29,8 @@ def op_of(operation: Operation, batch: int | None, scaling: Scaling | None = Non
     at = _facts_of(operation, scaling)
     here = at(scaling.batch)
     twice = at(2 * scaling.batch) if batch is not None else here
+    if max(twice["read_bytes"], twice["write_bytes"]) > LARGEST_SIZE * scaling.batch:
+        return None  # damage
 
     def line(here: int, twice: int) -> Affine:
         growth = (twice - here) // scaling.batch

@@ -200,6 +200,29 @@ def test_a_traced_product_is_exact_at_the_traced_batch(batch: int, rows: int, n:
     assert op.flops[0] + op.flops[1] * batch == 2 * m * k * contraction
 
 
+SIZES = st.one_of(st.integers(-2, 9), st.sampled_from([32, 64, 1024, 2**40, 2**63]))
+SHAPES = st.lists(SIZES, max_size=4).map(tuple)
+ARGUMENTS = st.lists(st.one_of(SHAPES, st.none(), st.lists(SHAPES, max_size=3).map(tuple)), max_size=5).map(tuple)
+NAMES = st.sampled_from(
+    ["add", "add_", "cat", "copy_", "native_layer_norm", "embedding", "embedding_dense_backward", "sum",
+     "max_pool2d_with_indices", "max_pool2d_with_indices_backward", "upsample_nearest2d", "native_dropout",
+     "_foreach_add_", "clamp_min"]
+)  # fmt: skip
+
+
+TYPES = st.lists(st.sampled_from(["", "float", "c10::Half", "long int", "x"]), max_size=5).map(tuple)
+INPUTS = st.lists(st.sampled_from(["", "[2, 2]", "7", "x", "[]"]), max_size=5).map(tuple)
+
+
+@given(NAMES, ARGUMENTS, TYPES, INPUTS, st.integers(1, 64))
+def test_no_shapes_are_too_odd_to_read(name: str, dims: Any, types: Any, inputs: Any, batch: int) -> None:
+    found = op_of(operation(name, dims, types=types, inputs=inputs), batch, Scaling(batch, frozenset({(32, 64)})))
+    if found is not None:
+        for a, b in (found.read_bytes, found.write_bytes):
+            assert b >= 0
+            assert 0 <= a + b * batch < 2**63
+
+
 # The real step ------------------------------------------------------------------------------------
 
 
@@ -291,6 +314,21 @@ def test_accumulated_passes_are_counted_once_where_the_optimizer_says_so(tmp_pat
     links = link(raw)
     parameters = find_parameters(raw, links, find_steps(raw, links))
     assert (parameters.elements, len(parameters.shapes), parameters.passes) == (30, 2, 3)
+
+
+def test_allocations_that_cannot_be_are_not_believed(tmp_path: Path) -> None:
+    trace = linear_steps(tmp_path, [2**62, 2**62, -5])
+    steps = find_steps(trace, link(trace))
+    assert measured_memory(trace, steps, Parameters((), "none"), make_recipe(), 8) is None
+
+
+def linear_steps(folder: Path, bytes_: list[int]) -> RawTrace:
+    trace = KinetoTrace()
+    trace.step(0, 0, 990)
+    trace.kernel("k", 100, 50, launched=50)
+    for i, change in enumerate(bytes_):
+        trace.memory(200.0 + i, change)
+    return read_trace(trace.write(folder / "trace.json"))
 
 
 def test_an_allocator_that_tells_its_totals_is_believed(tmp_path: Path) -> None:
