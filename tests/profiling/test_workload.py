@@ -317,7 +317,7 @@ def test_accumulated_passes_are_counted_once_where_the_optimizer_says_so(tmp_pat
 
 
 def test_allocations_that_cannot_be_are_not_believed(tmp_path: Path) -> None:
-    trace = linear_steps(tmp_path, [2**62, 2**62, -5])
+    trace = linear_steps(tmp_path, [2**52, 2**52, -5])
     steps = find_steps(trace, link(trace))
     assert measured_memory(trace, steps, Parameters((), "none"), make_recipe(), 8) is None
 
