@@ -16,7 +16,13 @@ from advisor.profiling.device import DeviceFacts
 from advisor.profiling.gap_lines import gap_lines
 from advisor.profiling.misaligned import TENSOR_CORE_PRECISIONS, misalignment, slow_dimensions
 from advisor.profiling.off_tensor_cores import LAYOUTS, OffTensorCores, off_tensor_cores, step_seconds
-from advisor.profiling.quantized import QuantizationLoss, fuller_batches, least_traffic_s, quantization_loss
+from advisor.profiling.quantized import (
+    QuantizationLoss,
+    fuller_batches,
+    is_winograd_product,
+    least_traffic_s,
+    quantization_loss,
+)
 from advisor.profiling.records import QUANTIZED, BatchSize, Bill, BillLine, KernelGroup, Operation, StepFacts
 from advisor.profiling.timing import Layout, TimeModel
 from advisor.units import duration, percent
@@ -24,6 +30,7 @@ from advisor.units import duration, percent
 LITTLE = 0.03  # of a step: what all lines together must exceed to be worth the work
 LEAST_LINE = 0.001  # of a step: a loss below is no line
 ITEMS = 5
+WORTH_NAMING = 0.03  # of a line's loss: what one kernel must lose for advice on it alone
 PADS = 3  # layers named to be padded
 
 
@@ -132,6 +139,8 @@ def _quantization_item(subject: _Subject, lost_s: float, group: KernelGroup, los
     if operation is not None and operation.product is not None and operation.product.kind != "attention":
         p = operation.product
         parts.append(f"{f'{p.batch} x ' if p.batch > 1 else ''}{p.m} x {p.n} x {p.k}")
+        if loss.tiling is not None and is_winograd_product(group):
+            parts[-1] += f", as 36 products of {loss.tiling.m} x {loss.tiling.n} by Winograd"
     if loss.tiling is not None:
         source = " by its grid" if loss.tiling.from_grid else ""
         filled = percent(1 - loss.tiling.efficiency)
@@ -144,7 +153,10 @@ def _quantization_item(subject: _Subject, lost_s: float, group: KernelGroup, los
 
 
 def _quantization_todo(subject: _Subject, losses: Sequence[tuple[float, KernelGroup, QuantizationLoss]]) -> str:
-    for _, group, loss in losses[:ITEMS]:
+    least_s = WORTH_NAMING * sum(lost for lost, _, _ in losses)
+    for lost_s, group, loss in losses:
+        if lost_s < least_s:
+            break
         operation = subject.operation(group)
         product = operation.product if operation is not None else None
         if operation is None or product is None:

@@ -22,10 +22,11 @@ from typing import NamedTuple
 
 from advisor.convolution_time import tensor_sizes, winograd_product
 from advisor.profiling.records import QUANTIZED, KernelGroup, Operation, Product
-from advisor.profiling.timing import KERNEL_S, Call, Layout, TimeModel, pass_of_group
+from advisor.profiling.timing import KERNEL_S, Call, Layout, TimeModel, is_predictable, pass_of_group
 from advisor.quantization import ceil_div, largest_size, tile_efficiency
 from advisor.step_costs import PRODUCT_KINDS
 
+LARGEST_TILE = 1024  # of either side; none in use is larger than 512
 GRID_TILES = (16, 32, 64, 128, 256)  # that a grid is read as
 WINOGRAD_PRODUCTS = 36  # of F(4x4, 3x3)
 NOT_ITS_TILES = ("winograd", "fft", "gcgemm")
@@ -72,6 +73,8 @@ def quantization_loss(
     if group.class_ not in QUANTIZED or group.helper or group.count == 0:
         return None
     product = operation.product if operation is not None else None
+    if product is not None and not is_predictable(product):
+        product = None
     time_s = max(group.total_s / group.count - KERNEL_S, 0.0)
     if group.ctas is None:
         return _of_the_model(group, operation, model, layout)
@@ -106,11 +109,11 @@ def _share_lost(time_s: float, traffic_s: float, efficiency: float) -> float:
 def _of_the_model(
     group: KernelGroup, operation: Operation | None, model: TimeModel, layout: Layout
 ) -> QuantizationLoss | None:
-    if operation is None or operation.product is None:
+    if operation is None or operation.product is None or group.persistent or group.split_k:
         return None
     call = Call(operation.product, pass_of_group(group, operation))
     found = model.predict([call], group.precision or operation.product.dtype, layout)[0]
-    if found is None or group.persistent or group.split_k:
+    if found is None:
         return None
     share = 1 - found.unquantized_s / found.seconds
     return QuantizationLoss(share, None, None, True, min(1.0, found.traffic_s / found.seconds), False)
@@ -124,7 +127,7 @@ def least_traffic_s(group: KernelGroup, product: Product | None, model: TimeMode
         kind = product.kind if product.kind in PRODUCT_KINDS else "gemm"
         return model.traffic_s(product.element_bytes * _elements(product), kind, layout)
     pass_ = product.pass_ or "fprop"
-    if _is_winograd_product(group):
+    if is_winograd_product(group):
         m, n, k, count = winograd_product(product.convolution, pass_)
         return model.traffic_s(product.element_bytes * count * (m * k + k * n + m * n), "bmm", layout)
     return model.traffic_s(product.element_bytes * sum(tensor_sizes(product.convolution)), f"conv_{pass_}", layout)
@@ -140,7 +143,7 @@ def _elements(product: Product) -> int:
     return product.batch * (m * k + k * n + m * n)
 
 
-def _is_winograd_product(group: KernelGroup) -> bool:
+def is_winograd_product(group: KernelGroup) -> bool:
     """The batched product between Winograd's transforms: a plain GEMM kernel inside a convolution."""
     return group.class_ != "gemm" and group.grid is not None and group.grid[2] == WINOGRAD_PRODUCTS and (
         "gemm" in group.name and "scudnn" not in group.name and "implicit" not in group.name
@@ -152,37 +155,47 @@ def _is_winograd_product(group: KernelGroup) -> bool:
 
 def read_tiling(group: KernelGroup, product: Product | None) -> Tiling | None:
     """How a group's kernel cuts its product, by its name or its grid; None: neither tells."""
-    if product is None or product.kind == "attention" or group.ctas is None:
+    if product is None or product.kind == "attention" or group.ctas is None or not is_predictable(product):
         return None
     convolution = product.convolution
-    if convolution is not None and _is_winograd_product(group):
+    if convolution is not None and is_winograd_product(group):
         m, n, _, count = winograd_product(convolution, product.pass_ or "fprop")
         return _named(group, m, n, count)
     strided = convolution is not None and product.pass_ == "dgrad" and convolution.stride_h * convolution.stride_w > 1
     if strided or any(word in group.name.lower() for word in NOT_ITS_TILES):
         return None
-    if group.tile_m is not None:
+    if group.tile is not None:
         return _named(group, product.m, product.n, product.batch)
     return _by_grid(group, product) if group.class_ != "gemm" else None
 
 
 def _named(group: KernelGroup, m: int, n: int, count: int) -> Tiling | None:
     """By the tile of the name, either way round, if the CTAs bear it out."""
-    tile_m, tile_n = group.tile_m, group.tile_n
-    if tile_m is None or tile_n is None or group.ctas is None:
+    tile_m, tile_n = _tile(group)
+    if not (0 < tile_m <= LARGEST_TILE and 0 < tile_n <= LARGEST_TILE) or group.ctas is None:
         return None
     for a, b in ((tile_m, tile_n), (tile_n, tile_m)):
         rows, columns = ceil_div(m, a), ceil_div(n, b)
         tiles = rows * columns * count
         if group.persistent:
             return Tiling(a, b, m, n, columns * count)
-        if group.ctas % tiles == 0:
-            slices = group.ctas // tiles
+        slices, rest = divmod(group.ctas, tiles)
+        if rest == 0 and (slices == 1 or (group.grid is not None and group.grid[2] == slices * count)):
             return Tiling(a, b, m, n, columns * count * slices, split=slices > 1)
         folded = _swizzled_slices(group, rows, columns, count)
         if folded is not None:
             return Tiling(a, b, m, n, columns * count * folded, split=folded > 1)
     return None
+
+
+def _tile(group: KernelGroup) -> tuple[int, int]:
+    """The tile of the name, as it runs along m and n or, where that is not known, as the name prints it; (0, 0)."""
+    if group.tile_m is not None and group.tile_n is not None:
+        return group.tile_m, group.tile_n
+    printed = (group.tile or "").split("x")
+    if len(printed) < 2 or max(map(len, printed)) > len(str(LARGEST_TILE)):
+        return 0, 0
+    return int(printed[0]), int(printed[1])
 
 
 def _swizzled_slices(group: KernelGroup, rows: int, columns: int, count: int) -> int | None:
@@ -234,7 +247,7 @@ def fuller_batches(loss: QuantizationLoss, group: KernelGroup, product: Product,
     tiling, convolution = loss.tiling, product.convolution
     if tiling is None or convolution is None or product.pass_ == "wgrad" or not loss.blamed_for_waves:
         return None
-    if tiling.m != product.m or _is_winograd_product(group):
+    if tiling.m != product.m or is_winograd_product(group):
         return None
     rows_per_image = product.m // int(convolution.batch)
     whole = tiling.ctas // sms

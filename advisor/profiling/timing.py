@@ -24,6 +24,7 @@ from advisor.gemm import gemm_time
 from advisor.gpus import Gpu, ResolvedGpu
 from advisor.loading import profiles_for
 from advisor.profiling.records import KernelGroup, Operation, Product
+from advisor.quantization import MAX_SIZE
 from advisor.recipe import PRECISIONS, Recipe
 from advisor.step_costs import (
     LAYOUTS,
@@ -114,13 +115,15 @@ class TimeModel:
         if precision not in PRECISIONS:
             return [None] * len(calls)
         found: list[ProductTime | None] = [None] * len(calls)
+        known = [i for i, call in enumerate(calls) if is_predictable(call.product)]
+        wanted = [calls[i] for i in known]
         for members, times in (
-            self._gemms(calls, precision),
-            self._fp32_convolutions(calls, precision),
-            self._operations(calls, precision, layout),
+            self._gemms(wanted, precision),
+            self._fp32_convolutions(wanted, precision),
+            self._operations(wanted, precision, layout),
         ):
             for i, time in zip(members, times, strict=True):
-                found[i] = time
+                found[known[i]] = time
         return found
 
     def predict_by_steps(
@@ -128,8 +131,10 @@ class TimeModel:
     ) -> list[ProductTime | None]:
         """As `predict`, with all convolutions by the step model: what single ones measured alone add."""
         found = self.predict(calls, precision, layout)
-        for i, time in zip(*self._operations(calls, precision, layout, dense=True), strict=True):
-            found[i] = time
+        known = [i for i, time in enumerate(found) if time is not None]
+        members, times = self._operations([calls[i] for i in known], precision, layout, dense=True)
+        for i, time in zip(members, times, strict=True):
+            found[known[i]] = time
         return found
 
     # Inside -----------------------------------------------------------------------------------------------------------
@@ -204,6 +209,12 @@ def _step_time(seconds: float, cost: ProductCost, row: int | None) -> ProductTim
         return ProductTime(seconds, seconds, 0.0, seconds, "step profile")
     compute, traffic, whole = (float(a[row, 0]) for a in (cost.compute_s, cost.traffic_s, cost.unquantized_s))
     return ProductTime(seconds, compute, traffic, min(whole, seconds), "step profile")
+
+
+def is_predictable(product: Product) -> bool:
+    """Whether the sizes are those of a product: none empty, none beyond what the models take."""
+    lengths = [size for name, size in (product.attention or {}).items() if name != "causal"]
+    return all(1 <= size <= MAX_SIZE for size in (product.m, product.n, product.k, product.batch, *lengths))
 
 
 def _is_gemm(call: Call) -> bool:

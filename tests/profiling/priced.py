@@ -30,6 +30,8 @@ _GROUP = KernelGroup(
 def group(**changes: Any) -> KernelGroup:
     """One launch of 1 ms of an FP16 product on Tensor Cores: 1024 CTAs of 128x128."""
     changes.setdefault("median_s", changes.get("total_s", 1e-3) / changes.get("count", 1))
+    if "tile_m" in changes:
+        changes.setdefault("tile", None if changes["tile_m"] is None else f"{changes['tile_m']}x{changes['tile_n']}")
     if "grid" in changes and changes["grid"] is not None:
         x, y, z = changes["grid"]
         changes.setdefault("ctas", x * y * z)

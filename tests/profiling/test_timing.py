@@ -204,3 +204,17 @@ def test_the_batch_sets_no_waves_in_a_weight_gradient() -> None:
     loss = quantization_loss(kernel, operation, ON_V100)
     assert loss is not None and operation.product is not None
     assert fuller_batches(loss, kernel, operation.product, 80) is None
+
+
+@pytest.mark.parametrize("sizes", [(0, 64, 64), (64, 0, 64), (64, 64, 2**40)])
+def test_empty_and_impossible_products_have_no_prediction_and_no_tiles(sizes: tuple[int, int, int]) -> None:
+    assert ON_A100.predict([Call(Product("gemm", *sizes)), Call(Product("gemm", 64, 64, 64))], "fp16")[0] is None
+    assert read_tiling(group(), Product("gemm", *sizes)) is None
+    found = quantization_loss(group(), linear(*sizes), ON_A100)
+    assert found is not None and found.upper_bound
+
+
+@pytest.mark.parametrize("tile", [(0, 0), (10**30, 10**30)])
+def test_a_tile_that_no_kernel_has_is_not_believed(tile: tuple[int, int]) -> None:
+    kernel = group(tile_m=tile[0], tile_n=tile[1], tile=f"{tile[0]}x{tile[1]}")
+    assert read_tiling(kernel, linear(4096, 4096, 64).product) is None
