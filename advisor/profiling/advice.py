@@ -53,7 +53,7 @@ def advise(
     Where the trace is in FP32 each GPU with Tensor Cores is advised for AMP too. Raises UnknownNameError for a GPU in
     `on` that nobody knows.
     """
-    others = [resolve_gpu(name) for name in on]
+    others = [found for found in map(resolve_gpu, on) if device.gpu is None or found.gpu.id != device.gpu.id]
     if batch.batch is None:
         return Advised((), (f"no advice on the batch size: {batch.evidence}",))
     traced = read_traced(raw, links, steps, groups, operations, facts, batch.batch)
@@ -87,7 +87,7 @@ def _advice(traced: Traced, resolved: ResolvedGpu, recipe: Recipe, *, own: bool)
     except AdvisorError as error:
         return f"no advice for {resolved.gpu.name} in {recipe.precision}: {error}"
     answer, memory = found.answer, setup.traced_memory
-    chosen = _chosen(found)
+    chosen = settled(found)
     return Advice(
         gpu=resolved.gpu.id,
         gpu_name=resolved.gpu.name,
@@ -131,7 +131,7 @@ def _own_setup(found: Recommendation) -> TracedSetup:
     return found.setup
 
 
-def _chosen(found: Recommendation) -> int:
+def settled(found: Recommendation) -> int:
     """The recommended size; the traced one where it ties with it and is as good as the same."""
     comparison = found.answer.comparison
     if comparison is None or not comparison.tie or not comparison.fits:

@@ -52,15 +52,16 @@ def read_traced(
     step = traced_step(raw, links, steps, batch, parameters)
     name = known_model(step.ops, batch, parameters, recipe)
     workload = _workload(raw, step, parameters, recipe, name)
+    times = StepTimes.of(facts, step.passes)
     measured = measured_memory(raw, steps, parameters, recipe, batch)
     return Traced(
         step=step,
-        times=StepTimes.of(facts, step.passes),
+        times=times,
         recipe=recipe,
         workload=workload,
         memory=measured or _modelled_memory(workload, step, parameters, recipe, name),
         amp_memory=None if recipe.autocast else _modelled_memory(workload, step, parameters, with_amp(recipe), name),
-        notes=(*assumed, *_assumptions(step, steps, parameters, facts)),
+        notes=(*assumed, *_assumptions(step, steps, parameters, times)),
     )
 
 
@@ -116,7 +117,7 @@ def _input_shape(ops: Iterable[Op]) -> tuple[int, ...]:
     return (first["c"][0], first["h"][0], first["w"][0]) if first is not None else (1,)
 
 
-def _assumptions(step: TracedStep, steps: StepSpans, parameters: Parameters, facts: StepFacts) -> tuple[str, ...]:
+def _assumptions(step: TracedStep, steps: StepSpans, parameters: Parameters, times: StepTimes) -> tuple[str, ...]:
     """What the prediction takes for granted, where it matters."""
     whole, notes = max(step.kernel_s, 1e-12), []
     if not steps.names:
@@ -136,10 +137,9 @@ def _assumptions(step: TracedStep, steps: StepSpans, parameters: Parameters, fac
         notes.append(f"communication has {share} of the kernels' time: taken not to depend on the batch")
     if parameters.source not in ("autograd", "optimizer"):
         notes.append("the parameters were read from the forward pass: weights that it does not show are missing")
-    host_s = facts.gap_s.get("host", 0.0)
-    if facts.step_s > 0 and host_s > WAITING * facts.step_s:
+    if times.host_s > WAITING * times.step_s:
         notes.append(
-            f"the GPU waits {duration(host_s)} of a step for the host, which the profiler itself slows: without it "
-            "small batches are faster than predicted, and gain less by growing"
+            f"the GPU waits {duration(times.host_s)} of a step for the host, which the profiler itself slows: without "
+            "it small batches are faster than predicted, and gain less by growing"
         )
     return tuple(notes)

@@ -12,7 +12,7 @@ import pytest
 
 from advisor import recommend
 from advisor.errors import UnknownNameError
-from advisor.profiling.advice import Advised, advise
+from advisor.profiling.advice import Advised, advise, settled
 from advisor.profiling.batch import read_batch
 from advisor.profiling.calibrated import SHAPE_ERRORS, CalibratedModel, StepTimes
 from advisor.profiling.device import traced_gpu
@@ -128,6 +128,13 @@ def test_a_curve_over_one_batch_is_wrong_by_what_its_steps_add_up_to() -> None:
     assert sorted(found["n"]) == pytest.approx([0.0, 0.1, 0.2, 0.3])  # 64-256, 8-16, 16-64, 8-64; 16-256 is too far
 
 
+@pytest.mark.parametrize("current, settles_on", [(50, 50), (100, 52), (20, 52)])
+def test_a_traced_size_that_ties_nearby_is_kept(current: int, settles_on: int) -> None:
+    found = recommend("resnet50", gpu="v100-sxm2-32gb", precision="fp32", layout="nchw", current=current)
+    assert found.batch_size == 52
+    assert settled(found) == settles_on
+
+
 # Small traces ------------------------------------------------------------------------------------
 
 
@@ -161,6 +168,14 @@ def test_an_unknown_gpu_is_asked_for_and_others_are_predicted_all_the_same(tmp_p
     assert [advice.calibrated for advice in found.advice] == [False, False]
     assert "--gpu" in found.notes[0]
     assert advised(path, gpu="a100-sxm4-80gb").advice[0].calibrated
+
+
+def test_the_traced_gpu_is_not_predicted_twice(tmp_path: Path) -> None:
+    found = advised(linear_trace().write(tmp_path / "trace.json"), on=("a100-sxm4-80gb",))
+    assert [(advice.gpu, advice.calibrated) for advice in found.advice] == [
+        ("a100-sxm4-80gb", True), ("a100-sxm4-80gb", False),
+    ]  # fmt: skip
+    assert [advice.precision for advice in found.advice] == ["fp32", "fp16"]
 
 
 def test_a_gpu_nobody_knows_is_refused(tmp_path: Path) -> None:
