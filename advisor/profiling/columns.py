@@ -14,11 +14,14 @@ _EXACT = 2.0**53  # beyond it a float64 skips whole numbers
 
 
 class Columns:
-    """Rows of one kind of event. The first three columns are name, start and duration (us)."""
+    """Rows of one kind of event. The first three columns are name, start and duration (us).
+
+    Rows are added, then each column is taken once, which frees it: so at no time are all there twice.
+    """
 
     def __init__(self, *, timed: bool = True) -> None:
         self._timed = timed
-        self._chunks: list[Floats] = []
+        self._chunks: list[list[Floats]] = []  # of each column
         self.rows = 0
         self.without_time = 0  # left out: start or duration absent, not finite, or beyond 2^53
         self.negative = 0  # durations clipped to 0
@@ -28,53 +31,47 @@ class Columns:
         if not rows:
             return
         try:
-            chunk = np.array(rows, dtype=np.float64)
+            table = np.array(rows, dtype=np.float64)
         except (TypeError, ValueError, OverflowError):
-            chunk = np.array([[_number(value) for value in row] for row in rows], dtype=np.float64)
-        chunk = self._checked(chunk)
-        self.rows += len(chunk)
-        self._chunks.append(chunk)
+            table = np.array([[_number(value) for value in row] for row in rows], dtype=np.float64)
+        columns = np.ascontiguousarray(self._checked(table).T)
+        self._chunks = self._chunks or [[] for _ in columns]
+        for chunks, column in zip(self._chunks, columns, strict=True):
+            chunks.append(column.copy())  # of its own, to be freed with its column
+        self.rows += columns.shape[1]
 
-    def _checked(self, chunk: Floats) -> Floats:
-        start = chunk[:, 1]
-        usable = np.abs(start) <= _EXACT  # False for NaN
+    def _checked(self, table: Floats) -> Floats:
+        usable = np.abs(table[:, 1]) <= _EXACT  # False for NaN
         if self._timed:
-            duration = chunk[:, 2]
+            duration = table[:, 2]
             usable &= np.abs(duration) <= _EXACT
             negative = usable & (duration < 0)
             self.negative += int(np.count_nonzero(negative))
             duration[negative] = 0.0
-        if usable.all():
-            return chunk
         self.without_time += int(np.count_nonzero(~usable))
-        return chunk[usable]
+        return table[usable]
 
     def earliest(self) -> float:
         """Return the least start, infinity where there is no row."""
-        return min((float(chunk[:, 1].min()) for chunk in self._chunks if len(chunk)), default=math.inf)
-
-    def repeated(self, columns: Sequence[int]) -> int:
-        """Return how many rows equal another, counted without its first, in these columns."""
-        keys = [np.nan_to_num(self._floats(column), nan=-1.0) for column in columns]
-        order = np.lexsort(keys)
-        equal = np.ones(max(len(order) - 1, 0), dtype=np.bool_)
-        for key in keys:
-            equal &= np.diff(key[order]) == 0
-        return int(np.count_nonzero(equal))
+        return min((float(chunk.min()) for chunk in self._column(1) if len(chunk)), default=math.inf)
 
     def sorted_by_start(self) -> tuple[Callable[[int], Floats], Callable[[int], Ints]]:
-        """Return two getters of a column in order of start, longer first at equal starts: as floats, as integers."""
-        order = np.lexsort((-self._floats(2), self._floats(1)))
-        return (lambda k: self._floats(k)[order]), (lambda k: _whole(self._floats(k)[order]))
+        """Return two takers of a column in order of start, longer first at equal starts: as floats, as integers."""
+        order = np.lexsort((-_joined(self._column(2)), _joined(self._column(1))))
+        return (lambda k: self._take(k)[order]), (lambda k: _whole(self._take(k)[order]))
 
     def as_read(self) -> tuple[Callable[[int], Floats], Callable[[int], Ints]]:
-        """Return the same getters in the file's order."""
-        return self._floats, lambda k: _whole(self._floats(k))
+        """Return the same takers in the file's order."""
+        return self._take, lambda k: _whole(self._take(k))
 
-    def _floats(self, column: int) -> Floats:
-        if not self._chunks:
-            return np.empty(0)
-        return np.concatenate([chunk[:, column] for chunk in self._chunks])
+    def _take(self, column: int) -> Floats:
+        chunks = self._column(column)
+        values = _joined(chunks)
+        chunks.clear()
+        return values
+
+    def _column(self, column: int) -> list[Floats]:
+        return self._chunks[column] if self._chunks else []
 
 
 def kernel_columns(columns: Columns, origin: float, sizes: Ints) -> Kernels:
@@ -129,6 +126,23 @@ def memory_columns(columns: Columns, origin: float) -> MemoryEvents:
         time_us=floats(1) - origin, device_type=ints(2), device=ints(3), bytes_=ints(4), total_allocated=ints(5),
         total_reserved=ints(6),
     )  # fmt: skip
+
+
+def repeated(kernels: Kernels) -> int:
+    """Return how many kernels equal another, counted without the first, in name, time, GPU, stream and correlation."""
+    k = kernels
+    again = (np.diff(k.start_us) == 0) & (np.diff(k.duration_us) == 0)
+    rows = np.flatnonzero(np.concatenate((again, [False])) | np.concatenate(([False], again)))
+    keys = [column[rows] for column in (k.name, k.device, k.stream, k.correlation, k.duration_us, k.start_us)]
+    order = np.lexsort(keys)
+    equal = np.ones(max(len(rows) - 1, 0), dtype=np.bool_)
+    for key in keys:
+        equal &= np.diff(key[order]) == 0
+    return int(np.count_nonzero(equal))
+
+
+def _joined(chunks: Sequence[Floats]) -> Floats:
+    return np.concatenate(chunks) if chunks else np.empty(0)
 
 
 def _whole(values: Floats) -> Ints:

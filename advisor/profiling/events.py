@@ -22,12 +22,13 @@ from advisor.profiling.columns import (
     mark_columns,
     memory_columns,
     op_columns,
+    repeated,
 )
 from advisor.profiling.interned import Interned, TextBudget, dims_of, sizes_of, texts_of
-from advisor.profiling.raw import DeviceProperties, RawTrace
+from advisor.profiling.raw import DeviceProperties, Kernels, RawTrace
 
-MOST_KEPT = 12_000_000
-"""Events kept of one trace: about 100 bytes each, twice while they are sorted."""
+MOST_KEPT = 8_000_000
+"""Events kept of one trace: about 150 bytes each. A gigabyte of JSON with shapes holds two million."""
 
 _Rows = tuple[list[tuple[Any, ...]], ...]
 _NONE = msgspec.Raw()
@@ -169,6 +170,7 @@ class Collector:
         dims, dim_index = dims_of(self._dims)
         types, type_index = texts_of(self._types)
         inputs, input_index = texts_of(self._inputs)
+        kernels = kernel_columns(self._kernels, origin, sizes_of(self._sizes))
         return RawTrace(
             path=self._path,
             names=tuple(self._names.index),
@@ -176,7 +178,7 @@ class Collector:
             types=types,
             inputs=inputs,
             threads=tuple(f"{pid}/{tid}" for pid, tid in self._threads.index),
-            kernels=kernel_columns(self._kernels, origin, sizes_of(self._sizes)),
+            kernels=kernels,
             copies=copy_columns(self._copies, origin),
             launches=launch_columns(self._launches, origin),
             ops=op_columns(self._ops, origin, dim_index, type_index, input_index),
@@ -185,7 +187,7 @@ class Collector:
             devices=devices,
             origin_us=origin,
             events=self.events,
-            notes=(*notes, *self._notes()),
+            notes=(*notes, *self._notes(kernels)),
             **of_trace,
         )
 
@@ -195,7 +197,7 @@ class Collector:
             _MEMORY: self._memory,
         }  # fmt: skip
 
-    def _notes(self) -> list[str]:
+    def _notes(self, kernels: Kernels) -> list[str]:
         names = ("kernel", "copy", "call", "operator", "annotation", "allocation")
         notes = []
         for name, table in zip(names, self._tables().values(), strict=True):
@@ -206,7 +208,7 @@ class Collector:
                 )
             if table.negative:
                 notes.append(f"{table.negative} {name} events have a negative duration, taken as 0")
-        twice = self._kernels.repeated((0, 1, 2, 3, 4, 5))
+        twice = repeated(kernels)
         if twice:
             notes.append(
                 f"{twice} kernel events repeat another exactly (name, time, stream, correlation): kept, since branches "
