@@ -28,6 +28,7 @@ from advisor.profiling.timing import Layout, TimeModel
 from advisor.units import duration, percent
 
 LITTLE = 0.03  # of a step: what all lines together must exceed to be worth the work
+HOST_BOUND = 0.1  # of a step in gaps behind the host, from which it is said to hold the step back
 LEAST_LINE = 0.001  # of a step: a loss below is no line
 ITEMS = 5
 WORTH_NAMING = 0.03  # of a line's loss: what one kernel must lose for advice on it alone
@@ -44,6 +45,7 @@ class _Subject:
     layout: Layout
     step_s: float
     batch: int | None
+    waits_for_host: bool  # so that shorter kernels shorten the step by less
 
     def operation(self, group: KernelGroup) -> Operation | None:
         return self.operations[group.operation] if group.operation is not None else None
@@ -73,7 +75,9 @@ def make_bill(
         except AdvisorError as error:
             unknown = f"tiles, waves and Tensor Cores are not billed: {error}"
         else:
-            subject = _Subject(groups, operations, model, _layout(groups), step_s, batch.batch if batch else None)
+            waits = facts.gap_s.get("host", 0.0) > HOST_BOUND * step_s
+            traced = batch.batch if batch else None
+            subject = _Subject(groups, operations, model, _layout(groups), step_s, traced, waits)
             estimates = (_quantization(subject), _tensor_cores(subject), _alignment(subject))
             lines += [line for line in estimates if line is not None]
     lines.sort(key=lambda line: -line.lost_s)
@@ -234,6 +238,8 @@ def _tensor_core_todo(subject: _Subject, found: OffTensorCores, gain_s: float, l
     )
     best_s = found.measured_s - gain_s
     text = f"{little}{cast}{last}: {duration(found.measured_s)} would take {duration(best_s)}{wrong}"
+    if subject.waits_for_host:
+        text += "; the step shortens by less as long as the GPU waits for the host"
     if found.tf32_s is None or any(group.precision == "tf32" for group in subject.groups):  # none, or on already
         return text
     if found.tf32_s > found.measured_s:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from advisor.convolution import Convolution
 from advisor.gemm import gemm_time
@@ -218,3 +220,17 @@ def test_empty_and_impossible_products_have_no_prediction_and_no_tiles(sizes: tu
 def test_a_tile_that_no_kernel_has_is_not_believed(tile: tuple[int, int]) -> None:
     kernel = group(tile_m=tile[0], tile_n=tile[1], tile=f"{tile[0]}x{tile[1]}")
     assert read_tiling(kernel, linear(4096, 4096, 64).product) is None
+
+
+SIZES, SIDES = st.integers(1, 10_000), st.sampled_from([16, 32, 64, 128, 256])
+
+
+@given(SIZES, SIZES, SIZES, SIDES, SIDES, st.integers(1, 4), st.floats(1e-6, 1e-2), st.booleans())
+def test_no_kernel_loses_all_its_time_or_less_than_nothing(
+    m: int, n: int, k: int, tile_m: int, tile_n: int, slices: int, time_s: float, persistent: bool
+) -> None:
+    grid = (-(-m // tile_m), -(-n // tile_n), slices)
+    kernel = group(tile_m=tile_m, tile_n=tile_n, grid=grid, total_s=time_s, persistent=persistent)
+    found = quantization_loss(kernel, linear(m, n, k), ON_A100)
+    assert found is not None and 0 <= found.share < 1
+    assert found.tiling is not None and 0 < found.tiling.efficiency <= 1
