@@ -12,6 +12,7 @@ from advisor.errors import AdvisorError
 from advisor.gpus import Gpu, ResolvedGpu, resolve_gpu
 from advisor.loading import profiles_for
 from advisor.memory import default_margin, usable_memory_bytes
+from advisor.profiling.amp import CONVERSION_ERROR
 from advisor.profiling.calibrated import HELD_FACTOR, AmpModel, CalibratedModel
 from advisor.profiling.device import DeviceFacts
 from advisor.profiling.linked import Links, StepSpans
@@ -22,6 +23,7 @@ from advisor.profiling.traced_recipe import with_amp
 from advisor.profiling.traced_setup import Measured, TracedSetup
 from advisor.recipe import Recipe
 from advisor.recommendation import DEFAULT_MAX_BATCH, TOOTH, Recommendation, decide
+from advisor.units import percent
 
 MOST_SEARCHED = 1 << 18
 _ROLES = {"current": "traced", "fastest that fits": "fastest", "largest that fits": "largest"}
@@ -206,13 +208,18 @@ def _comparison(found: Recommendation, chosen: int, traced: Traced) -> tuple[str
 def _setting(found: Recommendation, traced: Traced, *, own: bool) -> tuple[str, ...]:
     """What kind of prediction this is."""
     gpu, recipe = found.setup.resolved_gpu.gpu, found.setup.recipe
-    if own and recipe.precision == traced.recipe.precision:
-        return ()
-    if own:
-        amp = f"{recipe.precision.upper()} AMP"
-        return (f"{amp} was not traced: the calibrated curve times what the time model makes of it, an estimate",)
-    notes = [f"{gpu.name} is not the traced GPU: nothing of its times is calibrated on the trace"]
-    if recipe.precision == "fp32" and gpu.supports("tf32"):
+    as_traced, notes = recipe.precision == traced.recipe.precision, []
+    amp = f"{recipe.precision.upper()} AMP"
+    if not own:
+        notes.append(f"{gpu.name} is not the traced GPU: nothing of its times is calibrated on the trace")
+    elif not as_traced:
+        notes.append(f"{amp} was not traced: the calibrated curve times what the time model makes of it, an estimate")
+    if not as_traced and not traced.known:
+        notes.append(
+            f"what {amp} changes follows from the kinds of the operators: {percent(CONVERSION_ERROR)} off in the mean, "
+            "mostly too fast, where whole models were traced both ways"
+        )
+    if not own and recipe.precision == "fp32" and gpu.supports("tf32"):
         notes.append(f"FP32 as traced runs on CUDA cores: TF32 or AMP would use the Tensor Cores of {gpu.name}")
     return tuple(notes)
 

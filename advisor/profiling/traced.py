@@ -35,6 +35,7 @@ class Traced:
     times: StepTimes
     recipe: Recipe
     workload: Workload
+    known: bool  # it is a model of the catalogue
     memory: TracedMemory | None
     amp_memory: TracedMemory | None
     notes: tuple[str, ...]
@@ -59,6 +60,7 @@ def read_traced(
         times=times,
         recipe=recipe,
         workload=workload,
+        known=name is not None,
         memory=measured or _modelled_memory(workload, step, parameters, recipe, name),
         amp_memory=None if recipe.autocast else _modelled_memory(workload, step, parameters, with_amp(recipe), name),
         notes=(*assumed, *_assumptions(step, steps, parameters, times)),

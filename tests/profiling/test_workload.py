@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.convolution import Convolution
+from advisor.gpus import find_gpu
+from advisor.profile import load_profile
+from advisor.profiling.amp import CONVERSION_ERROR, under_amp
 from advisor.profiling.linking import link
-from advisor.profiling.memory import known_model, measured_memory, modelled_memory
+from advisor.profiling.memory import (
+    GROWTH_ERROR,
+    SHAPES_ERROR,
+    forward_results,
+    known_model,
+    measured_memory,
+    modelled_memory,
+)
 from advisor.profiling.parameters import Parameters, find_parameters
 from advisor.profiling.raw import RawTrace
 from advisor.profiling.reader import read_trace
@@ -26,8 +38,9 @@ from advisor.profiling.traced_step import TracedStep, traced_step
 from advisor.profiling.workload import op_of
 from advisor.recipe import make_recipe
 from advisor.step_profile import load_step_profile
-from advisor.workload.catalogue import load_workload
-from advisor.workload.schema import Op, Variant
+from advisor.steptime import StepModel
+from advisor.workload.catalogue import catalogue_names, load_workload
+from advisor.workload.schema import Op, Variant, Workload
 from tests.data import recorded_trace
 from tests.kineto import KinetoTrace
 
@@ -289,6 +302,53 @@ def test_the_allocations_of_the_trace_agree_with_the_catalogues_memory_and_with_
     assert measured.live_peak_bytes[0] == pytest.approx(2_791_505_408, abs=32)
     assert catalogue.total_bytes == pytest.approx(measured.total_bytes, rel=0.02)
     assert shapes.total_bytes == pytest.approx(measured.total_bytes, rel=0.1)
+
+
+# What estimates are worth, on the models that were traced without a GPU ------------------------------------------
+
+
+def training_steps() -> Iterator[tuple[Workload, Variant]]:
+    for name in catalogue_names():
+        workload = load_workload(name)
+        yield from ((workload, variant) for variant in workload.variants if variant.mode == "train")
+
+
+def live(variant: Variant, batch: int) -> int:
+    return max(a + b * batch for a, b in variant.live_with_gradients)
+
+
+def test_the_stated_error_of_memory_from_shapes_is_that_over_the_catalogue() -> None:
+    errors = []
+    for _, variant in training_steps():
+        constant, growth = forward_results(variant.ops)
+        errors.append(np.log((constant + 32 * growth) / live(variant, 32)))
+    assert np.mean(np.abs(errors)) == pytest.approx(SHAPES_ERROR, abs=0.005)
+    assert np.mean(errors) > 0.15  # mostly too much
+
+
+def test_the_stated_error_of_memory_that_grows_with_the_batch_is_that_over_the_catalogue() -> None:
+    errors = [np.log(8 * live(variant, 32) / live(variant, 256)) for _, variant in training_steps()]
+    assert min(errors) > 0  # never too little
+    assert np.mean(errors) == pytest.approx(GROWTH_ERROR, abs=0.005)
+
+
+def test_the_stated_error_of_steps_converted_to_amp_is_that_over_the_catalogue() -> None:
+    gpu = find_gpu("v100-sxm2-32gb")
+    profile, errors = load_profile(gpu), []
+    for workload, variant in training_steps():
+        if variant.precision != "fp32":
+            continue
+        layout: Any = "nchw" if variant.layout == "any" else variant.layout
+        fused: Any = variant.attention if variant.attention != "none" else "fused"
+        recipe = make_recipe(precision="fp16", layout=layout, attention=fused)
+        ops = under_amp(variant.ops, workload.parameters, workload.parameter_tensors, nchw=layout == "nchw")
+        converted = Variant("train", "amp", variant.layout, variant.attention, ops, ())
+        gpu_s = [
+            StepModel(w, gpu=gpu, profile=profile, recipe=recipe).curve(np.array([64])).gpu_time_s[0]
+            for w in (msgspec.structs.replace(workload, variants=(converted,)), workload)
+        ]
+        errors.append(abs(np.log(gpu_s[0] / gpu_s[1])))
+    assert np.mean(errors) == pytest.approx(CONVERSION_ERROR, abs=0.006)
 
 
 # Parameters and memory of small steps --------------------------------------------------------------------------
