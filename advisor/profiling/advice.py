@@ -58,6 +58,8 @@ def advise(
     others = [found for found in map(resolve_gpu, on) if device.gpu is None or found.gpu.id != device.gpu.id]
     if batch.batch is None:
         return Advised((), (f"no advice on the batch size: {batch.evidence}",))
+    if batch.batch > MOST_SEARCHED:
+        return Advised((), (f"no advice on the batch size: {batch.batch} is beyond the search, 1 to {MOST_SEARCHED}",))
     traced = read_traced(raw, links, steps, groups, operations, facts, batch.batch)
     if not traced.step.ops:
         return Advised((), ("no advice on the batch size: no kernel belongs to an operator with shapes",))
@@ -85,7 +87,7 @@ def _advice(traced: Traced, resolved: ResolvedGpu, recipe: Recipe, *, own: bool)
         setup = _setup(traced, resolved, recipe, own=own)
         batch = traced.step.batch
         most = min(MOST_SEARCHED, max(DEFAULT_MAX_BATCH, 4 * batch))
-        found = decide(setup, current=batch if batch <= most else None, max_batch=most)
+        found = decide(setup, current=batch, max_batch=most)
     except AdvisorError as error:
         return f"no advice for {resolved.gpu.name} in {recipe.precision}: {error}"
     answer, memory = found.answer, setup.traced_memory

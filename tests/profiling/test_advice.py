@@ -206,6 +206,12 @@ def test_a_large_traced_batch_is_searched_around_and_far_beyond_is_said_to_be_fa
     assert any("times the traced batch" in note for note in far.notes)
 
 
+def test_a_batch_beyond_the_search_gets_no_advice(tmp_path: Path) -> None:
+    found = advised(linear_trace(rows=2**19).write(tmp_path / "trace.json"))
+    assert found.advice == ()
+    assert "524288 is beyond the search" in found.notes[0]
+
+
 # The parts of a step ------------------------------------------------------------------------------------
 
 
