@@ -261,6 +261,15 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[[str, re.Match[str]], KernelNam
 # Characters read of a name, whose template arguments run to thousands: for a printed tile, and for anything else. The
 # patterns take quadratic time at worst, which these bound.
 _LONGEST_WITH_TILE, _LONGEST = 1024, 2048
+_LARGEST_TILE = 1024  # on a side; the largest known is 512 (Blackwell's pairs of CTAs)
+
+
+def _without_absurd_tile(told: KernelName) -> KernelName:
+    """Names of others' files may hold any number; no library has tiles without rows, or of thousands."""
+    sizes = (told.tile_rows, told.tile_columns, told.tile_k)
+    if all(size is None or 1 <= size <= _LARGEST_TILE for size in sizes):
+        return told
+    return replace(told, tile_rows=None, tile_columns=None, tile_k=None)
 
 
 @lru_cache(maxsize=4096)
@@ -273,6 +282,6 @@ def parse_kernel_name(name: str) -> KernelName:
     for pattern, read in _PATTERNS:
         found = pattern.search(text, 0, _LONGEST_WITH_TILE)
         if found is not None:
-            return read(name, found)
+            return _without_absurd_tile(read(name, found))
     family = read_family(text)
     return KernelName(name, **family) if family is not None else KernelName(name)

@@ -304,3 +304,9 @@ def test_the_first_number_of_a_cublas_tile_runs_along_n() -> None:
             agreeing += blocks in (ours, ours * grid[2])  # z: split-K
     assert judged > 19_000
     assert agreeing / judged > 0.99
+
+
+@pytest.mark.parametrize("name", ["ampere_sgemm_0x0_tn", "ampere_sgemm_99999999999x64_tn"])
+def test_a_tile_that_cannot_be_is_none(name: str) -> None:
+    told = parse_kernel_name(name)
+    assert told.library == "cuBLAS" and told.tile is None and told.tile_columns is None
