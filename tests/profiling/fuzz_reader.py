@@ -1,7 +1,8 @@
 """Coverage-guided fuzzing of the trace reader with atheris, which is no dependency of the project.
 
     pip install atheris
-    PYTHONPATH=. python tests/profiling/fuzz_reader.py FOLDER -max_total_time=300 -max_len=4096 -timeout=20 -rss_limit_mb=0
+    PYTHONPATH=. python tests/profiling/fuzz_reader.py FOLDER \\
+        -max_total_time=300 -max_len=4096 -timeout=20 -rss_limit_mb=0
 
 The first byte chooses the size of the reader's windows, the rest is the file. A crash is any exception but
 AdvisorError, a message of several lines, valid JSON read differently in two sizes of windows, or a hang.
