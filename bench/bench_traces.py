@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from advisor.profiling.analysis import profile_trace
-from advisor.profiling.linking import link
+from advisor.profiling.linking.link import link
 from advisor.profiling.reader import read_trace
 from tests.kineto import KinetoTrace
 

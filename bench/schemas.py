@@ -11,7 +11,7 @@ import msgspec
 
 from advisor.measured import MeasuredProfile
 from advisor.profile import GpuProfile
-from advisor.profiling.document import TraceDocument
+from advisor.profiling.output.document import TraceDocument
 from advisor.recommendation import Answer
 from advisor.workload.schema import StoredWorkload
 

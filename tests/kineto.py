@@ -112,7 +112,7 @@ class KinetoTrace:
         """A copy ("Memcpy HtoD (Pageable -> Device)") or a fill ("Memset (Device)") by the GPU."""
         number = self._number()
         self._add("gpu_memset" if name.startswith("Memset") else "gpu_memcpy", name, start, duration, pid=0, tid=stream,
-                  args={"device": 0, "context": 1, "stream": stream, "correlation": number, "bytes": bytes_})  # fmt: skip
+                  args={"device": 0, "stream": stream, "correlation": number, "bytes": bytes_})  # fmt: skip
         if launched is not None:
             arguments = {"correlation": number}
             self._add("cuda_runtime", "cudaMemcpyAsync", launched, 5, pid=100, tid=1, args=arguments)

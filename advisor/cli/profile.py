@@ -116,7 +116,7 @@ def _check_form(trace: Path | None, live: dict[str, Any]) -> None:
 
 
 def _record(live: dict[str, Any]) -> Path:
-    from advisor.profiling.live import record_live
+    from advisor.profiling.live.record import record_live
 
     if "input_shape" in live:
         live["input_shape"] = parse_shape(live["input_shape"])
@@ -136,7 +136,7 @@ def _show(profile: TraceProfile, *, by: str, rows: int, plot: Path | None, forma
 
 def _render(profile: TraceProfile, by: Any, rows: int, format_: str) -> str:
     from advisor.cli.profile_report import report
-    from advisor.profiling.tables import kernel_rows, plain, time_by
+    from advisor.profiling.output.tables import kernel_rows, plain, time_by
 
     if format_ == "json":
         return profile.to_json()
@@ -148,7 +148,7 @@ def _render(profile: TraceProfile, by: Any, rows: int, format_: str) -> str:
 
 def _one_line(row: dict[str, Any]) -> dict[str, Any]:
     """A row without control characters, so that a line of CSV is a row whoever reads it."""
-    from advisor.profiling.text import LONGEST_READ, clean
+    from advisor.profiling.output.text import LONGEST_READ, clean
 
     return {key: clean(value, LONGEST_READ) if isinstance(value, str) else value for key, value in row.items()}
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from advisor.cli.output import render_rows
-from advisor.profiling.headline import headline, printed_precision
-from advisor.profiling.ranks import EVEN
+from advisor.profiling.output.headline import headline, printed_precision
+from advisor.profiling.output.ranks import EVEN
+from advisor.profiling.output.tables import By, TimeRow, operation_of, steps_divisor, time_by
+from advisor.profiling.output.text import clean, code, short_kernel
 from advisor.profiling.records import QUANTIZED, Advice, BillLine, KernelGroup, RanksProfile, TraceProfile
-from advisor.profiling.tables import By, TimeRow, operation_of, steps_divisor, time_by
-from advisor.profiling.text import clean, code, short_kernel
 from advisor.units import duration, gib, percent, rate
 
 TableBy = Literal["class", "operator", "layer", "shape", "kernel"]

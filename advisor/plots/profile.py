@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advisor.plots.canvas import BLUE, GREEN, GREY, ORANGE, VERMILION, drawing
-from advisor.profiling.headline import headline
+from advisor.profiling.output.headline import headline
+from advisor.profiling.output.tables import operation_of, steps_divisor, time_by
+from advisor.profiling.output.text import clean, short_kernel
 from advisor.profiling.records import QUANTIZED, KernelGroup, TraceProfile
-from advisor.profiling.tables import operation_of, steps_divisor, time_by
-from advisor.profiling.text import clean, short_kernel
 from advisor.units import duration, percent
 
 if TYPE_CHECKING:

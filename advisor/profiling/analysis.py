@@ -10,21 +10,21 @@ import numpy as np
 
 from advisor.errors import AdvisorError, BadInputError, BrokenFileError
 from advisor.gpus import find_gpu
-from advisor.profiling.advice import advise
-from advisor.profiling.batch import read_batch
-from advisor.profiling.bill import make_bill
-from advisor.profiling.device import require_nvidia_kernels, traced_gpu
+from advisor.profiling.advice.advise import advise
+from advisor.profiling.bill.make import make_bill
 from advisor.profiling.files import trace_files
-from advisor.profiling.gaps import step_facts
-from advisor.profiling.kernels import group_kernels, occupancy_note
+from advisor.profiling.kernels.device import require_nvidia_kernels, traced_gpu
+from advisor.profiling.kernels.groups import group_kernels, occupancy_note
+from advisor.profiling.kernels.precision import read_precision
 from advisor.profiling.linked import Links
-from advisor.profiling.linking import link
-from advisor.profiling.precision import read_precision
-from advisor.profiling.ranks import compare_ranks
+from advisor.profiling.linking.link import link
+from advisor.profiling.output.ranks import compare_ranks
 from advisor.profiling.raw import RawTrace
 from advisor.profiling.reader import read_trace
 from advisor.profiling.records import KernelGroup, Operation, TraceProfile
-from advisor.profiling.steps import find_steps
+from advisor.profiling.steps.batch import read_batch
+from advisor.profiling.steps.find import find_steps
+from advisor.profiling.steps.gaps import step_facts
 
 
 def profile_trace(

@@ -260,12 +260,12 @@ class TraceProfile:
 
         Raises MissingDependencyError without pandas: `pip install 'batchwave[pandas]'`.
         """
-        from advisor.profiling.frames import kernels_frame
+        from advisor.profiling.output.frames import kernels_frame
 
         return kernels_frame(self)
 
     def to_json(self) -> str:
         """The profile as JSON; its schema is `advisor/schemas/trace-profile.json`."""
-        from advisor.profiling.document import to_json
+        from advisor.profiling.output.document import to_json
 
         return to_json(self)

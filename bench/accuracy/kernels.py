@@ -13,13 +13,13 @@ from advisor.convolution import Pass
 from advisor.convolution_time import load_convolution_profile
 from advisor.errors import AdvisorError
 from advisor.gpus import find_gpu
-from advisor.profiling.device import require_nvidia_kernels, traced_gpu
-from advisor.profiling.kernels import group_kernels
-from advisor.profiling.linking import link
+from advisor.profiling.bill.timing import Call, TimeModel, algorithm_of, pass_of_group
+from advisor.profiling.kernels.device import require_nvidia_kernels, traced_gpu
+from advisor.profiling.kernels.groups import group_kernels
+from advisor.profiling.linking.link import link
 from advisor.profiling.reader import read_trace
 from advisor.profiling.records import KernelGroup, Operation
-from advisor.profiling.steps import find_steps
-from advisor.profiling.timing import Call, TimeModel, algorithm_of, pass_of_group
+from advisor.profiling.steps.find import find_steps
 from advisor.step_ops import PASSES
 from bench.accuracy.step import FIGURES, figures, table
 from bench.fit_fp32_convolutions import NEUSIGHT, NEUSIGHT_STEP, read_neusight, residuals

@@ -17,7 +17,7 @@ from tabulate import tabulate
 from advisor.errors import AdvisorError
 from advisor.gpus import find_gpu
 from advisor.profile import load_profile
-from advisor.profiling.calibrated import HELD_FACTOR
+from advisor.profiling.advice.calibrated import HELD_FACTOR
 from advisor.recipe import make_recipe
 from advisor.step_costs import LAYOUTS, coefficients, op_seconds
 from advisor.step_ops import step_ops

@@ -9,13 +9,13 @@ from typing import Any
 from advisor.convolution import Convolution, Pass
 from advisor.gpus import Gpu, find_gpu
 from advisor.occupancy import sm_limits
-from advisor.profiling.device import DeviceFacts, traced_gpu
-from advisor.profiling.gaps import step_facts
-from advisor.profiling.kernels import group_kernels
-from advisor.profiling.linking import link
+from advisor.profiling.kernels.device import DeviceFacts, traced_gpu
+from advisor.profiling.kernels.groups import group_kernels
+from advisor.profiling.linking.link import link
 from advisor.profiling.reader import read_trace
 from advisor.profiling.records import KernelGroup, Operation, Product, StepFacts, TracedGpu
-from advisor.profiling.steps import find_steps
+from advisor.profiling.steps.find import find_steps
+from advisor.profiling.steps.gaps import step_facts
 
 _GROUP = KernelGroup(
     name="ampere_fp16_s16816gemm_fp16_128x128_ldg8_f2f_stages_32x5_tn", class_="gemm", phase="forward",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from advisor.profiling.calls import Call, Situation
-from advisor.profiling.operations import Description
+from advisor.profiling.linking.calls import Call, Situation
+from advisor.profiling.linking.operations import Description
 from advisor.profiling.records import Phase, Product
 
 

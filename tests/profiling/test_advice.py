@@ -12,18 +12,18 @@ import pytest
 
 from advisor import recommend
 from advisor.errors import UnknownNameError
-from advisor.profiling.advice import Advised, advise, settled
-from advisor.profiling.batch import read_batch
-from advisor.profiling.calibrated import SHAPE_ERRORS, CalibratedModel, StepTimes
-from advisor.profiling.device import traced_gpu
-from advisor.profiling.gaps import step_facts
-from advisor.profiling.kernels import group_kernels
-from advisor.profiling.linking import link
+from advisor.profiling.advice.advise import Advised, advise, settled
+from advisor.profiling.advice.calibrated import SHAPE_ERRORS, CalibratedModel, StepTimes
+from advisor.profiling.advice.traced import read_traced
+from advisor.profiling.advice.traced_setup import MOST_PREDICTED, Measured, TracedSetup
+from advisor.profiling.kernels.device import traced_gpu
+from advisor.profiling.kernels.groups import group_kernels
+from advisor.profiling.linking.link import link
 from advisor.profiling.reader import read_trace
 from advisor.profiling.records import Advice, CurvePoint, StepFacts
-from advisor.profiling.steps import find_steps
-from advisor.profiling.traced import read_traced
-from advisor.profiling.traced_setup import MOST_PREDICTED, Measured, TracedSetup
+from advisor.profiling.steps.batch import read_batch
+from advisor.profiling.steps.find import find_steps
+from advisor.profiling.steps.gaps import step_facts
 from advisor.step import prepare
 from bench.accuracy.step import held_to_one, sweep_ratios
 from tests.data import measured, recorded_trace

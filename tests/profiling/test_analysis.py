@@ -12,8 +12,8 @@ import pytest
 
 import advisor
 from advisor.errors import BadInputError, BrokenFileError, UnknownNameError
+from advisor.profiling.output.tables import time_by
 from advisor.profiling.records import TraceProfile
-from advisor.profiling.tables import time_by
 from tests.data import recorded_trace
 from tests.kineto import KinetoTrace
 

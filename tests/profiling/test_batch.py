@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from advisor.profiling.batch import read_batch
-from advisor.profiling.linking import link
+from advisor.profiling.linking.link import link
 from advisor.profiling.reader import read_trace
 from advisor.profiling.records import BatchSize
-from advisor.profiling.steps import find_steps
+from advisor.profiling.steps.batch import read_batch
+from advisor.profiling.steps.find import find_steps
 from tests.data import recorded_trace
 from tests.kineto import KinetoTrace
 

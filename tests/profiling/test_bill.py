@@ -7,7 +7,7 @@ import pytest
 
 from advisor.convolution import Convolution
 from advisor.gpus import find_gpu
-from advisor.profiling.bill import LITTLE, make_bill
+from advisor.profiling.bill.make import LITTLE, make_bill
 from advisor.profiling.records import BatchSize, Bill, BillLine, KernelGroup, Operation
 from tests.data import recorded_trace
 from tests.profiling.priced import convolution, device, facts, group, linear, recorded

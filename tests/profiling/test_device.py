@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from advisor.errors import BadInputError, UnknownNameError
-from advisor.profiling.device import require_nvidia_kernels, sms_from_kernels, traced_gpu
+from advisor.profiling.kernels.device import require_nvidia_kernels, sms_from_kernels, traced_gpu
 from advisor.profiling.raw import RawTrace
 from advisor.profiling.reader import read_trace
 from tests.data import recorded_trace

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from advisor.profiling.gaps import step_facts
-from advisor.profiling.intervals import Union
-from advisor.profiling.linking import link
+from advisor.profiling.linking.link import link
 from advisor.profiling.reader import read_trace
 from advisor.profiling.records import StepFacts
-from advisor.profiling.steps import find_steps
+from advisor.profiling.steps.find import find_steps
+from advisor.profiling.steps.gaps import step_facts
+from advisor.profiling.steps.intervals import Union
 from tests.data import recorded_trace
 from tests.kineto import KinetoTrace
 

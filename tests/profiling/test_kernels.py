@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.kernel_names import parse_kernel_name
-from advisor.profiling.device import DeviceFacts, traced_gpu
-from advisor.profiling.kernels import group_kernels, group_rows, occupancy_note
+from advisor.profiling.kernels.device import DeviceFacts, traced_gpu
+from advisor.profiling.kernels.groups import group_kernels, group_rows, occupancy_note
+from advisor.profiling.kernels.waves import Cut, Launch, count_waves, read_cut
 from advisor.profiling.linked import Links, StepSpans
-from advisor.profiling.linking import link
+from advisor.profiling.linking.link import link
 from advisor.profiling.raw import RawTrace
 from advisor.profiling.reader import read_trace
 from advisor.profiling.records import QUANTIZED, KernelGroup, Operation, Product
-from advisor.profiling.steps import find_steps
-from advisor.profiling.waves import Cut, Launch, count_waves, read_cut
+from advisor.profiling.steps.find import find_steps
 from tests.data import recorded_trace
 from tests.kineto import A100, KinetoTrace
 

@@ -9,8 +9,8 @@ import pytest
 
 from advisor.kernel_names import parse_kernel_name
 from advisor.profiling.linked import Links
-from advisor.profiling.linking import link
-from advisor.profiling.passes import split_passes
+from advisor.profiling.linking.link import link
+from advisor.profiling.linking.passes import split_passes
 from advisor.profiling.raw import RawTrace
 from advisor.profiling.reader import read_trace
 from tests.data import recorded_trace

@@ -26,8 +26,8 @@ from advisor.errors import (
     TraceError,
     UnknownNameError,
 )
-from advisor.profiling import live
-from advisor.profiling.live import record_live
+from advisor.profiling.live import record as live
+from advisor.profiling.live.record import record_live
 from advisor.recipe import make_recipe
 
 torch = pytest.importorskip("torch")
@@ -46,7 +46,7 @@ def perceptron():
 
 def without_ours():
     from importlib.util import find_spec
-    found = [name for name in ("bench", "kernels", "live_step", "reader") if find_spec(name)]
+    found = [name for name in ("bench", "kernels", "record", "step") if find_spec(name)]
     assert not found, f"{found} on {sys.path}"
     return perceptron()
 
@@ -175,7 +175,7 @@ def tiny_bert(folder: Path) -> str:
 
 def test_tokens_and_labels_are_random_over_the_whole_vocabulary(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    from advisor.profiling.live_step import Step
+    from advisor.profiling.live.step import Step
     from advisor.workload.sources import from_transformers
 
     source = from_transformers(tiny_bert(tmp_path), seq_len=16, values=True)
@@ -189,7 +189,7 @@ def test_tokens_and_labels_are_random_over_the_whole_vocabulary(tmp_path: Path) 
 
 
 def test_inputs_lie_between_minus_one_and_one_and_targets_stay_the_same() -> None:
-    from advisor.profiling.live_step import Step
+    from advisor.profiling.live.step import Step
     from advisor.workload.sources import from_module
 
     source = from_module(torch.nn.Sequential(torch.nn.Conv2d(3, 5, 1), torch.nn.Flatten(2)), (3, 16, 16), None)
@@ -275,7 +275,7 @@ def test_a_model_s_library_that_is_not_installed_is_named(models: Path) -> None:
     (models / "site" / "sitecustomize.py").write_text(blocker)
     environment = {**os.environ, "PYTHONPATH": str(models / "site")}
     code = (
-        "from pathlib import Path\nfrom advisor.profiling.live import record_live\n"
+        "from pathlib import Path\nfrom advisor.profiling.live.record import record_live\n"
         "try: record_live('timm:resnet18', batch=2, device='cpu')\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
@@ -294,7 +294,7 @@ def test_the_child_needs_nothing_of_ours_but_torch(models: Path) -> None:
         "recipe": asdict(make_recipe(precision="fp32")), "steps": 1, "device": "cpu",
     }  # fmt: skip
     code = (
-        "import sys\nfrom pathlib import Path\nfrom advisor.profiling import live\n"
+        "import sys\nfrom pathlib import Path\nfrom advisor.profiling.live import record as live\n"
         f"print(live._record({request!r}, Path('kept.json'), timeout_s=60, say=lambda text: None)['batch'])\n"
     )
     done = subprocess.run(
@@ -312,7 +312,7 @@ def test_a_child_that_takes_too_long_is_ended(models: Path) -> None:
 
 
 RUN = (
-    "from advisor.profiling.live import record_live\n"
+    "from advisor.profiling.live.record import record_live\n"
     "def say(text): print(text, flush=True)\n"
     "record_live('own_models:sleeps', batch=2, input_shape=(24,), precision='fp32', device='cpu', say=say)\n"
 )
@@ -355,16 +355,16 @@ def test_after_an_out_of_memory_what_is_predicted_to_fit_is_said(monkeypatch: py
 
 
 def test_a_kernel_is_seen_across_the_edge_of_two_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from advisor.profiling import live_child
+    from advisor.profiling.live import child
 
-    monkeypatch.setattr(live_child, "_CHUNK", 7)
+    monkeypatch.setattr(child, "_CHUNK", 7)
     for text, kernels in [
         ('{"ph": "X", "cat": "kernel", "name": 1}', True),
         ('{"cat": "cpu_op", "a": "kernel"}', False),
     ]:
         plain = tmp_path / "trace.json"
         plain.write_text(text)
-        assert live_child._keep(plain, tmp_path / "kept.json.gz") is kernels
+        assert child._keep(plain, tmp_path / "kept.json.gz") is kernels
         assert gzip.decompress((tmp_path / "kept.json.gz").read_bytes()).decode() == text
         assert not plain.exists()
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.profiling.nesting import innermost_around, latest_before, nearest_flagged, topmost_flagged
+from advisor.profiling.linking.nesting import innermost_around, latest_before, nearest_flagged, topmost_flagged
 
 RANGES = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12), st.integers(0, 1), st.booleans()), max_size=20)
 

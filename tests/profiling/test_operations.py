@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from advisor.profiling.calls import Call
-from advisor.profiling.operations import describe
+from advisor.profiling.linking.calls import Call
+from advisor.profiling.linking.operations import describe
 from tests.profiling.situations import product, situation, sizes
 
 HALF = ("c10::Half", "c10::Half")

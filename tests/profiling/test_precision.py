@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from advisor.profiling.precision import read_precision
+from advisor.profiling.kernels.precision import read_precision
 from advisor.profiling.records import Operation
 from tests.profiling.profiles import ADD, CONVOLUTION, GROUP, memory_bound
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-import advisor.profiling.live
+import advisor.profiling.live.record
 from advisor.cli import main
 from bench.schemas import FOLDER
 from tests.data import recorded_trace
@@ -170,7 +170,7 @@ def test_the_live_form_records_then_shows_the_same(run: Run, tmp_path: Path, mon
         asked.update(options, model=model)
         return small_trace(tmp_path / "kept.json")
 
-    monkeypatch.setattr(advisor.profiling.live, "record_live", record)
+    monkeypatch.setattr(advisor.profiling.live.record, "record_live", record)
     code, live, err = run("--model", "resnet50", "--batch", 256, "--input", "3x64x64", "--keep", tmp_path / "kept.json")
     assert code == 0
     assert err == f"kept {tmp_path / 'kept.json'}\n"

@@ -24,7 +24,13 @@ def test_the_picture_is_the_same_on_every_run(tmp_path: Path, suffix: str) -> No
 def test_the_picture_names_the_worst_kernel_its_gpu_and_its_file(tmp_path: Path) -> None:
     save_profile(small_profile(), tmp_path / "p.svg")
     text = (tmp_path / "p.svg").read_text()
-    for part in ("conv 64&gt;64 3x3 on 56x56", "2.45 waves", "Tesla V100-SXM2-16GB", "trace.json.gz", "Where do the 8.00 ms"):
+    for part in (
+        "conv 64&gt;64 3x3 on 56x56",
+        "2.45 waves",
+        "Tesla V100-SXM2-16GB",
+        "trace.json.gz",
+        "Where do the 8.00 ms",
+    ):
         assert part in text
 
 

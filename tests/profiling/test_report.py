@@ -13,10 +13,10 @@ import pytest
 
 from advisor.cli.profile_report import report
 from advisor.errors import MissingDependencyError
-from advisor.profiling.document import TraceDocument
-from advisor.profiling.headline import headline
-from advisor.profiling.tables import kernel_rows, shapes_text, time_by
-from advisor.profiling.text import clean, code, short_kernel
+from advisor.profiling.output.document import TraceDocument
+from advisor.profiling.output.headline import headline
+from advisor.profiling.output.tables import kernel_rows, shapes_text, time_by
+from advisor.profiling.output.text import clean, code, short_kernel
 from tests.profiling.profiles import GROUP, small_profile
 
 HOSTILE = "evil\x1b[31m|kernel`\n" + "$x^2$ " * 2000 + "\u202e<script>"

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from advisor.profiling.linked import Links, StepSpans
-from advisor.profiling.linking import link
-from advisor.profiling.periods import step_bounds
+from advisor.profiling.linking.link import link
 from advisor.profiling.raw import RawTrace
 from advisor.profiling.reader import read_trace
-from advisor.profiling.steps import find_steps
+from advisor.profiling.steps.find import find_steps
+from advisor.profiling.steps.periods import step_bounds
 from tests.data import recorded_trace
 from tests.kineto import KinetoTrace
 

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.profiling.calls import Call
-from advisor.profiling.conv_shapes import infer_axis
-from advisor.profiling.operations import describe
-from advisor.profiling.passes import split_passes
+from advisor.profiling.linking.calls import Call
+from advisor.profiling.linking.conv_shapes import infer_axis
+from advisor.profiling.linking.operations import describe
+from advisor.profiling.linking.passes import split_passes
 from tests.profiling.situations import product, situation, sizes
 
 HALF = ("c10::Half", "c10::Half")

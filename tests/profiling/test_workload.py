@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 from advisor.convolution import Convolution
 from advisor.gpus import find_gpu
 from advisor.profile import load_profile
-from advisor.profiling.amp import CONVERSION_ERROR, under_amp
-from advisor.profiling.linking import link
-from advisor.profiling.memory import (
+from advisor.profiling.advice.amp import CONVERSION_ERROR, under_amp
+from advisor.profiling.advice.memory import (
     GROWTH_ERROR,
     SHAPES_ERROR,
     forward_results,
@@ -28,14 +27,15 @@ from advisor.profiling.memory import (
     measured_memory,
     modelled_memory,
 )
-from advisor.profiling.parameters import Parameters, find_parameters
+from advisor.profiling.advice.parameters import Parameters, find_parameters
+from advisor.profiling.advice.scaling import Scaling
+from advisor.profiling.advice.traced_step import TracedStep, traced_step
+from advisor.profiling.advice.workload import op_of
+from advisor.profiling.linking.link import link
 from advisor.profiling.raw import RawTrace
 from advisor.profiling.reader import read_trace
 from advisor.profiling.records import Operation, Product
-from advisor.profiling.scaling import Scaling
-from advisor.profiling.steps import find_steps
-from advisor.profiling.traced_step import TracedStep, traced_step
-from advisor.profiling.workload import op_of
+from advisor.profiling.steps.find import find_steps
 from advisor.recipe import make_recipe
 from advisor.step_profile import load_step_profile
 from advisor.steptime import StepModel

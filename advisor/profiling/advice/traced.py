@@ -1,0 +1,147 @@
+"""All that a prediction needs of a traced step: its operations as a workload, its times, its recipe, its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from math import gcd
+from typing import Literal
+
+from advisor.profiling.advice.amp import under_amp
+from advisor.profiling.advice.calibrated import StepTimes
+from advisor.profiling.advice.memory import TracedMemory, known_model, measured_memory, modelled_memory
+from advisor.profiling.advice.parameters import Parameters, find_parameters
+from advisor.profiling.advice.traced_recipe import traced_recipe, with_amp
+from advisor.profiling.advice.traced_step import TracedStep, traced_step
+from advisor.profiling.linked import Links, StepSpans
+from advisor.profiling.raw import RawTrace
+from advisor.profiling.records import KernelGroup, Operation, StepFacts
+from advisor.recipe import Recipe
+from advisor.units import duration, percent
+from advisor.workload.catalogue import load_workload, select_variant
+from advisor.workload.schema import SCHEMA_VERSION, Op, Variant, Workload
+
+NOTABLE = 0.02  # share of the kernels' time above which an assumption about it is said
+UNSEEN_SHARE = 0.10  # of the kernels' time outside of known operators, above which shapes tell no memory
+WAITING = 0.10  # share of the step's time spent waiting for the host above which it is said
+
+
+@dataclass(frozen=True)
+class Traced:
+    """All that is known of a traced step, in the form in which it is predicted."""
+
+    step: TracedStep
+    times: StepTimes
+    recipe: Recipe
+    workload: Workload
+    known: bool  # it is a model of the catalogue
+    memory: TracedMemory | None
+    amp_memory: TracedMemory | None
+    notes: tuple[str, ...]
+
+
+def read_traced(
+    raw: RawTrace, links: Links, steps: StepSpans, groups: Sequence[KernelGroup], operations: Sequence[Operation],
+    facts: StepFacts, batch: int,
+) -> Traced:  # fmt: skip
+    """The traced step as operations, times, recipe, workload and memory, and what had to be assumed for it."""
+    recipe, assumed = traced_recipe(raw, groups, operations)
+    parameters = find_parameters(raw, links, steps)
+    if not steps.names:
+        parameters = replace(parameters, passes=_repeats(operations))
+    step = traced_step(raw, links, steps, batch, parameters)
+    name = known_model(step.ops, batch, parameters, recipe)
+    workload = _workload(raw, step, parameters, recipe, name)
+    times = StepTimes.of(facts, step.passes)
+    measured = measured_memory(raw, steps, parameters, recipe, batch)
+    return Traced(
+        step=step,
+        times=times,
+        recipe=recipe,
+        workload=workload,
+        known=name is not None,
+        memory=measured or _modelled_memory(workload, step, parameters, recipe, name),
+        amp_memory=None if recipe.autocast else _modelled_memory(workload, step, parameters, with_amp(recipe), name),
+        notes=(*assumed, *_assumptions(step, steps, parameters, times)),
+    )
+
+
+def _modelled_memory(
+    workload: Workload, step: TracedStep, parameters: Parameters, recipe: Recipe, name: str | None
+) -> TracedMemory | None:
+    """Of a known model, or from the shapes where they show the parameters and nearly all of the step."""
+    unseen = step.growing_s > UNSEEN_SHARE * step.kernel_s or parameters.source not in ("autograd", "optimizer")
+    if name is None and unseen:
+        return None
+    return modelled_memory(select_variant(workload, recipe), parameters, recipe, name)
+
+
+def _repeats(operations: Iterable[Operation]) -> int:
+    """How many passes a trace without steps holds: what divides the calls of every product of the forward pass."""
+    calls = [o.calls for o in operations if o.phase == "forward" and o.product is not None]
+    return reduce(gcd, calls, 0) or 1
+
+
+def _workload(raw: RawTrace, step: TracedStep, parameters: Parameters, recipe: Recipe, name: str | None) -> Workload:
+    """The step as a workload: as it was traced and, of an FP32 one, under AMP."""
+    known = load_workload(name) if name is not None else None
+    attention: Literal["fused", "none"] = "fused" if any(op.kind.startswith("attention") for op in step.ops) else "none"
+    amp_ops = (
+        select_variant(known, with_amp(recipe)).ops
+        if known is not None and not recipe.autocast
+        else under_amp(step.ops, parameters.elements, len(parameters.shapes), nchw=recipe.layout == "nchw")
+    )
+    variants = [Variant(recipe.mode, "amp" if recipe.autocast else "fp32", recipe.layout, attention, step.ops, ())]
+    if not recipe.autocast:
+        variants.append(Variant(recipe.mode, "amp", recipe.layout, attention, amp_ops, ()))
+    return Workload(
+        schema_version=SCHEMA_VERSION,
+        name="traced step",
+        title=known.title if known is not None else "the traced step",
+        task=known.task if known is not None else "unknown",
+        origin=f"trace {raw.path.name}",
+        input_shape=known.input_shape if known is not None else _input_shape(step.ops),
+        parameters=parameters.elements,
+        parameter_tensors=len(parameters.shapes),
+        trainable_parameters=parameters.elements,
+        buffer_bytes=0,
+        batch_norm_layers=sum(op.count for op in step.ops if op.kind == "batch_norm" and op.phase == "forward"),
+        layer_names=("",),
+        variants=tuple(variants),
+        largest_parameter=parameters.largest,
+    )
+
+
+def _input_shape(ops: Iterable[Op]) -> tuple[int, ...]:
+    """One sample's: the image that the first convolution reads; (1,) where it is none."""
+    first = next((op.dims for op in ops if op.kind == "conv_fprop"), None)
+    return (first["c"][0], first["h"][0], first["w"][0]) if first is not None else (1,)
+
+
+def _assumptions(step: TracedStep, steps: StepSpans, parameters: Parameters, times: StepTimes) -> tuple[str, ...]:
+    """What the prediction takes for granted, where it matters."""
+    whole, notes = max(step.kernel_s, 1e-12), []
+    if not steps.names:
+        notes.append(f"the trace has no steps: all of it is taken for {step.passes} pass(es) of forward and backward")
+    elif len(steps.regular) == 1:
+        notes.append("one step alone was measured: another may take longer or shorter")
+    if step.passes > 1 and steps.names:
+        notes.append(f"a step accumulates {step.passes} backward passes: times are of one of them")
+    if step.growing_s > NOTABLE * whole:
+        unknown = percent(step.growing_s / whole)
+        notes.append(f"{unknown} of the kernels' time has no known operator or shapes: taken to grow with the batch")
+    if step.doubtful_s > NOTABLE * whole:
+        doubtful = percent(step.doubtful_s / whole)
+        notes.append(f"in {doubtful} of the kernels' time the shapes leave open what grows with the batch: guessed")
+    if (communication := step.constant_s["communication"]) > NOTABLE * whole:
+        share = percent(communication / whole)
+        notes.append(f"communication has {share} of the kernels' time: taken not to depend on the batch")
+    if parameters.source not in ("autograd", "optimizer"):
+        notes.append("the parameters were read from the forward pass: weights that it does not show are missing")
+    if times.host_s > WAITING * times.step_s:
+        notes.append(
+            f"the GPU waits {duration(times.host_s)} of a step for the host, which the profiler itself slows: without "
+            "it small batches are faster than predicted, and gain less by growing"
+        )
+    return tuple(notes)

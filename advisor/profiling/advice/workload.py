@@ -1,0 +1,153 @@
+"""From the operations of a trace to a workload: the same records that the step-time model predicts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from advisor.convolution import Convolution, Pass
+from advisor.profiling.advice.scaling import Scaling
+from advisor.profiling.advice.traffic import memory_facts
+from advisor.profiling.records import Operation, Product
+from advisor.workload.catalogue import LARGEST_SIZE
+from advisor.workload.schema import Affine, Op
+
+_Facts = dict[str, Any]
+_TRANSPOSED = {"fprop": (0, 1), "dgrad": (0, 0), "wgrad": (1, 0)}  # operands of a linear layer, weights stored n x k
+
+
+def op_of(operation: Operation, batch: int | None, scaling: Scaling | None = None, *, kernels: int = 1) -> Op | None:
+    """A traced operation as the step-time model knows it, every size a + b*B; exact at the traced batch.
+
+    None where the trace has neither a product nor shapes, or the operator is a library's of which nobody knows what it
+    reads and writes. `batch` None: nothing is taken to grow. `scaling` brings the shapes of the parameters, which
+    settle what sizes alone leave open. `kernels`: launched by one call.
+    """
+    if operation.product is None and not (any(operation.dims) and operation.name.startswith("aten::")):
+        return None
+    scaling = scaling or Scaling(batch or 1)
+    at = _facts_of(operation, scaling)
+    here = at(scaling.batch)
+    twice = at(2 * scaling.batch) if batch is not None else here
+    if max(twice["read_bytes"], twice["write_bytes"]) > LARGEST_SIZE * scaling.batch:
+        return None  # damage
+
+    def line(here: int, twice: int) -> Affine:
+        growth = (twice - here) // scaling.batch
+        return here - growth * scaling.batch, growth
+
+    return Op(
+        kind=here["kind"],
+        name=here["name"],
+        phase="forward" if operation.phase == "forward" else "backward",
+        dtype=here["dtype"],
+        read_bytes=line(here["read_bytes"], twice["read_bytes"]),
+        write_bytes=line(here["write_bytes"], twice["write_bytes"]),
+        flops=line(here.get("flops", 0), twice.get("flops", 0)),
+        dims={key: line(value, twice["dims"][key]) for key, value in here.get("dims", {}).items()},
+        kernels=kernels,
+    )
+
+
+def _facts_of(operation: Operation, scaling: Scaling) -> Callable[[int], _Facts]:
+    """A function from a batch size to what the operation would be there."""
+    product = operation.product
+    if product is None:
+        return lambda batch: memory_facts(operation, scaling.grown_shapes(operation, batch))
+    if product.kind == "attention" and product.attention is not None:
+        return lambda batch: _attention(operation, product, scaling, batch)
+    if product.convolution is not None and product.pass_ is not None:
+        return lambda batch: _convolution(product, scaling, batch)
+    return lambda batch: _matrix_product(operation, product, scaling, batch)
+
+
+def _convolution(product: Product, scaling: Scaling, batch: int) -> _Facts:
+    conv, pass_ = product.convolution, product.pass_
+    assert conv is not None and pass_ is not None
+    n = scaling.grown_size(int(conv.batch), batch)
+    bytes_ = _conv_bytes(conv, n, product.element_bytes)
+    written: dict[Pass, str] = {"fprop": "y", "dgrad": "x", "wgrad": "w"}
+    out = bytes_.pop(written[pass_])
+    taps = conv.filter_h * conv.filter_w
+    pixels = n * int(conv.out_height) * int(conv.out_width)
+    dims = {
+        "n": n, "c": conv.c_in, "h": conv.height, "w": conv.width, "k": conv.c_out, "p": conv.out_height,
+        "q": conv.out_width, "r": conv.filter_h, "s": conv.filter_w, "stride_h": conv.stride_h,
+        "stride_w": conv.stride_w, "pad_h": conv.pad_h, "pad_w": conv.pad_w, "dilation_h": conv.dilation_h,
+        "dilation_w": conv.dilation_w, "groups": conv.groups,
+    }  # fmt: skip
+    return {
+        "kind": f"conv_{pass_}",
+        "name": "convolution" if pass_ == "fprop" else "convolution_backward",
+        "dtype": _half(product.dtype),
+        "read_bytes": sum(bytes_.values()),
+        "write_bytes": out,
+        "flops": 2 * pixels * int(conv.c_out) * int(conv.c_in) // conv.groups * taps,
+        "dims": {key: int(value) for key, value in dims.items()},
+    }
+
+
+def _conv_bytes(conv: Convolution, n: int, itemsize: int) -> dict[str, int]:
+    x = n * int(conv.c_in) * int(conv.height) * int(conv.width)
+    y = n * int(conv.c_out) * int(conv.out_height) * int(conv.out_width)
+    w = int(conv.c_out) * int(conv.c_in) // conv.groups * conv.filter_h * conv.filter_w
+    return {"x": x * itemsize, "y": y * itemsize, "w": w * itemsize}
+
+
+def _matrix_product(operation: Operation, product: Product, scaling: Scaling, batch: int) -> _Facts:
+    sizes = {"m": product.m, "n": product.n, "k": product.k, "batch": product.batch}
+    axis = _growing_axis(operation, product, scaling)
+    if axis is not None:
+        sizes[axis] = scaling.grown_size(sizes[axis], batch)
+    m, n, k, many = sizes["m"], sizes["n"], sizes["k"], sizes["batch"]
+    batched = product.kind == "bmm" or many > 1
+    a_t, b_t = _TRANSPOSED[product.pass_ or "dgrad"] if product.kind == "gemm" else (0, 0)
+    dims = {"m": m, "n": n, "k": k, "a_t": a_t, "b_t": b_t}
+    return {
+        "kind": "bmm" if batched else "gemm",
+        "name": "bmm" if batched else "mm",
+        "dtype": _half(product.dtype),
+        "read_bytes": many * (m * k + k * n) * product.element_bytes,
+        "write_bytes": many * m * n * product.element_bytes,
+        "flops": 2 * many * m * n * k,
+        "dims": {"batch": many, **dims} if batched else dims,
+    }
+
+
+def _growing_axis(operation: Operation, product: Product, scaling: Scaling) -> str | None:
+    if operation.phase == "optimizer":
+        return None
+    if product.kind == "conv":  # in three dimensions, which are kept as one matrix product
+        return "k" if product.pass_ == "wgrad" else "m"
+    return scaling.product_axis(product, operation.phase)
+
+
+def _attention(operation: Operation, product: Product, scaling: Scaling, batch: int) -> _Facts:
+    """Reads queries, keys, values (backward: result and its gradient too), writes the result, or three gradients."""
+    dims = dict(product.attention or {})
+    dims["batch"] = scaling.grown_size(dims["batch"], batch)
+    backward = product.pass_ != "fprop"
+    heads = dims["batch"] * dims["heads"]
+    queries = heads * dims["q_len"] * dims["head_dim"]
+    keys = heads * dims["kv_len"] * dims["head_dim"]
+    values = heads * dims["kv_len"] * dims["value_dim"]
+    out = heads * dims["q_len"] * dims["value_dim"]
+    sums = 4 * heads * dims["q_len"]  # of the softmax, in FP32
+    operands = (queries + keys + values) * product.element_bytes
+    result = out * product.element_bytes
+    flops = 2 * heads * dims["q_len"] * dims["kv_len"]
+    width = dims["head_dim"] + dims["value_dim"]
+    return {
+        "kind": "attention_bprop" if backward else "attention_fprop",
+        "name": operation.name.rpartition("::")[2],
+        "dtype": _half(product.dtype),
+        "read_bytes": operands + (2 * result + sums if backward else 0),
+        "write_bytes": operands if backward else result + sums,
+        "flops": flops * (2 * width + dims["head_dim"] if backward else width),
+        "dims": dims,
+    }
+
+
+def _half(dtype: str) -> str:
+    """Element type as workloads name it: FP16 and BF16 stand for each other."""
+    return "fp16" if dtype == "bf16" else dtype

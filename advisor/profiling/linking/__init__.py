@@ -1,0 +1,1 @@
+"""Which launch, operator and matrix product each kernel of a trace belongs to."""
