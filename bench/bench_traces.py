@@ -12,7 +12,7 @@ import pytest
 
 from advisor.profiling.analysis import profile_trace
 from advisor.profiling.linking.link import link
-from advisor.profiling.reader import read_trace
+from advisor.profiling.reading.reader import read_trace
 from tests.kineto import KinetoTrace
 
 STEPS = 12

@@ -12,7 +12,6 @@ from advisor.errors import AdvisorError, BadInputError, BrokenFileError
 from advisor.gpus import find_gpu
 from advisor.profiling.advice.advise import advise
 from advisor.profiling.bill.make import make_bill
-from advisor.profiling.files import trace_files
 from advisor.profiling.kernels.device import require_nvidia_kernels, traced_gpu
 from advisor.profiling.kernels.groups import group_kernels, occupancy_note
 from advisor.profiling.kernels.precision import read_precision
@@ -20,7 +19,8 @@ from advisor.profiling.linked import Links
 from advisor.profiling.linking.link import link
 from advisor.profiling.output.ranks import compare_ranks
 from advisor.profiling.raw import RawTrace
-from advisor.profiling.reader import read_trace
+from advisor.profiling.reading.files import trace_files
+from advisor.profiling.reading.reader import read_trace
 from advisor.profiling.records import KernelGroup, Operation, TraceProfile
 from advisor.profiling.steps.batch import read_batch
 from advisor.profiling.steps.find import find_steps

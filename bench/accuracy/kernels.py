@@ -17,7 +17,7 @@ from advisor.profiling.bill.timing import Call, TimeModel, algorithm_of, pass_of
 from advisor.profiling.kernels.device import require_nvidia_kernels, traced_gpu
 from advisor.profiling.kernels.groups import group_kernels
 from advisor.profiling.linking.link import link
-from advisor.profiling.reader import read_trace
+from advisor.profiling.reading.reader import read_trace
 from advisor.profiling.records import KernelGroup, Operation
 from advisor.profiling.steps.find import find_steps
 from advisor.step_ops import PASSES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from advisor.profiling.files import repeated_ranks
+from advisor.profiling.reading.files import repeated_ranks
 from advisor.profiling.records import RankFacts, RanksProfile, TraceProfile
 from advisor.units import duration, percent
 

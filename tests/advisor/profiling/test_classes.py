@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.profiling.kernels.classes import classify
-from advisor.profiling.reader import read_trace
+from advisor.profiling.reading.reader import read_trace
 from advisor.profiling.records import KernelClass, Operation, Phase, Product
 from tests.data import recorded_trace
 

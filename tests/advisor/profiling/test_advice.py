@@ -19,7 +19,7 @@ from advisor.profiling.advice.traced_setup import MOST_PREDICTED, Measured, Trac
 from advisor.profiling.kernels.device import traced_gpu
 from advisor.profiling.kernels.groups import group_kernels
 from advisor.profiling.linking.link import link
-from advisor.profiling.reader import read_trace
+from advisor.profiling.reading.reader import read_trace
 from advisor.profiling.records import Advice, CurvePoint, StepFacts
 from advisor.profiling.steps.batch import read_batch
 from advisor.profiling.steps.find import find_steps

@@ -17,7 +17,7 @@ from advisor.profiling.output.document import TraceDocument
 from advisor.profiling.output.headline import headline
 from advisor.profiling.output.tables import kernel_rows, shapes_text, time_by
 from advisor.profiling.output.text import clean, code, short_kernel
-from tests.profiling.profiles import GROUP, small_profile
+from tests.advisor.profiling.profiles import GROUP, small_profile
 
 HOSTILE = "evil\x1b[31m|kernel`\n" + "$x^2$ " * 2000 + "\u202e<script>"
 

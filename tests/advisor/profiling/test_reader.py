@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from advisor.errors import BrokenFileError
-from advisor.profiling import events, interned
 from advisor.profiling.raw import RawTrace
-from advisor.profiling.reader import read_trace
+from advisor.profiling.reading import events, interned
+from advisor.profiling.reading.reader import read_trace
 from tests.data import recorded_trace
 from tests.kineto import A100, KinetoTrace
 

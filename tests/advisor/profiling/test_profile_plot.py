@@ -7,7 +7,7 @@ import pytest
 
 from advisor.errors import BadInputError
 from advisor.plots.profile import save_profile
-from tests.profiling.profiles import GROUP, memory_bound, small_profile
+from tests.advisor.profiling.profiles import GROUP, memory_bound, small_profile
 
 pytestmark = pytest.mark.filterwarnings("error")  # a glyph that no font has would be one
 

@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of the trace reader with atheris, which is no dependency of the project.
 
     pip install atheris
-    PYTHONPATH=. python tests/profiling/fuzz_reader.py FOLDER \\
+    PYTHONPATH=. python tests/advisor/profiling/fuzz_reader.py FOLDER \\
         -max_total_time=300 -max_len=4096 -timeout=20 -rss_limit_mb=0
 
 The first byte chooses the size of the reader's windows, the rest is the file. A crash is any exception but
@@ -21,7 +21,7 @@ from unittest.mock import patch
 import atheris  # type: ignore[import-not-found, unused-ignore]
 
 with atheris.instrument_imports(include=["advisor.profiling"]):
-    from advisor.profiling import reader
+    from advisor.profiling.reading import reader
 
 from advisor.errors import AdvisorError
 from tests.kineto import KinetoTrace

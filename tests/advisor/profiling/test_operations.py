@@ -4,7 +4,7 @@ import pytest
 
 from advisor.profiling.linking.calls import Call
 from advisor.profiling.linking.operations import describe
-from tests.profiling.situations import product, situation, sizes
+from tests.advisor.profiling.situations import product, situation, sizes
 
 HALF = ("c10::Half", "c10::Half")
 

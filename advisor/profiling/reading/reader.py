@@ -15,11 +15,11 @@ from typing import NoReturn
 import msgspec
 
 from advisor.errors import BrokenFileError
-from advisor.profiling.events import Collector, Event
-from advisor.profiling.files import TraceSource, named_rank, open_trace
-from advisor.profiling.jsontext import repaired, split
 from advisor.profiling.raw import RawTrace
-from advisor.profiling.top import KEPT_KEYS, read_top
+from advisor.profiling.reading.events import Collector, Event
+from advisor.profiling.reading.files import TraceSource, named_rank, open_trace
+from advisor.profiling.reading.jsontext import repaired, split
+from advisor.profiling.reading.top import KEPT_KEYS, read_top
 
 WINDOW_BYTES = 2**23
 MOST_ELEMENT_BYTES = 2**25

@@ -8,7 +8,7 @@ from advisor.profiling.linking.calls import Call
 from advisor.profiling.linking.conv_shapes import infer_axis
 from advisor.profiling.linking.operations import describe
 from advisor.profiling.linking.passes import split_passes
-from tests.profiling.situations import product, situation, sizes
+from tests.advisor.profiling.situations import product, situation, sizes
 
 HALF = ("c10::Half", "c10::Half")
 CONV2D = "aten::cudnn_convolution"

@@ -20,7 +20,7 @@ from advisor.profiling.kernels.waves import Cut, Launch, count_waves, read_cut
 from advisor.profiling.linked import Links, StepSpans
 from advisor.profiling.linking.link import link
 from advisor.profiling.raw import RawTrace
-from advisor.profiling.reader import read_trace
+from advisor.profiling.reading.reader import read_trace
 from advisor.profiling.records import QUANTIZED, KernelGroup, Operation, Product
 from advisor.profiling.steps.find import find_steps
 from tests.data import recorded_trace

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from advisor.profiling.linking.link import link
-from advisor.profiling.reader import read_trace
+from advisor.profiling.reading.reader import read_trace
 from advisor.profiling.records import StepFacts
 from advisor.profiling.steps.find import find_steps
 from advisor.profiling.steps.gaps import step_facts

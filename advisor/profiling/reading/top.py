@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from advisor.profiling.jsontext import repaired
 from advisor.profiling.raw import DeviceProperties
+from advisor.profiling.reading.jsontext import repaired
 
 KEPT_KEYS = ("deviceProperties", "distributedInfo", "schemaVersion", "record_shapes", "profile_memory", "with_stack",
              "with_flops", "with_modules")  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 from advisor.profiling.linked import Links, StepSpans
 from advisor.profiling.linking.link import link
 from advisor.profiling.raw import RawTrace
-from advisor.profiling.reader import read_trace
+from advisor.profiling.reading.reader import read_trace
 from advisor.profiling.steps.find import find_steps
 from advisor.profiling.steps.periods import step_bounds
 from tests.data import recorded_trace

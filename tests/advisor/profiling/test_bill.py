@@ -9,8 +9,8 @@ from advisor.convolution import Convolution
 from advisor.gpus import find_gpu
 from advisor.profiling.bill.make import LITTLE, make_bill
 from advisor.profiling.records import BatchSize, Bill, BillLine, KernelGroup, Operation
+from tests.advisor.profiling.priced import convolution, device, facts, group, linear, recorded
 from tests.data import recorded_trace
-from tests.profiling.priced import convolution, device, facts, group, linear, recorded
 
 RESNET = "resnet50_train_b32_fp32_v100.json.gz"
 SAMPLED = "sampled_no_device_properties.json.gz"

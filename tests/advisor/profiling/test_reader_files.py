@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from advisor.errors import BadInputError, BrokenFileError
-from advisor.profiling import files, reader
-from advisor.profiling.files import repeated_ranks, trace_files
-from advisor.profiling.reader import read_trace
+from advisor.profiling.reading import files, reader
+from advisor.profiling.reading.files import repeated_ranks, trace_files
+from advisor.profiling.reading.reader import read_trace
 from tests.kineto import KinetoTrace
 
 

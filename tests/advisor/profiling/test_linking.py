@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from advisor.profiling.linked import Links
 from advisor.profiling.linking.link import link
 from advisor.profiling.raw import RawTrace
-from advisor.profiling.reader import read_trace
+from advisor.profiling.reading.reader import read_trace
 from advisor.profiling.records import Operation
 from tests.kineto import KinetoTrace
 

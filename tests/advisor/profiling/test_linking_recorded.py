@@ -12,7 +12,7 @@ from advisor.profiling.linked import Links
 from advisor.profiling.linking.link import link
 from advisor.profiling.linking.passes import split_passes
 from advisor.profiling.raw import RawTrace
-from advisor.profiling.reader import read_trace
+from advisor.profiling.reading.reader import read_trace
 from tests.data import recorded_trace
 
 RESNET, SAMPLED = "resnet50_train_b32_fp32_v100.json.gz", "sampled_no_device_properties.json.gz"

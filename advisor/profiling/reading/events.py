@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from advisor.errors import BrokenFileError
-from advisor.profiling.columns import (
+from advisor.profiling.raw import DeviceProperties, Kernels, RawTrace
+from advisor.profiling.reading.columns import (
     Columns,
     copy_columns,
     kernel_columns,
@@ -24,8 +25,7 @@ from advisor.profiling.columns import (
     op_columns,
     repeated,
 )
-from advisor.profiling.interned import Interned, TextBudget, dims_of, sizes_of, texts_of
-from advisor.profiling.raw import DeviceProperties, Kernels, RawTrace
+from advisor.profiling.reading.interned import Interned, TextBudget, dims_of, sizes_of, texts_of
 
 MOST_KEPT = 8_000_000
 """Events kept of one trace: about 150 bytes each. A gigabyte of JSON with shapes holds two million."""

@@ -33,7 +33,7 @@ from advisor.profiling.advice.traced_step import TracedStep, traced_step
 from advisor.profiling.advice.workload import op_of
 from advisor.profiling.linking.link import link
 from advisor.profiling.raw import RawTrace
-from advisor.profiling.reader import read_trace
+from advisor.profiling.reading.reader import read_trace
 from advisor.profiling.records import Operation, Product
 from advisor.profiling.steps.find import find_steps
 from advisor.recipe import make_recipe

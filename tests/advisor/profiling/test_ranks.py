@@ -10,7 +10,7 @@ import pytest
 from advisor.cli.profile_report import report
 from advisor.profiling.output.ranks import compare_ranks
 from advisor.profiling.records import TraceProfile
-from tests.profiling.profiles import small_profile
+from tests.advisor.profiling.profiles import small_profile
 
 
 def rank(number: int, *, step_s: float, exposed_s: float, world_size: int | None = 4) -> TraceProfile:

@@ -113,7 +113,7 @@ def test_a_trace_holds_its_steps_and_in_its_head_how_long_they_take_without_the_
 
 
 def test_a_recorded_trace_reads_like_any_other(models: Path) -> None:
-    reader = pytest.importorskip("advisor.profiling.reader")
+    reader = pytest.importorskip("advisor.profiling.reading.reader")
     path = on_processor("own_models:perceptron", input_shape=(24,), keep=models / "kept.json")
     raw = reader.read_trace(path)
     assert len(raw.kernels.name) == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from advisor.profiling.linking.link import link
-from advisor.profiling.reader import read_trace
+from advisor.profiling.reading.reader import read_trace
 from advisor.profiling.records import BatchSize
 from advisor.profiling.steps.batch import read_batch
 from advisor.profiling.steps.find import find_steps

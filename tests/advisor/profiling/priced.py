@@ -12,7 +12,7 @@ from advisor.occupancy import sm_limits
 from advisor.profiling.kernels.device import DeviceFacts, traced_gpu
 from advisor.profiling.kernels.groups import group_kernels
 from advisor.profiling.linking.link import link
-from advisor.profiling.reader import read_trace
+from advisor.profiling.reading.reader import read_trace
 from advisor.profiling.records import KernelGroup, Operation, Product, StepFacts, TracedGpu
 from advisor.profiling.steps.find import find_steps
 from advisor.profiling.steps.gaps import step_facts

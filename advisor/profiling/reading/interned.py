@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 
 from advisor.errors import BrokenFileError
-from advisor.profiling.jsontext import repaired
 from advisor.profiling.raw import Dims, Ints
+from advisor.profiling.reading.jsontext import repaired
 
 MOST_TEXT_BYTES = 2**28
 """Of the distinct names, shapes and the like of one trace, with what Python adds to each."""

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advisor.errors import AdvisorError
-from advisor.profiling import reader
-from advisor.profiling.jsontext import repaired, split
 from advisor.profiling.raw import RawTrace
-from advisor.profiling.reader import read_trace
+from advisor.profiling.reading import reader
+from advisor.profiling.reading.jsontext import repaired, split
+from advisor.profiling.reading.reader import read_trace
 from tests.kineto import KinetoTrace
 
 hostile = st.text(alphabet=st.sampled_from('{}[],:"\\ \n\tab\x7fé☃😀'), max_size=12)

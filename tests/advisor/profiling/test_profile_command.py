@@ -18,9 +18,9 @@ import pytest
 import advisor.profiling.live.record
 from advisor.cli import main
 from bench.schemas import FOLDER
+from tests.advisor.profiling.test_analysis import small_trace
 from tests.data import recorded_trace
 from tests.kineto import KinetoTrace
-from tests.profiling.test_analysis import small_trace
 
 Run = Callable[..., tuple[int, str, str]]
 

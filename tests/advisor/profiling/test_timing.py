@@ -13,7 +13,7 @@ from advisor.profile import load_profile
 from advisor.profiling.bill.quantized import fuller_batches, quantization_loss, read_tiling, wave_cost
 from advisor.profiling.bill.timing import Call, TimeModel, algorithm_of, pass_of_group
 from advisor.profiling.records import KernelGroup, Operation, Product
-from tests.profiling.priced import convolution, group, linear
+from tests.advisor.profiling.priced import convolution, group, linear
 
 A100, V100 = find_gpu("a100-sxm4-80gb"), find_gpu("v100-sxm2-16gb")
 ON_A100, ON_V100 = TimeModel(A100), TimeModel(V100)

@@ -6,7 +6,7 @@ import pytest
 
 from advisor.profiling.kernels.precision import read_precision
 from advisor.profiling.records import Operation
-from tests.profiling.profiles import ADD, CONVOLUTION, GROUP, memory_bound
+from tests.advisor.profiling.profiles import ADD, CONVOLUTION, GROUP, memory_bound
 
 CAST = Operation("aten::copy_", "aten::to", "forward", ((64,), (64,)), ("c10::Half", "float"), (), None, "copy")
 HALF = replace(CONVOLUTION, types=("c10::Half", "c10::Half", ""))

@@ -11,7 +11,7 @@ import pytest
 from advisor.errors import BadInputError, UnknownNameError
 from advisor.profiling.kernels.device import require_nvidia_kernels, sms_from_kernels, traced_gpu
 from advisor.profiling.raw import RawTrace
-from advisor.profiling.reader import read_trace
+from advisor.profiling.reading.reader import read_trace
 from tests.data import recorded_trace
 from tests.kineto import A100, V100, KinetoTrace
 

@@ -1,0 +1,1 @@
+"""Chrome traces, packed or not, read in windows into columns."""
