@@ -32,7 +32,7 @@ from advisor.recipe import make_recipe
 
 torch = pytest.importorskip("torch")
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MODELS = """
 import os, sys, time, torch
 from torch import nn
