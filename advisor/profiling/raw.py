@@ -16,6 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.recipe import Recipe
+
+_FIRST_S, _LAST_S = 1_420_070_400, 4_102_444_800  # 2015 and 2100: before PyTorch, and after us
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -124,6 +128,25 @@ class DeviceProperties:
     warp_size: int | None = None
 
 
+@dataclass(frozen=True)
+class RecordedBy:
+    """What `advisor profile --model` says in a trace's head of the run it recorded; None: not known."""
+
+    model: str
+    batch: int
+    input_shape: tuple[int, ...]  # of one sample
+    recipe: Recipe
+    device: str  # as CUDA names it; "cpu"
+    torch: str | None
+    cuda: str | None
+    cudnn: int | None
+    unprofiled_step_s: tuple[float, ...]  # of each step timed before the profiler ran
+    profiled_step_s: tuple[float, ...]  # of each recorded step, by the host's clock
+    allocated_peak_bytes: int | None  # of torch's allocator, over the steps without the profiler
+    reserved_peak_bytes: int | None
+    notes: tuple[str, ...]
+
+
 Dims = tuple[tuple[int, ...] | tuple[tuple[int, ...], ...] | None, ...]
 """Shape of each argument: () for scalars, None where it cannot be read, a tuple of shapes for a list of tensors.
 
@@ -149,8 +172,20 @@ class RawTrace:
     memory: MemoryEvents
     devices: tuple[DeviceProperties, ...] = ()
     origin_us: float = 0.0
+    base_time_s: float = 0.0  # what times count from, since 1970; 0: they are since 1970 themselves, or nobody knows
     rank: int | None = None  # of distributedInfo, else of the file's name
     world_size: int | None = None
     versions: dict[str, str] = field(default_factory=dict)  # cuda_runtime_version and the like, where told
+    recorded: RecordedBy | None = None  # where `advisor profile --model` recorded it
     events: int = 0  # read in all
     notes: tuple[str, ...] = ()  # what was left out, and why: a line each
+
+    @property
+    def begun_s(self) -> float | None:
+        """When its first event began, in seconds since 1970 (UTC); None where that cannot be.
+
+        Kineto's times are microseconds since 1970, and since May 2024 since "baseTimeNanoseconds" (pytorch/kineto#910,
+        #928). Older profilers count from the start of the machine or of the recording, which gives no date.
+        """
+        begun_s = self.base_time_s + self.origin_us * 1e-6
+        return begun_s if _FIRST_S <= begun_s < _LAST_S else None

@@ -1,0 +1,82 @@
+"""What a trace's head says of when and by whom it was recorded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advisor.profiling.raw import RawTrace
+from advisor.profiling.reading.reader import read_trace
+from advisor.recipe import Recipe
+from tests.data import recorded_trace
+from tests.kineto import KinetoTrace
+
+HEAD: dict[str, Any] = {
+    "schema_version": 1, "model": "resnet50", "batch": 256, "input_shape": [3, 224, 224], "recipe": asdict(Recipe()),
+    "device": "NVIDIA A100-SXM4-80GB", "torch": "2.9.0+cu128", "cuda": "12.8", "cudnn": 91002,
+    "warm_up": {"steps": 20, "took_s": 3.1, "steady": True}, "unprofiled_step_s": [0.098, 0.097, 0.099],
+    "profiled_step_s": [0.125, 0.126, 0.127], "allocated_peak_bytes": 2**34, "reserved_peak_bytes": 2**34 + 2**30,
+    "notes": [],
+}  # fmt: skip
+
+
+def read(tmp_path: Path, **top: Any) -> RawTrace:
+    """A trace of one kernel at 5 us with more entries at its top."""
+    trace = KinetoTrace()
+    trace.kernel("k", 5, 2)
+    path = tmp_path / "trace.json"
+    path.write_text(json.dumps({**trace.document(), **top}))
+    return read_trace(path)
+
+
+def test_what_the_command_wrote_of_its_run_is_read_back(tmp_path: Path) -> None:
+    found = read(tmp_path, batchwave=HEAD).recorded
+    assert found is not None
+    assert (found.model, found.batch, found.input_shape) == ("resnet50", 256, (3, 224, 224))
+    assert found.recipe == Recipe()
+    assert found.unprofiled_step_s == (0.098, 0.097, 0.099)
+    assert found.reserved_peak_bytes == 2**34 + 2**30
+
+
+def test_other_traces_were_recorded_by_others(tmp_path: Path) -> None:
+    assert read(tmp_path).recorded is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch": 0}, {"batch": 2**40}, {"batch": "256"}, {"model": 5}, {"model": "m" * 10_000}, {"schema_version": 2},
+        {"unprofiled_step_s": [-0.1]}, {"unprofiled_step_s": [0.1] * 10_000}, {"recipe": {"precision": "int3"}},
+        {"allocated_peak_bytes": -1}, {"notes": [["a"]]}, {"anything": "x" * 100_000},
+    ],
+)  # fmt: skip
+def test_a_head_that_cannot_be_is_left_out_and_said_to_be(tmp_path: Path, change: dict[str, Any]) -> None:
+    raw = read(tmp_path, batchwave={**HEAD, **change})
+    assert raw.recorded is None
+    (note,) = raw.notes
+    assert "recording by this command" in note
+    assert len(note) <= 200
+
+
+@pytest.mark.parametrize("head", [3, "text", None, [], [[]] * 1000])
+def test_a_head_that_is_no_object_is_no_head(tmp_path: Path, head: object) -> None:
+    assert read(tmp_path, batchwave=head).recorded is None
+
+
+def test_times_since_1970_date_a_trace_by_themselves() -> None:
+    assert read_trace(recorded_trace("resnet50_train_b32_fp32_v100.json.gz")).begun_s == pytest.approx(1_623_212_388.4)
+
+
+def test_times_since_a_base_are_dated_with_it() -> None:
+    # the trace's own log says 16:06:30 on 2024-10-28 in California, which is 23:06:30 UTC
+    begun_s = read_trace(recorded_trace("triton_kernel_a100.json.gz")).begun_s
+    assert begun_s == pytest.approx(1_730_156_790, abs=2)
+
+
+@pytest.mark.parametrize("base", [None, 0, -1, "x", 2**70, 5_000_000_000_000_000_000])
+def test_a_date_that_cannot_be_is_unknown(tmp_path: Path, base: object) -> None:
+    assert read(tmp_path, baseTimeNanoseconds=base).begun_s is None
