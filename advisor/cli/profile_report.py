@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from advisor.cli.output import render_rows
-from advisor.profiling.output.headline import headline, printed_precision
+from advisor.cli.profile_advice import advice_blocks, answer_lines
+from advisor.profiling.output.headline import headline
 from advisor.profiling.output.ranks import EVEN
 from advisor.profiling.output.tables import By, TimeRow, operation_of, steps_divisor, time_by
-from advisor.profiling.output.text import clean, code, short_kernel
-from advisor.profiling.records import QUANTIZED, Advice, BillLine, KernelGroup, RanksProfile, TraceProfile
-from advisor.units import duration, gib, percent, rate
+from advisor.profiling.output.text import cell, clean, code, short_kernel, title
+from advisor.profiling.records import QUANTIZED, BillLine, KernelGroup, RanksProfile, TraceProfile
+from advisor.units import duration, percent
 
 TableBy = Literal["class", "operator", "layer", "shape", "kernel"]
 _CAUSES = {
@@ -20,21 +21,18 @@ _CAUSES = {
     "communication": "communication on the host",
     "sync": "the host waited for the GPU (.item(), synchronize()) instead of working ahead",
 }
-PRINTED_AS_FACTOR = 3.0
-"""Throughputs this many times another are said so; smaller gains are per cents."""
 _KERNEL_WIDTH, _LAYER_WIDTH, _OPERATOR_WIDTH, _NOTE_WIDTH = 44, 36, 56, 40
 
 
 def report(profile: TraceProfile, *, by: TableBy = "kernel", rows: int = 15, format_: str = "table") -> str:
     """The whole profile as "table" or "markdown"; `rows` of the longest table, 0 for all."""
-    said: set[str] = set()  # notes of advice, each printed once
     blocks = [
         _answer_block(profile, format_),
         _ranks_block(profile.ranks, format_) if profile.ranks else [],
         _classes_block(profile, format_),
         [] if by == "class" else _main_block(profile, by, rows, format_),
         _bill_block(profile, format_),
-        *(_advice_block(advice, profile, said, format_) for advice in profile.advice),
+        *advice_blocks(profile, format_),
         _notes_block(profile, format_),
     ]
     text = "\n\n".join("\n".join(block) for block in blocks if block)
@@ -51,51 +49,13 @@ def _answer_block(profile: TraceProfile, format_: str) -> list[str]:
     lines = [f"**{headline(profile)}**" if format_ == "markdown" else headline(profile)]
     if profile.bill.lines:
         lines.append(_sentence(profile.bill.verdict))
-    lines += [_advice_line(advice, profile) for advice in profile.advice]
+    lines += answer_lines(profile)
     return [f"{line}  " for line in lines] if format_ == "markdown" else lines
 
 
 def _sentence(text: str) -> str:
     line = clean(text, 400)
     return line[:1].upper() + line[1:] + ("" if line.endswith(".") else ".")
-
-
-def _advice_line(advice: Advice, profile: TraceProfile) -> str:
-    speed = _speed(advice, advice.batch)
-    base, over = next(
-        ((_speed(other, other.traced_batch), "the traced run") for other in profile.advice
-         if other.calibrated and other.gpu == advice.gpu),
-        (_speed(advice, advice.traced_batch), f"batch {advice.traced_batch} there"),
-    )  # fmt: skip
-    gain = f", {_gain(speed / base, over)}" if speed and base else ""
-    return (
-        f"Batch size to try on {clean(advice.gpu_name, 60)} in {_recipe(advice)}: {advice.batch}"
-        f"{f', {rate(speed)} samples/s' if speed else ''}{gain} (predicted, +-{percent(advice.error)}; "
-        f"{_basis(advice, profile)})."
-    )
-
-
-def _gain(ratio: float, over: str) -> str:
-    return f"{ratio:.3g} times {over}" if ratio >= PRINTED_AS_FACTOR else f"{100 * (ratio - 1):+.0f} % over {over}"
-
-
-def _speed(advice: Advice, batch: int) -> float | None:
-    return next((point.samples_per_s for point in advice.points if point.batch == batch), None)
-
-
-def _recipe(advice: Advice) -> str:
-    return printed_precision(advice.precision) + (" AMP" if advice.precision in ("fp16", "bf16") else "")
-
-
-def _basis(advice: Advice, profile: TraceProfile) -> str:
-    if advice.calibrated:
-        return "calibrated on this trace"
-    same = advice.gpu_name == profile.gpu.name or advice.gpu == profile.gpu.id
-    return "not calibrated: another precision" if same else "not calibrated: another GPU"
-
-
-def _title(text: str, format_: str) -> list[str]:
-    return [f"### {text}", ""] if format_ == "markdown" else [text]
 
 
 def _classes_block(profile: TraceProfile, format_: str) -> list[str]:
@@ -106,7 +66,7 @@ def _classes_block(profile: TraceProfile, format_: str) -> list[str]:
             **dict.fromkeys(rows[0], ""), "class": "(memcpy, memset)",
             **_time(profile.copy_time_s, profile.steps.copy_s if divisor else None),
         })  # fmt: skip
-    lines = [*_title(f"Where the kernels' time goes{_mean_of(divisor)}", format_), render_rows(rows, format_)]
+    lines = [*title(f"Where the kernels' time goes{_mean_of(divisor)}", format_), render_rows(rows, format_)]
     gaps = sorted(((s, cause) for cause, s in profile.steps.gap_s.items() if s > 0), reverse=True)
     if gaps:
         idle_s, whole = sum(s for s, _ in gaps), "a step" if profile.steps.count else "the trace"
@@ -118,15 +78,15 @@ def _classes_block(profile: TraceProfile, format_: str) -> list[str]:
 def _main_block(profile: TraceProfile, by: TableBy, rows: int, format_: str) -> list[str]:
     if by == "kernel":
         made = [_kernel_row(profile, group, format_) for group in _first(profile.kernels, rows)]
-        total, title = len(profile.kernels), "Kernels (TC: on Tensor Cores; last idle: of the last wave's slots)"
+        total, heading = len(profile.kernels), "Kernels (TC: on Tensor Cores; last idle: of the last wave's slots)"
     else:
         found, divisor = time_by(profile, _narrow(by)), steps_divisor(profile)
         made = [
             _time_row(row, divisor, format_, name=by if by != "shape" else "operator") for row in _first(found, rows)
         ]
-        total, title = len(found), {"operator": "Operators", "layer": "Layers and passes",
+        total, heading = len(found), {"operator": "Operators", "layer": "Layers and passes",
                                     "shape": "Operators by input shapes"}[by]  # fmt: skip
-    lines = [*_title(title + _mean_of(steps_divisor(profile)), format_), render_rows(made, format_)]
+    lines = [*title(heading + _mean_of(steps_divisor(profile)), format_), render_rows(made, format_)]
     if total > len(made):
         lines += [*([""] if format_ == "markdown" else []), f"... and {total - len(made)} more; --rows 0 shows all."]
     return lines
@@ -149,10 +109,6 @@ def _time(total_s: float, per_step_s: float | None) -> dict[str, str]:
     return {"in all": duration(total_s)} if per_step_s is None else {"per step": duration(per_step_s)}
 
 
-def _name(text: str, format_: str, limit: int) -> str:
-    return code(clean(text, limit)) if format_ == "markdown" else clean(text, limit)
-
-
 def _number(count: int | None, divisor: int | None) -> str | None:
     """A count per step where times are: "53", "0.5"; of the whole trace otherwise."""
     return None if count is None else f"{count / (divisor or 1):,.1f}".removesuffix(".0")
@@ -160,8 +116,8 @@ def _number(count: int | None, divisor: int | None) -> str | None:
 
 def _time_row(row: TimeRow, divisor: int | None, format_: str, *, name: str, kind: bool = True) -> dict[str, Any]:
     return {
-        name: _name(row.name, format_, _OPERATOR_WIDTH),
-        **({"shapes": _name(row.shapes, format_, 60)} if row.shapes is not None else {}),
+        name: cell(row.name, format_, _OPERATOR_WIDTH),
+        **({"shapes": cell(row.shapes, format_, 60)} if row.shapes is not None else {}),
         **({"class": row.class_ or "several"} if kind else {}),
         **_time(row.total_s, row.per_step_s),
         "share": percent(row.share, 1),
@@ -179,7 +135,7 @@ def _kernel_row(profile: TraceProfile, group: KernelGroup, format_: str) -> dict
     return {
         "kernel": code(name) if format_ == "markdown" else name,
         "class": group.class_,
-        "layer": None if operation is None else _name(operation.layer, format_, _LAYER_WIDTH),
+        "layer": None if operation is None else cell(operation.layer, format_, _LAYER_WIDTH),
         **_time(group.total_s, group.total_s / divisor if divisor else None),
         "share": percent(group.share, 1),
         "runs": _number(group.count, divisor),
@@ -203,7 +159,7 @@ def _used(group: KernelGroup) -> str | None:
 
 def _bill_block(profile: TraceProfile, format_: str) -> list[str]:
     bill = profile.bill
-    lines = _title("What a step loses" if profile.steps.count else "What the trace loses", format_)
+    lines = title("What a step loses" if profile.steps.count else "What the trace loses", format_)
     for line in bill.lines:
         lines += _bill_line(line, format_)
     return lines if bill.lines else [*lines, _sentence(bill.verdict)]
@@ -218,40 +174,12 @@ def _bill_line(line: BillLine, format_: str) -> list[str]:
     return [f"  {head}", f"      -> {todo}", *(f"         {item}" for item in items)]
 
 
-def _advice_block(advice: Advice, profile: TraceProfile, said: set[str], format_: str) -> list[str]:
-    notes = [note for note in advice.notes if note not in said]
-    said.update(notes)
-    title = f"Batch sizes on {clean(advice.gpu_name, 60)} in {_recipe(advice)} ({_basis(advice, profile)})"
-    rows = [
-        {
-            "batch": str(point.batch),
-            "samples/s": rate(point.samples_per_s),
-            "step": duration(point.step_s),
-            "GPU busy": percent(point.busy_share),
-            "memory": None if point.total_bytes is None else gib(point.total_bytes),
-            "fits": {True: "yes", False: "no", None: None}[point.fits],
-            "why listed": ", ".join(point.roles),
-        }
-        for point in advice.points
-    ]
-    end = "  " if format_ == "markdown" else ""
-    return [
-        *_title(title, format_),
-        *([render_rows(rows, format_)] if rows else []),
-        "",
-        *(f"{clean(reason, 400)}{end}" for reason in advice.reasons),
-        f"error    {percent(advice.error, 1)} mean ({clean(advice.error_origin, 300)}){end}",
-        f"memory   {clean(advice.memory_origin, 300)}{end}",
-        *(f"note     {clean(note, 400)}{end}" for note in notes),
-    ]
-
-
 def _ranks_block(ranks: RanksProfile, format_: str) -> list[str]:
     marks = {ranks.slowest: "slowest", ranks.fastest: "fastest"} if ranks.imbalance > EVEN else {}
     rows = [
         {
-            "rank": str(facts.rank) if facts.rank is not None else _name(Path(facts.path).name, format_, 40),
-            "GPU": _name(facts.gpu, format_, 32),
+            "rank": str(facts.rank) if facts.rank is not None else cell(Path(facts.path).name, format_, 40),
+            "GPU": cell(facts.gpu, format_, 32),
             "step": duration(facts.step_s),
             "own work": duration(facts.own_s),
             "communication": duration(facts.communication_s),
@@ -263,7 +191,7 @@ def _ranks_block(ranks: RanksProfile, format_: str) -> list[str]:
         for index, facts in enumerate(ranks.ranks)
     ]
     return [
-        *_title(f"{len(ranks.ranks)} ranks, times per step", format_),
+        *title(f"{len(ranks.ranks)} ranks, times per step", format_),
         render_rows(rows, format_),
         *([""] if format_ == "markdown" else []),
         clean(ranks.verdict, 600),

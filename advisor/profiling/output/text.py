@@ -29,6 +29,17 @@ def short_kernel(name: str, limit: int = 48) -> str:
     return clean(line, limit)
 
 
+def cell(text: str, format_: str, limit: int) -> str:
+    """A name as a cell of a table, "table" or "markdown"."""
+    line = clean(text, limit)
+    return code(line) if format_ == "markdown" else line
+
+
+def title(text: str, format_: str) -> list[str]:
+    """The lines that head a block of a report."""
+    return [f"### {text}", ""] if format_ == "markdown" else [text]
+
+
 def code(text: str) -> str:
     """Text as a code span in a cell of a Markdown table."""
     return "`" + text.replace("`", "'").replace("|", "\\|") + "`" if text else ""

@@ -11,12 +11,14 @@ import jsonschema
 import msgspec
 import pytest
 
+from advisor.cli.profile_advice import MOST_SIZES, shown_sizes
 from advisor.cli.profile_report import report
 from advisor.errors import MissingDependencyError
 from advisor.profiling.output.document import TraceDocument
 from advisor.profiling.output.headline import headline
 from advisor.profiling.output.tables import kernel_rows, shapes_text, time_by
 from advisor.profiling.output.text import clean, code, short_kernel
+from advisor.profiling.records import Advice, CurvePoint
 from tests.advisor.profiling.profiles import GROUP, small_profile
 
 HOSTILE = "evil\x1b[31m|kernel`\n" + "$x^2$ " * 2000 + "\u202e<script>"
@@ -100,6 +102,44 @@ def test_rows_are_cut_and_that_is_said() -> None:
     assert "... and 2 more" in text
     assert "mystery" not in text
     assert "mystery" in report(small_profile(), rows=0)
+
+
+def _advice(gpu: str, precision: str, sizes: dict[int, str], **changes: Any) -> Advice:
+    """Advice with a point per size and its roles; 512 and more does not fit."""
+    points = tuple(CurvePoint(batch, 1e-3 * batch, 1000.0, 0.9, batch << 26, batch < 512,
+                              tuple(filter(None, roles.split(", ")))) for batch, roles in sizes.items())  # fmt: skip
+    (advice,) = small_profile().advice
+    return replace(advice, gpu=gpu, gpu_name=gpu, precision=precision, points=points, calibrated=False, **changes)
+
+
+SIZES = {16: "", 24: "", 32: "traced", 48: "", 52: "just under a cliff", 53: "just over it", 64: "recommended, knee",
+         96: "", 128: "", 192: "", 256: "largest power of two", 300: "fastest", 330: "folk formula", 333: "largest",
+         512: "", 768: ""}  # fmt: skip
+
+
+def test_of_a_long_curve_the_sizes_that_say_most_are_printed() -> None:
+    shown = shown_sizes(_advice("a100-sxm4-80gb", "fp32", SIZES))
+    assert [point.batch for point in shown] == [24, 32, 48, 64, 96, 128, 192, 256, 300, 333, 512]
+    assert len(shown) == MOST_SIZES + 1
+
+
+def test_other_gpus_and_precisions_take_a_few_rows_and_their_notes_are_said_once() -> None:
+    (own,) = small_profile().advice
+    others = (
+        _advice("v100-sxm2-16gb", "fp16", SIZES, notes=("a note", "of AMP")),
+        _advice("h100-sxm-80gb", "fp32", SIZES, notes=("a note", "of the H100", "of FP32")),
+        _advice("h100-sxm-80gb", "fp16", SIZES, notes=("a note", "of the H100")),
+    )
+    text = report(small_profile(advice=(own, *others)))
+    table = text[text.index("Batch sizes in another precision and on other GPUs") :]
+    rows = [line.split() for line in table.splitlines()[3:12]]
+    assert [row[-1] for row in rows] == ["traced", "knee", "largest"] * 3
+    assert rows[0][:4] == ["v100-sxm2-16gb", "FP16", "AMP", "32"]
+    assert rows[4][0] == "64"  # the GPU is named once
+    assert text.count("a note") == 1
+    assert "note     v100-sxm2-16gb in FP16 AMP: of AMP" in text
+    assert "note     h100-sxm-80gb: of the H100" in text
+    assert "note     h100-sxm-80gb in FP32: of FP32" in text
 
 
 def test_hostile_names_stay_on_their_line_and_in_their_cell() -> None:
