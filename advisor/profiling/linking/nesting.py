@@ -7,17 +7,20 @@ from numpy.typing import NDArray
 
 from advisor.profiling.raw import Floats, Ints
 
+_HALF_A_NANOSECOND_US = 5e-4
+
 
 def innermost_around(start: Floats, duration: Floats, thread: Ints, leaf: NDArray[np.bool_]) -> Ints:
     """For every row the innermost range (no leaf) of its thread that is running when it starts; -1: none.
 
-    A range contains what starts in [start, start + duration). Among equal starts the longer one is outer, and leaves
-    come last. One pass with a stack per thread: linear after the sort, whatever the depth.
+    A range contains what starts in [start, start + duration), to a nanosecond: sums of decimals are not exact, and what
+    starts as another ends is not inside. Among equal starts the longer one is outer, and leaves come last. One pass
+    with a stack per thread: linear after the sort, whatever the depth.
     """
     order = np.lexsort((-duration, leaf, start, thread))
     rows: list[int] = order.tolist()
     starts: list[float] = start[order].tolist()
-    ends: list[float] = (start + duration)[order].tolist()
+    ends: list[float] = (start + duration - _HALF_A_NANOSECOND_US)[order].tolist()
     threads: list[int] = thread[order].tolist()
     leaves: list[bool] = leaf[order].tolist()
     found = [-1] * len(rows)

@@ -61,3 +61,12 @@ def test_latest_before_is_the_last_with_the_key(given_: list[tuple[int, int]], a
         assert (row < 0) == (not times)
         if times:
             assert given_[row] == (key, max(times))
+
+
+def test_what_starts_as_another_ends_is_not_inside_though_the_sum_of_start_and_duration_passes_it() -> None:
+    start, duration = np.array([1000.1, 1000.3]), np.array([0.2, 5.0])
+    assert start[0] + duration[0] > start[1]  # 1000.3000000000001
+
+    parent = innermost_around(start, duration, np.zeros(2, dtype=np.int64), np.zeros(2, dtype=bool))
+
+    assert parent.tolist() == [-1, -1]
