@@ -40,16 +40,22 @@ _ON_CUDA_CORES = (
 )
 _FORWARD_AND_BACKWARD = (
     r"fmha_cutlass[FB] mem_eff AttentionKernel< AttentionBackwardKernel< ::fmha:: fmha_v2 fused_attention "
-    r"mha_(?:fwd|bwd) \battn_(?:fwd|bwd) sparse_attn_(?:fwd|bwd) paged_attention multihead_attention flash:: "
-    r"_flash_attn flashinfer::.*(?:[Pp]refill|[Dd]ecode|MLA) BatchPrefillWith BatchDecodeWith"
+    r"mha_(?:fwd|bwd) \bfmha_\w*kernel \battn_(?:fwd|bwd) sparse_attn_(?:fwd|bwd) paged_attention "
+    r"multihead_attention flash:: _flash_attn flashinfer::.*(?:[Pp]refill|[Dd]ecode|MLA) "
+    r"BatchPrefillWith BatchDecodeWith"
 )
+# torch.compile names its loops after all that they fuse or stand beside: triton_poi_fused_addmm_relu_1 only adds the
+# bias to what another kernel multiplied.
+_NO_LOOP = r"(?!(?:poi|red|per|for|unk|mix|split_scan)_)"
 # The first that fits counts.
 _FAMILIES = (
     _family(
         "cuBLAS", "split-K reduction",
         r"(?:split|Split)_?[kK]_?[rR]educe splitk\w*reduc ::split_k_kernel<", "helper",
     ),
-    _family("cuBLAS", "gemm", r"epilogue::impl::globalKernel \bscal_kernel<", "helper"),
+    _family(
+        "cuBLAS", "gemm", r"epilogue::impl::globalKernel \bscal_kernel(?:_val)?< prepare_grouped_gemm_data", "helper",
+    ),
     _family(
         "cuDNN", "wgrad", r"winogradWgrad(?:Data|Delta|Output) compute\w*Wgrad\w*Offsets", "helper", "typed"
     ),
@@ -80,28 +86,29 @@ _FAMILIES = (
     _family("PyTorch", "attention", _FORWARD_AND_BACKWARD),
     _family(
         "Triton", "attention",
-        r"^triton_\w*(?:flex_attention|scaled_dot_product|flash_attention) ^_attn_(?:fwd|bwd) ^_bwd_kernel_d(?:k|q) "
-        r"^_\w*attention_(?:fwd|bwd)",
+        rf"^triton_{_NO_LOOP}\w*(?:flex_attention|scaled_dot_product|flash_attention) ^_attn_(?:fwd|bwd) "
+        r"^_bwd_kernel_d(?:k|q) ^_\w*attention_(?:fwd|bwd)",
     ),
     _family(
         "cuBLAS", "gemv", r"gemv(?:NSP|2T|2N|x|_) \bgemv\w*kernel dot_kernel reduce_1Block_kernel",
         "CUDA cores", "typed",
     ),
     _family(
-        "cuBLAS", "gemm", r"gemmSN_ gemmk1_kernel gemm_kernel2x2 [sd]gemm_largek fermi[CSD]gemm", "CUDA cores", "typed"
+        "cuBLAS", "gemm",
+        r"gemmSN_ gemmk1_kernel gemm_kernel2x2 [sd]gemm_largek fermi[CSD]gemm magma_[sdh]gemm", "CUDA cores", "typed",
     ),
     _family(
         "unknown", "gemm",
         r"deep_gemm:: cutlass\w*gemm fp8_gemm kgemm_4bit [mM]arlin awq_gemm gptq_gemm tinygemm moe_gemm",
     ),
-    _family("Triton", "conv", r"^triton_tem_\w*convolution ^triton_\w*_conv2d ^_conv\w*_kernel"),
+    _family("Triton", "conv", rf"^triton_tem_\w*convolution ^triton_{_NO_LOOP}\w*_conv2d ^_conv\w*_kernel"),
     _family(
         "Triton", "gemm",
-        r"^triton_tem_ ^triton_(?:\w*_)?(?:b?mm|addmm|gemm)(?:_|$) ^_?\w*matmul\w*kernel ^_?fused_moe_kernel "
-        r"^_\w*gemm",
+        rf"^triton_tem_ ^triton_{_NO_LOOP}(?:\w*_)?(?:b?mm|addmm|gemm)(?:_|$) "
+        r"^_?\w*matmul\w*kernel ^_?fused_moe_kernel ^_\w*gemm",
     ),
     _family("Triton", None, r"^triton_"),
-    _family("NCCL", None, r"nccl(?:Dev)?Kernel"),
+    _family("NCCL", None, r"nccl(?:Dev|Symk?Dev)?Kernel"),
     _family("FBGEMM", None, r"fbgemm split_embedding permute_pooled_embs bounds_check_indices linearize_index"),
     _family("Transformer Engine", None, r"transformer_engine"),
     _family("PyTorch", None, r"at::native c10:: at_cuda_detail \)::softmax_ cunn_ cuApplyLayerNorm cuCompute"),

@@ -59,7 +59,8 @@ class KernelName:
 
 _PRECISIONS = {
     "f16": "fp16", "fp16": "fp16", "h": "fp16", "bf16": "bf16", "tf32": "tf32", "f32": "fp32", "s": "fp32",
-    "f64": "fp64", "d": "fp64", "e4m3": "fp8", "e5m2": "fp8", "f8": "fp8", "i8": "int8", "int8": "int8", "i": "int8",
+    "f64": "fp64", "d": "fp64", "e4m3": "fp8", "e5m2": "fp8", "f8": "fp8",
+    "i8": "int8", "s8": "int8", "int8": "int8", "i": "int8",
     "c": "fp32", "z": "fp64",  # complex, of two such numbers each
 }  # fmt: skip
 _PASSES: dict[str, Operation] = {"fprop": "fprop", "dgrad": "dgrad", "wgrad": "wgrad", "gemm": "gemm", "cudnn": "conv"}
@@ -73,15 +74,16 @@ _INSTRUCTION = r"884|1688|16816|161616|8816|16832|82828"
 _CASK = re.compile(
     r"(?<![A-Za-z0-9])(?P<architecture>maxwell|pascal|volta|turing|ampere|hopper)_(?:(?P<operands>fp16|bf16|tf32|int8)_)?"
     rf"(?P<letter>[a-z]{{1,2}}?)(?P<instruction>{_INSTRUCTION})?(?P<what>gemm|cudnn)_(?:winograd_)?"
-    r"(?:(?P<out>[a-z]+\d+)_)?(?P<rows>\d+)x(?P<columns>\d+)(?P<rest>\w*)"
+    r"(?:(?P<out>[a-z]+\d+)_(?:[a-z]+\d+_)?)?(?P<rows>\d+)x(?P<columns>\d+)(?P<rest>\w*)"
 )
 # cutlass_80_tensorop_f16_s16816gemm_f16_256x128_32x3_tn_align8; cutlass_80_simt_sgemm_128x64_8x5_tn_align1;
 # cutlass_tensorop_f16_s16816dgrad_optimized_f16_128x256_32x3_unity_stride; cutlass_75_wmma_tensorop_...
-# cutlass_80_tensorop_bf16_s16816gemm_relu_bf16_128x256_64x3_nt_align8
+# cutlass_80_tensorop_bf16_s16816gemm_relu_bf16_128x256_64x3_nt_align8; without K and stages, where cuBLAS falls back
+# for operands that are not aligned: cutlass_75_tensorop_bf16_s1688gemm_bf16_64x64_nn_align1
 _CUTLASS_2 = re.compile(
     r"cutlass_(?:(?P<sm>\d{2,3})_)?(?P<unit>wmma_tensorop|tensorop|simt)_(?:(?P<out>[a-z]+\d+)_)?"
     rf"(?P<letter>[a-z]*?)(?P<instruction>{_INSTRUCTION})?(?:tf32|bf16|f16)?(?P<what>gemm|fprop|dgrad|wgrad)(?:3d)?"
-    r"(?:_[a-z]+)*(?:_(?P<operands>[a-z]+\d+))?_(?P<rows>\d+)x(?P<columns>\d+)_(?P<k>\d+)x(?P<stages>\d+)"
+    r"(?:_[a-z]+)*(?:_(?P<operands>[a-z]+\d+))?_(?P<rows>\d+)x(?P<columns>\d+)(?:_(?P<k>\d+)x(?P<stages>\d+))?"
     r"(?P<rest>\w*)"
 )
 # cutlass3x_sm90_tensorop_s64x128x16gemm_f16_f16_f32_f16_f16_128x128x64_2x1x1_0_ttt_align8_warpspecialized_pingpong
@@ -94,8 +96,8 @@ _CUTLASS_3 = re.compile(
 # sm80_xmma_fprop_implicit_gemm_indexed_f16f16_f16f32_f32_nhwckrsc_nhwc_tilesize256x64x32_stage3_warpsize4x1x1_g1_
 # tensor16x8x16_execute_kernel__5x_cudnn
 _XMMA = re.compile(
-    r"sm(?P<sm>\d+)_xmma_(?P<what>gemm|fprop|dgrad|wgrad)_(?:implicit_gemm_)?(?:indexed_|interleaved_)?(?:wo_smem_)?"
-    r"(?P<operands>bf16|f16|tf32|f32|f64|e4m3|e5m2|i8)[a-z0-9]*_(?P<compute>tf32)?\w*?_(?P<layout>[tn]{2}_[tn]|nhwckrsc_n\w+?|nchwkcrs_n\w+?)_"
+    r"sm(?P<sm>\d+)_xmma_(?:sparse_)?(?P<what>gemm|fprop|dgrad|wgrad)_(?:implicit_gemm_)?(?:indexed_|interleaved_)?(?:wo_smem_)?"
+    r"(?P<operands>bf16|f16|tf32|f32|f64|e4m3|e5m2|i8)[a-z0-9]*_(?P<compute>tf32)?\w*?_(?P<layout>[tn]{2}_[tn]|n[cdhw0-9]+k[crst0-9]+_n\w+?)_"
     r"(?:tilesize)?(?P<rows>\d+)x(?P<columns>\d+)x(?P<k>\d+)(?:_stage(?P<stages>\d+))?(?P<rest>\w*)"
 )
 # nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_NTN; nvjet_sm100_tst_64x32_64x16_2x1_2cta_v_bz_splitK_TNT: operand, accumulator
@@ -106,7 +108,7 @@ _NVJET = re.compile(
 )
 # nvjet_sm120_tst_mma_64x64x128_3_32x32x128_tmaAB_alignCD4_bz_TNNN
 _NVJET_MMA = re.compile(
-    r"nvjet_sm(?P<sm>\d+)_(?P<types>[a-z]{3})_mma_(?P<rows>\d+)x(?P<columns>\d+)x(?P<k>\d+)_(?P<stages>\d+)_"
+    r"nvjet_sm(?P<sm>\d+)_(?P<types>[a-z]{3,5})_mma_(?P<rows>\d+)x(?P<columns>\d+)x(?P<k>\d+)_(?P<stages>\d+)_"
     r"(?P<rest>\w*?)_(?P<layout>[TN]{3,4})(?:\W|$)"
 )
 # Volta_hmma_implicit_gemm_fprop_fp32_nhwc_128x128x64x1_1x3x3x0x1
@@ -160,8 +162,8 @@ def _cutlass_2(name: str, found: re.Match[str]) -> KernelName:
         tensor_cores=tensor_cores,
         tile_rows=int(found["rows"]),
         tile_columns=int(found["columns"]),
-        tile_k=int(found["k"]),
-        stages=int(found["stages"]),
+        tile_k=int(found["k"]) if found["k"] else None,
+        stages=int(found["stages"]) if found["stages"] else None,
         split_k=True if "splitK" in rest or "split_k" in rest else None,
         layout=layout[1] if layout else None,
     )
@@ -200,7 +202,7 @@ def _xmma(name: str, found: re.Match[str]) -> KernelName:
         operation=_PASSES[found["what"]],
         architecture=f"sm{found['sm']}",
         precision=found["compute"] or _PRECISIONS[found["operands"]],
-        tensor_cores=bool(re.search(r"_tensor\d|warpgroupsize", rest)),
+        tensor_cores=bool(re.search(r"_(?:sp)?tensor\d|warpgroupsize", rest)),
         tile_rows=int(found["rows"]),
         tile_columns=int(found["columns"]),
         tile_k=int(found["k"]),

@@ -15,6 +15,16 @@ from tests.data import measured
 # name; library, operation, precision, Tensor Cores, tile, stages, split-K
 NAMES = [
     ("volta_fp16_s884gemm_fp16_128x128_ldg8_f2f_nn", "cuBLAS", "gemm", "fp16", True, "128x128", None, None),
+    (  # what cuBLAS takes for operands that are not aligned to 16 bytes, up to Hopper
+        "void cutlass::Kernel2<cutlass_75_tensorop_bf16_s1688gemm_bf16_128x64_tn_align1>(cutlass_75_tensorop_bf16_"
+        "s1688gemm_bf16_128x64_tn_align1::Params)",
+        "CUTLASS", "gemm", "bf16", True, "128x64", None, None,
+    ),
+    (
+        "ampere_int8_i16832gemm_int8_i32_128x128_ldg16_stages_64x3_tn",
+        "cuBLAS", "gemm", "int8", True, "128x128x64", 3, None,
+    ),
+    ("nvjet_sm120_qqtst_mma_64x64x128_3_32x32x128_tmaAB_bz_TNNN", "cuBLAS", "gemm", "fp8", True, "64x64x128", 3, None),
     ("volta_h884gemm_256x128_ldg8_nn", "cuBLAS", "gemm", "fp16", True, "256x128", None, None),
     ("volta_sgemm_32x128_nt", "cuBLAS", "gemm", "fp32", False, "32x128", None, None),
     ("turing_fp16_s1688gemm_fp16_256x128_ldg8_f2f_tn", "cuBLAS", "gemm", "fp16", True, "256x128", None, None),

@@ -27,7 +27,7 @@ _LONGEST = 2048  # characters read of a name: some patterns take quadratic time
 # kernels, and so come before those; patterns are regular expressions, apart by blanks.
 _PATTERNS: dict[KernelClass, str] = {
     "communication": r"""
-        nccl(?:Dev)?Kernel nvshmem deep_?ep:: cross_device_reduce (?:one|two|multi)_?shot_\w*(?:reduce|gather)
+        nccl(?:Dev|Symk?Dev)?Kernel nvshmem deep_?ep:: cross_device_reduce (?:one|two|multi)_?shot_\w*(?:reduce|gather)
         multimem_ symm_mem all_?(?:reduce|gather|to_?all)\w*kernel allreduce userbuffers mscclpp? lamport
         """,
     "optimizer": r"""
@@ -35,21 +35,22 @@ _PATTERNS: dict[KernelClass, str] = {
         LAMB(?!DA) [lL]amb[sS]tage k(?:Precondition)?Optimizer _amp_(?:foreach|update) amp_update_scale adafactor
         """,
     "embedding": r"""
-        [eE]mbedding permute_(?:pooled|indices|[12]D) bounds_check_indices linearize_index index_?[sS]elect indexFunc
-        index_elementwise_kernel index_put index_kernel gpu_index indexing_backward [sS]catter [gG]ather
+        (?<!otary_)[eE]mbedding permute_(?:pooled|indices|[12]D) bounds_check_indices linearize_index index_?[sS]elect
+        indexFunc index_elementwise_kernel index_put index_kernel gpu_index indexing_backward [sS]catter
+        [gG]ather(?!TopK)
         compute_grad_weight krn_partial _offsets_range segment_(?:sum|reduce|lengths) jagged block_bucketize \btake_
         \bput_kernel masked_select lxu_cache repeat_interleave compute_cuda_kernel expand_into_jagged
         """,
     "normalisation": r"""
         bn_(?:fw|bw) [bB]atch_?[nN]orm [lL]ayer_?[nN]orm [gG]roup_?[nN]orm [iI]nstance_?[nN]orm [rR][mM][sS]_?[nN]orm
         RowwiseMoments GammaBeta \b_?ln_(?:fwd|bwd) ComputeFusedParams ComputeInternalGradients
-        cuCompute(?:GradInput|PartGrad|GradGamma) [wW]elford weight_norm
+        cuCompute(?:GradInput|PartGrad|GradGamma) [wW]elford(?!Ops) weight_norm
         """,
     "copy": r"""
         nchwToNhwc nhwcToNchw nchw2nhwc nhwc2nchw [tT]ranspose CatArray \bcat_ direct_copy copy_device_to_device
         copy_kernel convertTensor (?<!broad)cast_ permuteTensor permutationKernel AddPadding
         chunk_cat split_with_sizes [qQ]uantize FP8rowwise FP8_q hfp8 \broll_cuda flip_kernel tril_ triu_
-        constant_pad reflection_pad replication_pad
+        constant_pad reflection_pad replication_pad reshape_and_cache VectorQuant (?:group|token)_quant
         """,
     "other": r"""
         [pP]ool [uU]psample interpolat [sS]ort topk TopK DeviceScan [sS]canKernel \bscan_ RNN LSTM GRU bincount
@@ -59,18 +60,20 @@ _PATTERNS: dict[KernelClass, str] = {
     "reduction": r"""
         reduce_kernel ReduceKernel reduceKernel DeviceReduce [sS]oft_?[mM]ax [cC]ross_?[eE]ntropy [nN][lL][lL]_?[lL]oss
         ClassNLL l2_?norm lpnorm norm_kernel arg(?:max|min) cumsum logsumexp BiasGrad bias_grad dbias
+        \bamax_kernel moe_sum
         """,
     "elementwise": r"""
         elementwise [pP]ointwise [dD]ropout distribution_ Functor [gG][eE][lL][uU] silu [sS]wi[gG][lL][uU] relu sigmoid
-        tanh \brope _rope [rR]otary act_and_mul [aA]ctivation clamp bias_add add_bias fill_ arange linspace
+        tanh \brope _rope [rR]otary act_and_mul \bd?gated_(?:act_)?kernel [aA]ctivation clamp
+        bias_add add_bias fill_ arange linspace
         [pP]hilox uniform_ masked_fill op_?[tT]ensor OpTensor lerp addcmul mse_loss smooth_l1 binary_cross FillKernel
         """,
 }
 _BY_NAME = {class_: re.compile("|".join(patterns.split())) for class_, patterns in _PATTERNS.items()}
 
 # torch.compile's kernels name what they fuse: triton_red_fused_native_layer_norm_7. The prefix is the kind of loop.
-_INDUCTOR = re.compile(r"^triton_(?P<loop>poi|red|per|for|split_scan)_fused_?(?P<fused>\w*?)_?\d*$")
-_NORM = re.compile(r"norm|var_mean|welford")
+_INDUCTOR = re.compile(r"^triton_(?P<loop>poi|red|per|for|unk|mix|split_scan)_fused_?(?P<fused>\w*?)_?\d*$")
+_NORM = re.compile(r"(?<!vector_)norm|var_mean|welford")
 _MOVES = re.compile(
     r"^(?:_?(?:to_copy|copy|clone|cat|view|t|transpose|permute|expand|slice|convert_element_type|unsqueeze|squeeze|stack|"
     r"reshape|constant_pad_nd|split|select|detach|_unsafe_view)(?:_|$))+$"
