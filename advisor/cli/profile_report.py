@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from advisor.cli.output import render_rows
 from advisor.cli.profile_advice import advice_blocks, answer_lines
+from advisor.profiling.bill.subject import HIDDEN
 from advisor.profiling.output.headline import headline
 from advisor.profiling.output.ranks import EVEN
 from advisor.profiling.output.tables import By, TimeRow, operation_of, steps_divisor, time_by
@@ -161,13 +162,21 @@ def _bill_block(profile: TraceProfile, format_: str) -> list[str]:
     bill = profile.bill
     lines = title("What a step loses" if profile.steps.count else "What the trace loses", format_)
     for line in bill.lines:
-        lines += _bill_line(line, format_)
+        lines += _bill_line(line, bill.step_s, format_)
     return lines if bill.lines else [*lines, _sentence(bill.verdict)]
 
 
-def _bill_line(line: BillLine, format_: str) -> list[str]:
+def _cost(line: BillLine, step_s: float) -> str:
+    """What a step would be shorter by; beside it the kernels' own time, where the host's launches hide a part of it."""
+    if line.lost_s is None or line.step_gain_s is None:
+        return "??"
+    kernels = "" if line.step_gain_s >= HIDDEN * line.lost_s else f"; {duration(line.lost_s)} of kernels"
     kind = "measured" if line.measured else "estimate"
-    head = f"{duration(line.lost_s)} ({percent(line.share, 1)}, {kind})  {clean(line.what, 400)}"
+    return f"{duration(round(line.step_gain_s, 7))} ({percent(line.step_gain_s / step_s, 1)}, {kind}{kernels})"
+
+
+def _bill_line(line: BillLine, step_s: float, format_: str) -> list[str]:
+    head = f"{_cost(line, step_s)}  {clean(line.what, 400)}"
     todo, items = clean(line.todo, 600), [clean(item, 200) for item in line.items]
     if format_ == "markdown":
         return [f"- **{head}** {todo}", *(f"  - {item}" for item in items)]

@@ -99,7 +99,7 @@ def _profile(
     batch = read_batch(raw, links, steps)
     kernel_time_s = float(raw.kernels.duration_us.sum()) * 1e-6
     advised = advise(raw, links, steps, groups, operations, device, facts, batch, on=on)
-    bill = make_bill(groups, operations, device, facts, kernel_time_s, batch)
+    bill = make_bill(groups, operations, device, facts, kernel_time_s, batch, advised.advice)
     return TraceProfile(
         path=str(path),
         rank=raw.rank,

@@ -144,21 +144,26 @@ class BillLine:
 
     kind: Literal["quantization", "tensor_cores", "alignment", "gaps", "nothing"]
     what: str  # what costs: kernels, layers
-    lost_s: float  # per step; an estimate by the time model but for gaps, which are measured
-    share: float  # of the step
+    lost_s: float | None  # per step; an estimate by the time model but for gaps, which are measured; None: unknown
+    share: float | None  # of the step
     todo: str
     measured: bool = False
     items: tuple[str, ...] = ()  # the worst offenders, a line each
+    step_gain_s: float | None = None  # what the step shows of lost_s: less while the host's launches hold it back
 
 
 @dataclass(frozen=True)
 class Bill:
-    """What a step loses, by cause. Lines overlap (a kernel may be misaligned and badly cut): they do not add up."""
+    """What a step loses, by cause: first what shortens the step most, then by `lost_s`.
+
+    Lines overlap (a kernel may be misaligned and badly cut): they do not add up.
+    """
 
     kernel_time_s: float  # sum of all kernels of the trace, copies not counted
     step_s: float
     lines: tuple[BillLine, ...]
     verdict: str  # "little to gain: ..." where no line is worth it
+    host_s: float | None = None  # what the host takes to launch a step that it holds back: an estimate
 
 
 @dataclass(frozen=True)

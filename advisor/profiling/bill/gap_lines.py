@@ -30,8 +30,16 @@ TODO = {
 _SAME = {"exposed communication": "communication"}
 
 
-def gap_lines(groups: Sequence[KernelGroup], operations: Sequence[Operation], facts: StepFacts) -> list[BillLine]:
-    """A line per cause that takes more than LEAST_SHARE of a step, exposed communication and copies too."""
+def gap_lines(
+    groups: Sequence[KernelGroup],
+    operations: Sequence[Operation],
+    facts: StepFacts,
+    larger: int | None = None,
+) -> list[BillLine]:
+    """A line per cause that takes more than LEAST_SHARE of a step, exposed communication and copies too.
+
+    `larger`: a batch size that is recommended and takes as many launches.
+    """
     causes = facts.gap_s | {
         "exposed communication": facts.exposed_communication_s,
         "exposed copies": facts.exposed_copy_s,
@@ -40,7 +48,9 @@ def gap_lines(groups: Sequence[KernelGroup], operations: Sequence[Operation], fa
     for cause, lost_s in sorted(causes.items(), key=lambda item: -item[1]):
         if facts.step_s <= 0 or lost_s < LEAST_SHARE * facts.step_s:
             continue
-        todo, items = _launch_advice(groups, operations) if cause == "host" else (TODO[_SAME.get(cause, cause)], ())
+        todo, items = (
+            _launch_advice(groups, operations, larger) if cause == "host" else (TODO[_SAME.get(cause, cause)], ())
+        )
         lines.append(
             BillLine(
                 kind="gaps",
@@ -50,12 +60,15 @@ def gap_lines(groups: Sequence[KernelGroup], operations: Sequence[Operation], fa
                 todo=todo,
                 measured=True,
                 items=tuple(items),
+                step_gain_s=lost_s,
             )
         )
     return lines
 
 
-def _launch_advice(groups: Sequence[KernelGroup], operations: Sequence[Operation]) -> tuple[str, tuple[str, ...]]:
+def _launch_advice(
+    groups: Sequence[KernelGroup], operations: Sequence[Operation], larger: int | None
+) -> tuple[str, tuple[str, ...]]:
     short = [group for group in groups if group.median_s < SHORT_S]
     launches, all_launches = sum(map(_per_step, short)), sum(map(_per_step, groups))
     items = []
@@ -66,7 +79,8 @@ def _launch_advice(groups: Sequence[KernelGroup], operations: Sequence[Operation
             f"{duration(time_s)} in all; most: {_names(short, operations)}"
         )
     looped = looped_updates(groups, operations)
-    todo = "torch.compile(mode='reduce-overhead') or CUDA graphs, or a larger batch: launches cost the same at any size"
+    size = f"a larger batch ({larger} is recommended)" if larger else "a larger batch"
+    todo = f"torch.compile(mode='reduce-overhead') or CUDA graphs, or {size}: launches cost the same at any size"
     if looped:
         kernels = ", ".join(f"{count:,.0f} {name}" for name, count in looped)
         todo = f"an optimizer with foreach=True or fused=True: it loops over the parameters ({kernels} a step); {todo}"

@@ -3,18 +3,19 @@
 Four causes: whole tiles and waves (`quantized`), products off the Tensor Cores (`off_tensor_cores`), misaligned
 dimensions (`misaligned`), and gaps in which the GPU runs nothing (`gap_lines`). The first three are estimates by the
 time model of the GPU, the last is measured. Lines overlap and do not add up: a kernel may be misaligned and badly cut.
+Kernels that get shorter shorten a step only as far as the host launches them soon enough (`host`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from advisor.alignment import OperandAlignment
 from advisor.errors import AdvisorError
 from advisor.profiling.bill.gap_lines import gap_lines
-from advisor.profiling.bill.misaligned import TENSOR_CORE_PRECISIONS, misalignment, slow_dimensions
-from advisor.profiling.bill.off_tensor_cores import LAYOUTS, OffTensorCores, off_tensor_cores, step_seconds
+from advisor.profiling.bill.host import AmpStep, HostBound, host_bound
+from advisor.profiling.bill.misaligned import TENSOR_CORE_PRECISIONS, misalignment
+from advisor.profiling.bill.off_tensor_cores import step_seconds
 from advisor.profiling.bill.quantized import (
     QuantizationLoss,
     fuller_batches,
@@ -22,33 +23,14 @@ from advisor.profiling.bill.quantized import (
     least_traffic_s,
     quantization_loss,
 )
+from advisor.profiling.bill.subject import ITEMS, LEAST_LINE, LITTLE, PADS, Subject
+from advisor.profiling.bill.tensor_core_line import tensor_core_line
 from advisor.profiling.bill.timing import Layout, TimeModel
 from advisor.profiling.kernels.device import DeviceFacts
-from advisor.profiling.records import QUANTIZED, BatchSize, Bill, BillLine, KernelGroup, Operation, StepFacts
+from advisor.profiling.records import QUANTIZED, Advice, BatchSize, Bill, BillLine, KernelGroup, Operation, StepFacts
 from advisor.units import duration, percent
 
-LITTLE = 0.03  # of a step: what all lines together must exceed to be worth the work
-HOST_BOUND = 0.1  # of a step in gaps behind the host, from which it is said to hold the step back
-LEAST_LINE = 0.001  # of a step: a loss below is no line
-ITEMS = 5
 WORTH_NAMING = 0.03  # of a line's loss: what one kernel must lose for advice on it alone
-PADS = 3  # layers named to be padded
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """What the lines are made of."""
-
-    groups: Sequence[KernelGroup]
-    operations: Sequence[Operation]
-    model: TimeModel
-    layout: Layout
-    step_s: float
-    batch: int | None
-    waits_for_host: bool  # so that shorter kernels shorten the step by less
-
-    def operation(self, group: KernelGroup) -> Operation | None:
-        return self.operations[group.operation] if group.operation is not None else None
 
 
 def make_bill(
@@ -58,14 +40,17 @@ def make_bill(
     facts: StepFacts,
     kernel_time_s: float,
     batch: BatchSize | None = None,
+    advice: Sequence[Advice] = (),
 ) -> Bill:
     """The bill of one rank. `kernel_time_s`: of all kernels of the trace, copies not counted.
 
-    Lines are seconds of one step, or of the whole trace where it has no steps; largest first. Without a known GPU only
-    the gaps are billed, and the verdict says why.
+    Lines are seconds of one step, or of the whole trace where it has no steps; the first shortens the step most.
+    Without a known GPU only the gaps are billed, and the verdict says why. `advice` tells what batch size would hide
+    the host's launches, and what the whole step would take under AMP.
     """
     step_s = facts.step_s if facts.step_s > 0 else max(kernel_time_s, 1e-12)
-    lines = gap_lines(groups, operations, facts)
+    host = host_bound(facts)
+    lines = gap_lines(groups, operations, facts, _larger(advice))
     unknown = None
     if device.gpu is None:
         unknown = "which GPU is unknown, so tiles, waves and Tensor Cores are not billed: name it with --gpu"
@@ -75,13 +60,26 @@ def make_bill(
         except AdvisorError as error:
             unknown = f"tiles, waves and Tensor Cores are not billed: {error}"
         else:
-            waits = facts.gap_s.get("host", 0.0) > HOST_BOUND * step_s
             traced = batch.batch if batch else None
-            subject = _Subject(groups, operations, model, _layout(groups), step_s, traced, waits)
-            estimates = (_quantization(subject), _tensor_cores(subject), _alignment(subject))
+            amp = AmpStep.of(advice, device.gpu.id)
+            subject = Subject(groups, operations, model, _layout(groups), step_s, traced, host, amp)
+            estimates = (_quantization(subject), tensor_core_line(subject), _alignment(subject))
             lines += [line for line in estimates if line is not None]
-    lines.sort(key=lambda line: -line.lost_s)
-    return Bill(kernel_time_s, step_s, tuple(lines), _verdict(lines, step_s, facts, unknown))
+    lines = _ranked(lines)
+    verdict = _verdict(lines, step_s, facts, host, unknown)
+    return Bill(kernel_time_s, step_s, tuple(lines), verdict, host.host_s if host else None)
+
+
+def _ranked(lines: Sequence[BillLine]) -> list[BillLine]:
+    """First what shortens the step most, then by what each loses; unknown ones last."""
+    ranked = sorted(lines, key=lambda line: -(line.lost_s or 0.0))
+    first = max(ranked, key=lambda line: line.step_gain_s or 0.0, default=None)
+    return sorted(ranked, key=lambda line: line is not first)
+
+
+def _larger(advice: Sequence[Advice]) -> int | None:
+    """The batch size that is recommended as traced, where it is larger."""
+    return next((a.batch for a in advice if a.calibrated and a.batch > a.traced_batch), None)
 
 
 def _layout(groups: Sequence[KernelGroup]) -> Layout:
@@ -93,23 +91,41 @@ def _layout(groups: Sequence[KernelGroup]) -> Layout:
     return "nhwc" if total > 0 and nhwc > total / 2 and not converts else "nchw"
 
 
-def _verdict(lines: Sequence[BillLine], step_s: float, facts: StepFacts, unknown: str | None) -> str:
+def _verdict(
+    lines: Sequence[BillLine], step_s: float, facts: StepFacts, host: HostBound | None, unknown: str | None
+) -> str:
     of = "a step" if facts.count else "the trace"
-    won_s = sum(max(0.0, line.lost_s) for line in lines)
-    end = f"; {unknown}" if unknown else ""
+    won_s = sum(line.step_gain_s or 0.0 for line in lines)
+    untold = next((line.what for line in lines if line.lost_s is None), None)
+    end = "".join(f"; {text}" for text in (untold, unknown) if text)
     if won_s < LITTLE * step_s:
         return (
             f"little to gain: all that is billed is {percent(won_s / step_s, 1)} of {of}, under {percent(LITTLE)}{end}"
         )
-    line = lines[0]
+    line, gain_s = lines[0], lines[0].step_gain_s or 0.0
+    behind = _behind(lines, step_s, host)
     overlap = "; lines overlap, so they do not add up" if len(lines) > 1 else ""
-    return f"the most to gain: {line.what}, {duration(line.lost_s)} ({percent(line.share)}) of {of}{overlap}{end}"
+    return (
+        f"the most to gain: {line.what}, {duration(gain_s)} ({percent(gain_s / step_s)}) of {of}{behind}{overlap}{end}"
+    )
+
+
+def _behind(lines: Sequence[BillLine], step_s: float, host: HostBound | None) -> str:
+    """What kernels could save beside what the step shows of it, while the host holds it back."""
+    hidden = [line for line in lines if line.lost_s and line.lost_s - (line.step_gain_s or 0.0) >= LITTLE * step_s]
+    if host is None or not hidden:
+        return ""
+    most = max(hidden, key=lambda line: line.lost_s or 0.0)
+    return (
+        f"; then {duration(most.lost_s or 0.0)} of kernel time, most of which a step hides while the host takes about "
+        f"{duration(host.host_s)} to launch it: {most.what}"
+    )
 
 
 # Tiles and waves ------------------------------------------------------------------------------------------------------
 
 
-def _quantization(subject: _Subject) -> BillLine | None:
+def _quantization(subject: Subject) -> BillLine | None:
     losses: list[tuple[float, KernelGroup, QuantizationLoss]] = []
     billed_s = 0.0
     for group in subject.groups:
@@ -130,12 +146,13 @@ def _quantization(subject: _Subject) -> BillLine | None:
         f"({percent(lost_s / billed_s, 1)} of their {duration(billed_s)}{bound})",
         lost_s=lost_s,
         share=lost_s / subject.step_s,
+        step_gain_s=subject.step_gain_s(lost_s),
         todo=_quantization_todo(subject, losses),
         items=tuple(_quantization_item(subject, *row) for row in losses[:ITEMS] if row[0] > 0),
     )
 
 
-def _quantization_item(subject: _Subject, lost_s: float, group: KernelGroup, loss: QuantizationLoss) -> str:
+def _quantization_item(subject: Subject, lost_s: float, group: KernelGroup, loss: QuantizationLoss) -> str:
     operation = subject.operation(group)
     layer = operation.layer if operation is not None else group.name[:60]
     pass_ = operation.product.pass_ if operation is not None and operation.product is not None else None
@@ -156,7 +173,7 @@ def _quantization_item(subject: _Subject, lost_s: float, group: KernelGroup, los
     return ", ".join(parts)
 
 
-def _quantization_todo(subject: _Subject, losses: Sequence[tuple[float, KernelGroup, QuantizationLoss]]) -> str:
+def _quantization_todo(subject: Subject, losses: Sequence[tuple[float, KernelGroup, QuantizationLoss]]) -> str:
     least_s = WORTH_NAMING * sum(lost for lost, _, _ in losses)
     for lost_s, group, loss in losses:
         if lost_s < least_s:
@@ -186,131 +203,10 @@ def _quantization_todo(subject: _Subject, losses: Sequence[tuple[float, KernelGr
     return "larger products fill more whole waves: a larger batch, or small products merged"
 
 
-# Tensor Cores ---------------------------------------------------------------------------------------------------------
-
-
-def _tensor_cores(subject: _Subject) -> BillLine | None:
-    gpu = subject.model.gpu
-    found = off_tensor_cores(subject.groups, subject.operations, subject.model)
-    off_s = found.measured_s + found.unpredicted_s
-    if off_s < LEAST_LINE * subject.step_s:
-        return None
-    if not gpu.has_tensor_cores:
-        return BillLine(
-            kind="tensor_cores",
-            what=f"{duration(off_s)} of products in FP32; {gpu.name} has no Tensor Cores",
-            lost_s=0.0,
-            share=0.0,
-            todo="nothing to move: FP16 saves memory and traffic here, not arithmetic",
-        )
-    triton = _triton_note(subject)
-    if not found.moved:
-        return BillLine(
-            kind="tensor_cores",
-            what=f"{duration(off_s)} of products off the Tensor Cores, without shapes to predict them by",
-            lost_s=0.0,
-            share=0.0,
-            todo="record with record_shapes=True to have the gain predicted; torch.autocast('cuda', torch.float16) "
-            "moves them",
-            items=(triton,) if triton else (),
-        )
-    layout = min(LAYOUTS, key=found.half_s)
-    gain_s = found.measured_s - found.half_s(layout)
-    return BillLine(
-        kind="tensor_cores",
-        what=f"{duration(off_s)} of GEMM, convolution and attention off the Tensor Cores "
-        f"({percent(off_s / max(found.products_s, 1e-12))} of such time)",
-        lost_s=max(0.0, gain_s),
-        share=max(0.0, gain_s) / subject.step_s,
-        todo=_tensor_core_todo(subject, found, gain_s, layout),
-        items=_tensor_core_items(subject, found, triton),
-    )
-
-
-def _tensor_core_todo(subject: _Subject, found: OffTensorCores, gain_s: float, layout: Layout) -> str:
-    little = "little to gain: " if gain_s < LITTLE * subject.step_s else ""
-    last = " and channels_last" if _has_images(found) and layout == "nhwc" and subject.layout == "nchw" else ""
-    error = subject.model.steps.held_out.get("other_gpus")
-    wrong = f"; whole steps predicted so were {percent(error.mean)} off, single layers more" if error else ""
-    new = subject.model.gpu.compute_capability >= (8, 0)
-    cast = (
-        "torch.autocast('cuda', torch.bfloat16)" if new else "torch.autocast('cuda', torch.float16) with a GradScaler"
-    )
-    best_s = found.measured_s - gain_s
-    text = f"{little}{cast}{last}: {duration(found.measured_s)} would take {duration(best_s)}{wrong}"
-    if subject.waits_for_host:
-        text += "; the step shortens by less as long as the GPU waits for the host"
-    if found.tf32_s is None or any(group.precision == "tf32" for group in subject.groups):  # none, or on already
-        return text
-    if found.tf32_s > found.measured_s:
-        return text + ". TF32 would gain nothing"
-    return (
-        f"{text}. Or TF32 in one line, torch.backends.cuda.matmul.allow_tf32 = True or "
-        f"torch.set_float32_matmul_precision('high'): {duration(found.tf32_s)}, an estimate without timings"
-    )
-
-
-def _tensor_core_items(subject: _Subject, found: OffTensorCores, triton: str | None) -> tuple[str, ...]:
-    items = []
-    for moved in found.moved[:ITEMS]:
-        gain_s = moved.measured_s - moved.best_half_s
-        if gain_s > 0:
-            pass_ = moved.operation.product.pass_ if moved.operation.product is not None else None
-            items.append(
-                f"{duration(gain_s)}  {moved.operation.layer} {pass_ or moved.operation.phase}: "
-                f"{duration(moved.measured_s)} to {duration(moved.best_half_s)}"
-            )
-    if _has_images(found):
-        items.append(
-            f"by layout: NCHW {duration(found.half_s('nchw'))}, channels_last {duration(found.half_s('nhwc'))}"
-        )
-    if found.memory_bound_gain_s > 0:
-        items.append(
-            f"beside it about {duration(found.memory_bound_gain_s)} of {duration(found.memory_bound_s)} in elementwise "
-            "kernels and batch normalisation, which autocast halves in bytes: an estimate, not counted above"
-        )
-    if found.unpredicted_s > 0:
-        items.append(f"{duration(found.unpredicted_s)} more without a prediction")
-    if pads := _pads_in_half(subject, found):
-        items.append(f"to be aligned in FP16, which FP32 does not ask for: {'; '.join(pads)}")
-    return (*items, triton) if triton else tuple(items)
-
-
-def _pads_in_half(subject: _Subject, found: OffTensorCores) -> list[str]:
-    """The dimensions that will cost Tensor Cores once the products run in FP16, worst layers first."""
-    pads: dict[str, None] = {}
-    for moved in found.moved:
-        product, capability = moved.operation.product, subject.model.gpu.compute_capability
-        if product is not None:
-            slow = slow_dimensions(product, moved.operation, "fp16", capability, batch=subject.batch)
-            wanted = ", ".join(f"{a.dimension} {a.size} to {a.pad_to}" for a in slow)
-            if wanted:
-                pads.setdefault(f"{moved.operation.layer} {wanted}")
-    return list(pads)[:PADS]
-
-
-def _has_images(found: OffTensorCores) -> bool:
-    products = [moved.operation.product for moved in found.moved]
-    return any(product is not None and product.kind == "conv" for product in products)
-
-
-def _triton_note(subject: _Subject) -> str | None:
-    """Triton emits no matrix instruction for V100 and T4 (compute capability below 8.0)."""
-    if subject.model.gpu.compute_capability >= (8, 0):
-        return None
-    triton_s = sum(step_seconds(g) for g in subject.groups if g.library == "Triton" and g.class_ in QUANTIZED)
-    if triton_s <= 0:
-        return None
-    return (
-        f"{duration(triton_s)} in Triton kernels: Triton emits no matrix instruction for {subject.model.gpu.name}, so "
-        "they miss the Tensor Cores in any precision; cuBLAS and cuDNN do not"
-    )
-
-
 # Alignment ------------------------------------------------------------------------------------------------------------
 
 
-def _alignment(subject: _Subject) -> BillLine | None:
+def _alignment(subject: Subject) -> BillLine | None:
     found = []
     for group in subject.groups:
         operation = subject.operation(group)
@@ -339,6 +235,7 @@ def _alignment(subject: _Subject) -> BillLine | None:
         what=f"dimensions that are no multiple of 16 bytes, in {len(found)} kernels on Tensor Cores",
         lost_s=lost_s,
         share=lost_s / subject.step_s,
+        step_gain_s=subject.step_gain_s(lost_s),
         todo=f"pad {'; '.join(list(pads)[:PADS])}",
         items=tuple(items),
     )

@@ -63,8 +63,9 @@ def small_profile(**changes: Any) -> TraceProfile:
         ),
         bill=Bill(10e-3, 8e-3, (
             BillLine("tensor_cores", "4 convolutions run in FP32", 1e-3, 0.125, "train under torch.autocast",
-                     items=("conv 64>64 3x3 on 56x56: 1.00 ms",)),
-            BillLine("gaps", "no kernel runs", 2.5e-3, 0.3125, "use a CUDA graph", measured=True),
+                     items=("conv 64>64 3x3 on 56x56: 1.00 ms",), step_gain_s=1e-3),
+            BillLine("gaps", "no kernel runs", 2.5e-3, 0.3125, "use a CUDA graph", measured=True,
+                     step_gain_s=2.5e-3),
         ), "worth a try"),
         advice=(Advice("v100-sxm2-16gb", "Tesla V100-SXM2-16GB", True, "fp32", 64, 32, 48, 128, (
             CurvePoint(32, 8e-3, 4000.0, 0.7, 2 * 2**30, True, ("traced",)),
