@@ -40,7 +40,7 @@ _ON_CUDA_CORES = (
 )
 _FORWARD_AND_BACKWARD = (
     r"fmha_cutlass[FB] mem_eff AttentionKernel< AttentionBackwardKernel< ::fmha:: fmha_v2 fused_attention "
-    r"mha_(?:fwd|bwd) \bfmha_\w*kernel \battn_(?:fwd|bwd) sparse_attn_(?:fwd|bwd) paged_attention "
+    r"mha_(?:fwd|bwd) \bfmha_\w*kernel \bfmhaSm\d+ \battn_(?:fwd|bwd) sparse_attn_(?:fwd|bwd) paged_attention "
     r"multihead_attention flash:: _flash_attn flashinfer::.*(?:[Pp]refill|[Dd]ecode|MLA) "
     r"BatchPrefillWith BatchDecodeWith"
 )
@@ -71,7 +71,7 @@ _FAMILIES = (
     _family("cuDNN", "dgrad", r"xmma\w*_dgrad"),
     _family("cuDNN", "fprop", r"xmma\w*_fprop"),
     _family("cuDNN", "conv", r"convolve [wW]inograd"),
-    _family("cuDNN", "attention", r"cudnn_generated\w*(?:sdpa|flash|fmha)\w*mma_b?f16_", "tensor cores"),
+    _family("cuDNN", "attention", r"cudnn_generated\w*(?:sdpa|fmha)_sm\d+_flash_[fb]prop", "tensor cores"),
     _family("cuDNN", "attention", r"cudnn\w*(?:sdpa|flash|fmha|mha)"),
     _family(
         "FlashAttention", "attention",
@@ -125,8 +125,9 @@ _TYPES = {
 }  # fmt: skip
 _TYPE = re.compile(rf"(?<!\w)({'|'.join(_TYPES)})(?!\w)")
 _MANGLED_TYPE = re.compile(r"\d(tfloat32_t|half_t|bfloat16_t)")
-# fmha_cutlassF_f16_aligned_64x64_rf_sm80; cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_3i_...
-_NAMED_TYPE = re.compile(r"(?:fmha_cutlass[FB]|mma)_(bf16|f16|f32)_")
+# fmha_cutlassF_f16_aligned_64x64_rf_sm80; cudnn_generated_fort_native_sdpa_sm100_flash_bprop_mxfp8_knob_...; cuDNN
+# writes f16 for BF16 too, so that tells nothing
+_NAMED_TYPE = re.compile(r"fmha_cutlass[FB]_(bf16|f16|f32)_|sdpa_\w*prop\w*?_(mxfp8|fp8|e4m3|e5m2)_")
 _NAMED_TYPES = {"f16": "fp16", "bf16": "bf16", "f32": "fp32"}
 
 # xmma_new::gemm::kernel<xmma_new::implicit_gemm::wgrad_indexed::Kernel_traits<xmma_new::Ampere_hmma_tf32_traits<...>,
@@ -164,7 +165,7 @@ def _of(family: _Family, text: str) -> dict[str, Any]:
     if family.typed and "<" in text and (kind := _TYPE.search(text, text.index("<"))) is not None:
         told["precision"] = _TYPES[kind[1]]
     if (named := _NAMED_TYPE.search(text)) is not None:
-        told["precision"] = _NAMED_TYPES[named[1]]
+        told["precision"] = _NAMED_TYPES[named[1]] if named[1] else "fp8"
     if (tile := _FLASH.search(text)) is not None:
         told |= dict(zip(("tile_k", "tile_rows", "tile_columns"), map(int, tile.groups()), strict=True))
     if family.operation is not None and re.search("[pP]ersistent", text):

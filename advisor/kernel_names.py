@@ -224,7 +224,8 @@ def _nvjet_mma(name: str, found: re.Match[str]) -> KernelName:
         name,
         library="cuBLAS",
         operation="gemm",
-        architecture=f"sm{found['sm']}" if found["sm"] else "sm90",  # named without one, they are Hopper's
+        # named without one, they are Hopper's, but for pairs of CTAs, which are Blackwell's
+        architecture=f"sm{found['sm'] or (100 if '_2cta' in found['rest'] else 90)}",
         precision=_NVJET_TYPES.get(found["types"][0]),
         tensor_cores=True,
         tile_rows=int(found["rows"]),

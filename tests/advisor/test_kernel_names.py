@@ -237,7 +237,10 @@ def test_a_name_without_a_tile_still_tells_its_library(name: str, library: str, 
         ),
         ("fmha_cutlassB_bf16_aligned_128x64_k64_sm80", "attention", "bf16", True),
         ("fmha_cutlassF_f32_aligned_64x64_rf_sm80", "attention", "fp32", None),  # plain or TF32: it does not say
-        ("cudnn_generated_fort_native_sdpa_sm90_flash_bprop_wgmma_f16_knob_26_64x64x128", "attention", "fp16", True),
+        # "f16" in runs of BF16 too: any type of 2 bytes
+        ("cudnn_generated_fort_native_sdpa_sm90_flash_bprop_wgmma_f16_knob_26_64x64x128", "attention", None, True),
+        ("cudnn_generated_fort_native_sdpa_sm100_flash_fprop_f16_knob_1_128x128x128", "attention", None, True),
+        ("cudnn_generated_fort_native_sdpa_sm100_flash_bprop_mxfp8_knob_1_128x128x128", "attention", "fp8", True),
         ("triton_tem_fused_addmm_t_view_9", "gemm", None, None),
     ],
 )  # fmt: skip

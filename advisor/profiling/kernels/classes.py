@@ -51,6 +51,7 @@ _PATTERNS: dict[KernelClass, str] = {
         copy_kernel convertTensor (?<!broad)cast_ permuteTensor permutationKernel AddPadding
         chunk_cat split_with_sizes [qQ]uantize FP8rowwise FP8_q hfp8 \broll_cuda flip_kernel tril_ triu_
         constant_pad reflection_pad replication_pad reshape_and_cache VectorQuant (?:group|token)_quant
+        fp8_quant static_quant
         """,
     "other": r"""
         [pP]ool [uU]psample interpolat [sS]ort topk TopK DeviceScan [sS]canKernel \bscan_ RNN LSTM GRU bincount

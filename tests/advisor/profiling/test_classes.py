@@ -57,6 +57,8 @@ BY_NAME: list[tuple[KernelClass, str]] = [
     ("attention", "void cutlass::device_kernel<flash::enable_sm90_or_later<flash::FlashAttnFwdSm90<flash::Collective>"),
     ("attention", "triton_tem_fused_flex_attention_backward_split_transpose_3"),
     ("attention", "fmha_fprop_fp16_512_64_sm80_kernel"),
+    ("attention", "fmhaSm100fKernel_QkvBfloat16OBfloat16H128PagedKvCausalP64MultiCtasKvVarSeqQ16Kv128"),
+    ("copy", "void vllm::scaled_fp8_quant_kernel<c10::BFloat16>(c10::Float8_e4m3fn*)"),
     ("communication", "ncclSymkDevKernel_AllGather_LL(ncclSymkDevWorkArgs4K)"),
     ("elementwise", "void vllm::rotary_embedding_kernel<c10::BFloat16, true>(long const*)"),
     ("elementwise", "triton_poi_fused_addmm_relu_14"),
