@@ -7,13 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from advisor.choice import tied
 from advisor.errors import AdvisorError
 from advisor.gpus import Gpu, ResolvedGpu, resolve_gpu
 from advisor.loading import profiles_for
 from advisor.memory import default_margin, usable_memory_bytes
-from advisor.profiling.advice.amp import CONVERSION_ERROR
 from advisor.profiling.advice.calibrated import HELD_FACTOR, AmpModel, CalibratedModel
+from advisor.profiling.advice.passes import is_one_step
+from advisor.profiling.advice.remarks import (
+    UNKNOWN_MEMORY,
+    comparison,
+    gain,
+    own_notes,
+    own_setup,
+    setting,
+    supports_as_traced,
+)
 from advisor.profiling.advice.traced import Traced, read_traced
 from advisor.profiling.advice.traced_recipe import with_amp
 from advisor.profiling.advice.traced_setup import Measured, TracedSetup
@@ -23,11 +31,15 @@ from advisor.profiling.raw import RawTrace
 from advisor.profiling.records import Advice, BatchSize, CurvePoint, KernelGroup, Operation, StepFacts
 from advisor.recipe import Recipe
 from advisor.recommendation import DEFAULT_MAX_BATCH, TOOTH, Recommendation, decide
-from advisor.units import percent
+from advisor.step import check_count
 
 MOST_SEARCHED = 1 << 18
 _ROLES = {"current": "traced", "fastest that fits": "fastest", "largest that fits": "largest"}
-_UNKNOWN_MEMORY = "unknown: record with profile_memory=True"
+_AT_THE_END = {"largest that fits": "end of the search"}
+_NO_STEPS = (
+    "no advice on the batch size: no steps were found in the trace, and it does not plainly hold a single one: call "
+    "profiler.step() after each step, or record one step alone"
+)
 
 
 @dataclass(frozen=True)
@@ -49,15 +61,27 @@ def advise(
     batch: BatchSize,
     *,
     on: Sequence[str] = (),
+    memory_limit_bytes: int | None = None,
+    max_batch: int | None = None,
 ) -> Advised:
     """Advice for the traced GPU, calibrated on the trace, and for each GPU named by `on`, not calibrated.
 
-    Where the trace is in FP32 each GPU with Tensor Cores is advised for AMP too. Raises UnknownNameError for a GPU in
-    `on` that nobody knows.
+    Where the trace is in FP32 each GPU with Tensor Cores is advised for AMP too. `memory_limit_bytes` stands for the
+    memory of the traced GPU, and bounds that of the others. Sizes up to `max_batch` are searched; left out, a
+    calibrated curve is followed as far as such curves were checked, HELD_FACTOR times the traced batch.
+
+    Raises UnknownNameError for a GPU in `on` that nobody knows, BadInputError for a limit or a largest batch that is
+    no whole number in range.
     """
+    if memory_limit_bytes is not None:
+        check_count("memory limit in bytes", memory_limit_bytes, limit=1 << 50)
+    if max_batch is not None:
+        check_count("largest batch to search", max_batch, limit=MOST_SEARCHED)
     others = [found for found in map(resolve_gpu, on) if device.gpu is None or found.gpu.id != device.gpu.id]
     if batch.batch is None:
         return Advised((), (f"no advice on the batch size: {batch.evidence}",))
+    if not steps.names and not is_one_step(raw, links):
+        return Advised((), (_NO_STEPS,))
     if batch.batch > MOST_SEARCHED:
         return Advised((), (f"no advice on the batch size: {batch.batch} is beyond the search, 1 to {MOST_SEARCHED}",))
     traced = read_traced(raw, links, steps, groups, operations, facts, batch.batch)
@@ -68,8 +92,10 @@ def advise(
     if device.gpu is None:
         notes.append(f"no prediction for {device.public.name}: name the traced GPU with --gpu")
     for resolved in [*([ResolvedGpu(device.gpu, "named")] if device.gpu else []), *others]:
-        for recipe in (traced.recipe, *_with_amp(traced.recipe, resolved.gpu)):
-            found = _advice(traced, resolved, recipe, own=resolved.gpu is device.gpu)
+        own = resolved.gpu is device.gpu
+        for recipe in _recipes(traced.recipe, resolved.gpu, own=own):
+            bounds = _Bounds(memory_limit_bytes, max_batch)
+            found = _advice(traced, resolved, recipe, bounds, own=own)
             if isinstance(found, Advice):
                 advice.append(found)
             else:
@@ -77,17 +103,28 @@ def advise(
     return Advised(tuple(advice), tuple(notes))
 
 
-def _with_amp(recipe: Recipe, gpu: Gpu) -> tuple[Recipe, ...]:
-    return (with_amp(recipe),) if not recipe.autocast and gpu.supports("fp16") else ()
+@dataclass(frozen=True)
+class _Bounds:
+    """What the user said; None: nothing."""
+
+    memory_bytes: int | None
+    batch: int | None
 
 
-def _advice(traced: Traced, resolved: ResolvedGpu, recipe: Recipe, *, own: bool) -> Advice | str:
+def _recipes(traced: Recipe, gpu: Gpu, *, own: bool) -> tuple[Recipe, ...]:
+    """How the step is predicted there: as it was traced, in FP16 for want of BF16; an FP32 one under AMP as well."""
+    if traced.autocast:
+        return (traced if own or supports_as_traced(gpu, traced.precision) else with_amp(traced),)
+    return (traced, with_amp(traced)) if gpu.supports("fp16") else (traced,)
+
+
+def _advice(traced: Traced, resolved: ResolvedGpu, recipe: Recipe, bounds: _Bounds, *, own: bool) -> Advice | str:
     """Advice for one GPU and precision, or why there is none."""
+    batch = traced.step.batch
     try:
-        setup = _setup(traced, resolved, recipe, own=own)
-        batch = traced.step.batch
-        most = min(MOST_SEARCHED, max(DEFAULT_MAX_BATCH, 4 * batch))
-        found = decide(setup, current=batch, max_batch=most)
+        setup = _setup(traced, resolved, recipe, bounds.memory_bytes, own=own)
+        most = bounds.batch or min(MOST_SEARCHED, HELD_FACTOR * batch if own else max(DEFAULT_MAX_BATCH, 4 * batch))
+        found = decide(setup, current=batch if batch <= most else None, max_batch=most)
     except AdvisorError as error:
         return f"no advice for {resolved.gpu.name} in {recipe.precision}: {error}"
     answer, memory = found.answer, setup.traced_memory
@@ -102,19 +139,25 @@ def _advice(traced: Traced, resolved: ResolvedGpu, recipe: Recipe, *, own: bool)
         knee=answer.knee,
         fastest=answer.fastest,
         points=_points(found, chosen),
-        gain=_gain(found, chosen, traced),
+        gain=gain(found, chosen, traced),
         error=answer.error.mean_abs_log,
         error_origin=answer.error.origin,
-        memory_origin=memory.origin if memory is not None else _UNKNOWN_MEMORY,
-        reasons=(*answer.reasons, *_comparison(found, chosen, traced)),
-        notes=(*_setting(found, traced, own=own), *_own_notes(found, chosen, traced), *traced.notes),
+        memory_origin=memory.origin if memory is not None else UNKNOWN_MEMORY,
+        reasons=(*answer.reasons, *comparison(found, chosen, traced)),
+        notes=(
+            *setting(found, traced, own=own),
+            *own_notes(found, chosen, traced, asked=bounds.batch is not None),
+        ),
     )
 
 
-def _setup(traced: Traced, resolved: ResolvedGpu, recipe: Recipe, *, own: bool) -> TracedSetup:
-    as_traced = recipe.precision == traced.recipe.precision
+def _setup(traced: Traced, resolved: ResolvedGpu, recipe: Recipe, limit_bytes: int | None, *, own: bool) -> TracedSetup:
+    as_traced = recipe.autocast == traced.recipe.autocast
     loaded = profiles_for(resolved, precision=recipe.precision)
     memory = traced.memory if as_traced else traced.amp_memory
+    usable = usable_memory_bytes(resolved.gpu)
+    if limit_bytes is not None:
+        usable = limit_bytes if own or usable is None else min(limit_bytes, usable)
     return TracedSetup(
         workload=traced.workload,
         resolved_gpu=resolved,
@@ -122,17 +165,13 @@ def _setup(traced: Traced, resolved: ResolvedGpu, recipe: Recipe, *, own: bool) 
         step_profile=loaded.steps,
         profile_notes=loaded.notes,
         recipe=recipe,
-        memory_limit_bytes=usable_memory_bytes(resolved.gpu),
+        memory_limit_bytes=usable,
         margin=default_margin(loaded.gemm),
+        gpus=traced.gpus,
         measured=Measured(traced.step, traced.times, traced.recipe) if own else None,
         traced_memory=memory,
-        ran=traced.step.batch if own and as_traced and memory is not None else 0,
+        ran=traced.step.batch if own and as_traced and limit_bytes is None and memory is not None else 0,
     )
-
-
-def _own_setup(found: Recommendation) -> TracedSetup:
-    assert isinstance(found.setup, TracedSetup)
-    return found.setup
 
 
 def settled(found: Recommendation) -> int:
@@ -146,9 +185,10 @@ def settled(found: Recommendation) -> int:
 
 def _points(found: Recommendation, chosen: int) -> tuple[CurvePoint, ...]:
     """The sizes with a role, and round ones from half the traced size to the first that does not fit."""
-    answer, setup = found.answer, _own_setup(found)
+    answer, setup = found.answer, own_setup(found)
+    names = {**_ROLES, **(_AT_THE_END if answer.largest_fitting_is_search_limit else {})}
     roles = {
-        candidate.prediction.batch: [_ROLES.get(role, role) for role in candidate.roles if role != "recommended"]
+        candidate.prediction.batch: [names.get(role, role) for role in candidate.roles if role != "recommended"]
         for candidate in answer.candidates
     }
     roles.setdefault(chosen, []).insert(0, "recommended")
@@ -175,70 +215,3 @@ def _round_sizes(least: int, below: int, most: int) -> list[int]:
     """48, 64, 96, 128, ...: powers of two and what lies halfway between."""
     sizes = {size for power in range(19) for size in (1 << power, 3 << max(0, power - 1))}
     return sorted(size for size in sizes if least <= size < below and size <= most)
-
-
-def _gain(found: Recommendation, chosen: int, traced: Traced) -> float | None:
-    """Of throughput over the traced batch: over the step as it was traced where the GPU is the same."""
-    comparison, per_s = found.answer.comparison, found.curve.samples_per_s
-    if isinstance(found.setup.model, AmpModel):
-        return per_s[chosen - 1] * traced.times.step_s / traced.step.batch - 1
-    return per_s[chosen - 1] / per_s[comparison.current - 1] - 1 if comparison is not None else None
-
-
-def _comparison(found: Recommendation, chosen: int, traced: Traced) -> tuple[str, ...]:
-    """The change from the traced size, and how much of it is the kernels' own."""
-    comparison, model = found.answer.comparison, found.setup.model
-    if comparison is None:
-        return ()
-    if isinstance(model, AmpModel):
-        gain = 100 * (_gain(found, chosen, traced) or 0.0)
-        traced_in = traced.recipe.precision.upper()
-        return (
-            f"Against the traced {traced_in} step of {comparison.current} samples it is {gain:+.0f} % of throughput.",
-        )
-    said = [comparison.text]
-    if comparison.tie:
-        said.append("It hardly matters here: stay." if chosen == comparison.current else "It hardly matters here.")
-    elif isinstance(model, CalibratedModel):
-        both = model.kernels_per_s(np.array([comparison.current, chosen]))
-        alone = float(both[1] / both[0] - 1)
-        if not tied(1 + alone, 1 + comparison.gain):
-            said.append(f"The kernels alone gain {100 * alone:+.1f} %: the rest is waiting that a larger batch hides.")
-    return tuple(said)
-
-
-def _setting(found: Recommendation, traced: Traced, *, own: bool) -> tuple[str, ...]:
-    """What kind of prediction this is."""
-    gpu, recipe = found.setup.resolved_gpu.gpu, found.setup.recipe
-    as_traced, notes = recipe.precision == traced.recipe.precision, []
-    amp = f"{recipe.precision.upper()} AMP"
-    if not own:
-        notes.append(f"{gpu.name} is not the traced GPU: nothing of its times is calibrated on the trace")
-    elif not as_traced:
-        notes.append(f"{amp} was not traced: the calibrated curve times what the time model makes of it, an estimate")
-    if not as_traced and not traced.known:
-        notes.append(
-            f"what {amp} changes follows from the kinds of the operators: {percent(CONVERSION_ERROR)} off in the mean, "
-            "mostly too fast, where whole models were traced both ways"
-        )
-    if not own and recipe.precision == "fp32" and gpu.supports("tf32"):
-        notes.append(f"FP32 as traced runs on CUDA cores: TF32 or AMP would use the Tensor Cores of {gpu.name}")
-    return tuple(notes)
-
-
-def _own_notes(found: Recommendation, chosen: int, traced: Traced) -> tuple[str, ...]:
-    """The recommendation's own notes, those on options of another command put in this one's words."""
-    setup, answer = _own_setup(found), found.answer
-    notes = [note for note in answer.notes if "--" not in note]
-    if setup.traced_memory is None:
-        notes.append(f"The memory of a step is {_UNKNOWN_MEMORY}; every size is taken to fit.")
-    elif setup.memory_limit_bytes is None:
-        notes.append("The memory of this GPU is unknown, so nothing was held against it.")
-    if isinstance(setup.model, CalibratedModel) and chosen > HELD_FACTOR * traced.step.batch:
-        times = round(chosen / traced.step.batch)
-        notes.append(
-            f"{chosen} is {times} times the traced batch, and such curves were checked up to {HELD_FACTOR} times only."
-        )
-    if answer.largest_fitting_is_search_limit:
-        notes.append(f"The search ended at {answer.largest_fitting}.")
-    return tuple(notes)

@@ -2,7 +2,7 @@
 
 Every operation takes its measured time at the traced batch B0, and at another batch what the model says it would gain
 or lose: t(B) = measured * model(B) / model(B0). Kernels of forward and backward that the model does not know grow with
-B; the optimizer's and the gradients' communication do not grow.
+B, as do copies that nothing hides; the optimizer does not, nor what of the gradients' communication runs alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from advisor.profiling.advice.traced_step import TracedStep
 from advisor.profiling.records import StepFacts
-from advisor.steptime import CLASSES, OVERLAP_POWER, Batches, Floats, StepCurve, StepError, StepModel
+from advisor.steptime import CLASSES, OVERLAP_POWER, Batches, Floats, StepCurve, StepError, StepModel, update_work
 
 HELD_FACTOR = 8
 # |ln(predicted / measured)| of samples/s of a curve that is right at one batch of a sweep, at another that is at most
@@ -36,18 +36,33 @@ class StepTimes:
     host_s: float  # the GPU waits for launches: hidden as kernels grow
     data_s: float  # it waits for data: grows with the batch
     fixed_s: float  # it waits for communication or after a synchronization: stays
+    communication_s: float = 0.0  # of `busy_s`, in which kernels of communication run alone
+    copies_s: float = 0.0  # of `busy_s`, in which copies run alone
+    profiled_s: float | None = None  # the step under the profiler, where `step_s` was measured without it
 
     @classmethod
-    def of(cls, facts: StepFacts, passes: int) -> StepTimes:
-        """From the facts of a step, per pass; gaps are scaled so that the parts sum to the median step."""
-        step_s = facts.step_s / passes
-        busy_s = min(facts.busy_share, 1.0) * step_s
+    def of(cls, facts: StepFacts, passes: int, unprofiled_s: float | None = None) -> StepTimes:
+        """From the facts of a step, per pass, and what a step took without the profiler, where that is known.
+
+        Gaps are scaled so that the parts sum to the median step; without the profiler only the wait for the host is
+        another, as kernels are timed by the GPU.
+        """
+        profiled_s = facts.step_s / passes
+        step_s = profiled_s if unprofiled_s is None else unprofiled_s / passes
+        busy_s = min(min(facts.busy_share, 1.0) * profiled_s, step_s)
+        idle_s = step_s - busy_s
         gaps = {cause: max(0.0, seconds) for cause, seconds in facts.gap_s.items()}
-        total = sum(gaps.values())
-        share = (step_s - busy_s) / total if total > 0 else 0.0
-        host_s = gaps.get("host", 0.0) * share if total > 0 else step_s - busy_s
-        data_s = gaps.get("data", 0.0) * share
-        return cls(step_s, busy_s, host_s, data_s, max(0.0, step_s - busy_s - host_s - data_s))
+        others = {cause: seconds / passes for cause, seconds in gaps.items() if cause != "host"}
+        total = sum(gaps.values()) / passes if unprofiled_s is None else max(idle_s, sum(others.values()))
+        share = idle_s / total if total > 0 else 0.0
+        data_s, other_s = others.get("data", 0.0) * share, sum(others.values()) * share
+        alone = np.array([facts.exposed_communication_s, facts.exposed_copy_s]) / passes
+        alone *= min(1.0, busy_s / max(float(alone.sum()), 1e-12))
+        return cls(
+            step_s=step_s, busy_s=busy_s, host_s=max(0.0, idle_s - other_s), data_s=data_s,
+            fixed_s=max(0.0, other_s - data_s), communication_s=float(alone[0]), copies_s=float(alone[1]),
+            profiled_s=None if unprofiled_s is None else profiled_s,
+        )  # fmt: skip
 
 
 class CalibratedModel(StepModel):
@@ -58,7 +73,10 @@ class CalibratedModel(StepModel):
         self._traced, self._times = traced, times
         at_traced, _ = self._op_seconds(np.array([traced.batch], dtype=float))
         self._modelled_s = np.maximum(at_traced[:, 0], 1e-12)
-        self._kernel_s = max(traced.kernel_s, 1e-12)
+        exchanged_s = traced.constant_s["communication"]
+        self._communication_s = min(times.communication_s, exchanged_s)  # exchanged activations grow: among the kernels
+        self._computing_s = max(traced.kernel_s - exchanged_s, 1e-12)
+        self._overlap = (times.busy_s - self._communication_s - times.copies_s) / self._computing_s
         self._host_s = self._host_seconds()
 
     @property
@@ -82,11 +100,11 @@ class CalibratedModel(StepModel):
         host_s = np.full(len(sizes), self._host_s)
         core_s = _longest(gpu_s, host_s) * self._exactness()
         time_s = core_s + self._times.fixed_s + self._times.data_s * grown
-        to_busy = self._times.busy_s / self._kernel_s
-        classes = {name: to_busy * weighted[self._class == i].sum(axis=0) for i, name in enumerate(CLASSES)}
-        constant = dict(self._traced.constant_s)
-        classes["optimizer"] = np.full(len(sizes), to_busy * constant.pop("optimizer", 0.0))
-        classes["other"] = classes["other"] + to_busy * (sum(constant.values()) + self._traced.growing_s * grown)
+        classes = {name: self._overlap * weighted[self._class == i].sum(axis=0) for i, name in enumerate(CLASSES)}
+        optimizer_s = self._overlap * self._traced.constant_s["optimizer"]
+        known_s = np.sum(list(classes.values()), axis=0)
+        classes["optimizer"] = classes["optimizer"] + optimizer_s
+        classes["other"] = classes["other"] + gpu_s - known_s - optimizer_s
         return StepCurve(
             batches=batches,
             time_s=time_s,
@@ -105,11 +123,21 @@ class CalibratedModel(StepModel):
         return found
 
     def _gpu_seconds(self, weighted: Floats, sizes: Floats) -> Floats:
-        """Time in which the GPU works: the sum of kernels, scaled by how much of it overlapped when traced."""
+        """Time in which the GPU works: the sum of kernels, scaled by how much of it overlapped when traced.
+
+        Communication behind other kernels costs nothing, and what ran alone stays: more to hide it behind would come
+        with a larger batch, so this is cautious.
+        """
+        constant = self._traced.constant_s
         kernels = weighted.sum(axis=0) + self._traced.growing_s * sizes / self._traced.batch
-        kernels = kernels + sum(self._traced.constant_s.values())
-        busy: Floats = kernels * (self._times.busy_s / self._kernel_s)
+        kernels = kernels + constant["optimizer"] + constant["other"]
+        busy: Floats = kernels * self._overlap + self._outside_kernels(sizes)
         return busy
+
+    def _outside_kernels(self, sizes: Floats) -> Floats:
+        """Time of the GPU that no precision changes: communication and copies that ran alone."""
+        found: Floats = self._communication_s + self._times.copies_s * sizes / self._traced.batch
+        return found
 
     def _host_seconds(self) -> float:
         """The host's time to launch a step: with it, kernels and launches together take what was measured.
@@ -129,34 +157,50 @@ class CalibratedModel(StepModel):
 
 
 class AmpModel(CalibratedModel):
-    """A calibrated FP32 step as it would be under AMP: its kernels and launches times the model's ratio."""
+    """A calibrated FP32 step as it would be under AMP: its kernels times the model's ratio, its host's time times that
+    of the operators that are launched.
+    """
 
     def __init__(self, traced: TracedStep, times: StepTimes, *, amp: StepModel, **model: Any) -> None:
         super().__init__(traced, times, **model)
         self._amp, self._plain = amp, StepModel(**model)
+        self.more_launches = _host_work(amp) / _host_work(self._plain)
+        """What the host launches under AMP over what it launches in FP32: casts of weights, inputs and gradients."""
 
     @property
     def error(self) -> StepError:
         """The error of the model on GPUs like this one: how much AMP gains is its word alone."""
         return self._amp.error
 
+    def as_traced(self, batches: Batches) -> StepCurve:
+        """The curve of the FP32 step."""
+        return super()._curve(batches)
+
     def _curve(self, batches: Batches) -> StepCurve:
-        traced = super()._curve(batches)
+        traced = self.as_traced(batches)
         amp, plain = self._amp.curve(batches), self._plain.curve(batches)
-        ratio = amp.gpu_time_s / plain.gpu_time_s
-        gpu_s, host_s = traced.gpu_time_s * ratio, traced.host_time_s * amp.host_time_s / plain.host_time_s
+        rest_s = self._outside_kernels(batches.astype(float))
+        kernels_s = (traced.gpu_time_s - rest_s) * amp.gpu_time_s / plain.gpu_time_s
+        gpu_s, host_s = kernels_s + rest_s, traced.host_time_s * self.more_launches
         waits_s = self._times.fixed_s + self._times.data_s * batches / self._traced.batch
-        shares = {name: seconds / amp.gpu_time_s for name, seconds in amp.class_time_s.items()}
+        classes = {name: seconds / amp.gpu_time_s * kernels_s for name, seconds in amp.class_time_s.items()}
+        classes["other"] = classes["other"] + rest_s
         return StepCurve(
             batches=batches,
             time_s=_longest(gpu_s, host_s) * self._exactness() + waits_s,
             gpu_time_s=gpu_s,
             host_time_s=host_s,
-            class_time_s={name: share * gpu_s for name, share in shares.items()},
+            class_time_s=classes,
             wave_efficiency=amp.wave_efficiency,
             tile_efficiency=amp.tile_efficiency,
             quantization_loss_s=amp.quantization_loss_s * gpu_s / amp.gpu_time_s,
         )
+
+
+def _host_work(model: StepModel) -> float:
+    """Operators that the host dispatches: a convolution is one, whatever cuDNN frames it with."""
+    ops, updates = model.variant.ops, update_work(model.workload, model.recipe).kernels
+    return sum(op.count * (1 if op.kind.startswith("conv") else op.kernels) for op in ops) + updates
 
 
 def _longest(gpu_s: Floats, host_s: Floats) -> Floats:

@@ -73,11 +73,15 @@ class TracedMemory:
 def measured_memory(
     raw: RawTrace, steps: StepSpans, parameters: Parameters, recipe: Recipe, batch: int
 ) -> TracedMemory | None:
-    """The memory of a traced step from the trace's own allocations; None where they were not recorded."""
+    """The memory of a traced step from the trace's own allocations; None where they were not recorded.
+
+    Without them from the peaks that the run itself noted, where it wrote any in the trace's head.
+    """
     peak = _peak(raw, steps)
+    base = _static(parameters, recipe)
     if peak is None:
-        return None
-    base, live = _static(parameters, recipe), peak.peak_bytes - peak.least_bytes
+        return _noted_memory(raw, base, batch)
+    live = peak.peak_bytes - peak.least_bytes
     if not 0 < live <= LARGEST_SIZE or not 0 <= peak.least_bytes <= LARGEST_SIZE:
         return None  # damage
     share = None
@@ -87,8 +91,27 @@ def measured_memory(
         f"allocations in the trace: a live peak of {gib(live)} at batch {batch}, all of it taken to grow with it "
         f"({percent(GROWTH_ERROR)} too much in the mean from 32 to 256 over the 26 models of the catalogue)"
     )
-    static = max(base.static_bytes, peak.least_bytes)  # all that a step leaves, where the trace tells how much that is
-    return replace(base, origin=origin, live=((0, -(-live // batch)),), static_bytes=static, reserved_share=share)
+    grown = replace(base, origin=origin, live=((0, -(-live // batch)),), reserved_share=share)
+    if peak.least_bytes < base.static_bytes:
+        return grown
+    return replace(grown, static_bytes=peak.least_bytes, gradients_bytes=0)  # what stays, DDP's buckets too
+
+
+def _noted_memory(raw: RawTrace, base: TracedMemory, batch: int) -> TracedMemory | None:
+    """From the allocator's peaks of the same steps without the profiler."""
+    noted = raw.recorded
+    if noted is None or noted.batch != batch or not noted.allocated_peak_bytes:
+        return None
+    live = noted.allocated_peak_bytes - base.static_bytes
+    if not 0 < live <= LARGEST_SIZE:
+        return None
+    origin = (
+        f"peak of the allocator without the profiler, {gib(noted.allocated_peak_bytes)} at batch {batch}: all but "
+        "parameters and optimizer is taken to grow with it "
+        f"({percent(GROWTH_ERROR)} too much in the mean from 32 to 256 over the 26 models of the catalogue)"
+    )
+    share = max(0, (noted.reserved_peak_bytes or 0) - noted.allocated_peak_bytes) / live
+    return replace(base, origin=origin, live=((0, -(-live // batch)),), reserved_share=share or None)
 
 
 def modelled_memory(variant: Variant, parameters: Parameters, recipe: Recipe, known: str | None) -> TracedMemory | None:

@@ -9,6 +9,7 @@ from math import prod
 
 import numpy as np
 
+from advisor.profiling.advice.passes import count_passes
 from advisor.profiling.advice.scaling import Shape, bare_name, flat_shapes
 from advisor.profiling.linked import Links, StepSpans
 from advisor.profiling.linking.dtypes import element_type
@@ -32,7 +33,7 @@ class Parameters:
     shapes: tuple[Shape, ...]
     source: str  # "autograd", "optimizer", "forward pass", or "none"
     element_bytes: int = 4
-    passes: int = 1  # backward passes in one step (gradient accumulation), where autograd tells
+    passes: int = 1  # in one step: of forward and backward (gradient accumulation), of forward alone in inference
 
     @property
     def elements(self) -> int:
@@ -59,15 +60,16 @@ def find_parameters(raw: RawTrace, links: Links, steps: StepSpans) -> Parameters
     """
     of_optimizer = _from_optimizer(links.operations)
     accumulated = _from_autograd(raw, steps)
+    seen = count_passes(raw, links, steps)
     if accumulated:
         shapes = [shape for shape, _ in accumulated]
-        passes = _passes(shapes, len(of_optimizer))
+        passes = _passes(shapes, len(of_optimizer), seen)
         element_bytes = max(bytes_ for _, bytes_ in accumulated)
         return Parameters(tuple(shapes[: len(shapes) // passes]), "autograd", element_bytes, passes)
     if of_optimizer:
-        return Parameters(of_optimizer, "optimizer")
-    read = _from_forward(links.operations, max(1, len(steps.names)))
-    return Parameters(read, "forward pass" if read else "none")
+        return Parameters(of_optimizer, "optimizer", passes=seen)
+    read = _from_forward(links.operations, max(1, len(steps.names)) * seen)
+    return Parameters(read, "forward pass" if read else "none", passes=seen)
 
 
 def _from_autograd(raw: RawTrace, steps: StepSpans) -> list[tuple[Shape, int]]:
@@ -89,11 +91,12 @@ def _from_autograd(raw: RawTrace, steps: StepSpans) -> list[tuple[Shape, int]]:
     return found
 
 
-def _passes(shapes: list[Shape], of_optimizer: int) -> int:
-    """How many times the same parameters come in turn, if the optimizer's lists say that there are so few."""
-    for passes in range(2, 1 + len(shapes) // max(1, of_optimizer)):
-        length, rest = divmod(len(shapes), passes)
-        if not rest and length == of_optimizer and Counter(shapes[:length]) == Counter(shapes[length : 2 * length]):
+def _passes(shapes: list[Shape], of_optimizer: int, seen: int) -> int:
+    """How many times the same parameters come in turn: as often as the optimizer's lists say, or as passes are seen."""
+    told = len(shapes) // of_optimizer if of_optimizer else 1
+    for passes in (told, seen):
+        length, rest = divmod(len(shapes), max(1, passes))
+        if passes > 1 and not rest and Counter(shapes[:length]) == Counter(shapes[length : 2 * length]):
             return passes
     return 1
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import reduce
-from math import gcd
+from dataclasses import dataclass
+from statistics import median
 from typing import Literal
 
 from advisor.profiling.advice.amp import under_amp
@@ -24,6 +23,8 @@ from advisor.workload.schema import SCHEMA_VERSION, Op, Variant, Workload
 
 NOTABLE = 0.02  # share of the kernels' time above which an assumption about it is said
 UNSEEN_SHARE = 0.10  # of the kernels' time outside of known operators, above which shapes tell no memory
+# A step without the profiler takes no less than nearly all of its kernels' time, and hardly more than under it.
+LEAST_OF_BUSY, MOST_OF_PROFILED = 0.8, 1.25
 WAITING = 0.10  # share of the step's time spent waiting for the host above which it is said
 
 
@@ -38,7 +39,9 @@ class Traced:
     known: bool  # it is a model of the catalogue
     memory: TracedMemory | None
     amp_memory: TracedMemory | None
-    notes: tuple[str, ...]
+    gpus: int  # that train together
+    notes: tuple[str, ...]  # on any prediction
+    own_notes: tuple[str, ...]  # on those that are calibrated
 
 
 def read_traced(
@@ -48,12 +51,12 @@ def read_traced(
     """The traced step as operations, times, recipe, workload and memory, and what had to be assumed for it."""
     recipe, assumed = traced_recipe(raw, groups, operations)
     parameters = find_parameters(raw, links, steps)
-    if not steps.names:
-        parameters = replace(parameters, passes=_repeats(operations))
     step = traced_step(raw, links, steps, batch, parameters)
     name = known_model(step.ops, batch, parameters, recipe)
     workload = _workload(raw, step, parameters, recipe, name)
-    times = StepTimes.of(facts, step.passes)
+    unprofiled_s, doubt = _unprofiled(raw, facts)
+    times = StepTimes.of(facts, step.passes, unprofiled_s)
+    sharded = _is_sharded(raw)
     measured = measured_memory(raw, steps, parameters, recipe, batch)
     return Traced(
         step=step,
@@ -61,10 +64,39 @@ def read_traced(
         recipe=recipe,
         workload=workload,
         known=name is not None,
-        memory=measured or _modelled_memory(workload, step, parameters, recipe, name),
-        amp_memory=None if recipe.autocast else _modelled_memory(workload, step, parameters, with_amp(recipe), name),
-        notes=(*assumed, *_assumptions(step, steps, parameters, times)),
+        memory=measured or (None if sharded else _modelled_memory(workload, step, parameters, recipe, name)),
+        amp_memory=None
+        if recipe.autocast or sharded
+        else _modelled_memory(workload, step, parameters, with_amp(recipe), name),
+        gpus=_gpus(raw, step),
+        notes=(*assumed, *doubt, *_assumptions(step, steps, parameters)),
+        own_notes=_measurement(step, steps, times),
     )
+
+
+def _unprofiled(raw: RawTrace, facts: StepFacts) -> tuple[float | None, tuple[str, ...]]:
+    """What the same steps took without the profiler, where the run that recorded the trace timed them."""
+    if raw.recorded is None or not raw.recorded.unprofiled_step_s:
+        return None, ()
+    step_s, busy_s = median(raw.recorded.unprofiled_step_s), facts.busy_share * facts.step_s
+    if not LEAST_OF_BUSY * busy_s <= step_s <= MOST_OF_PROFILED * facts.step_s:
+        return None, (
+            f"the trace says that its steps took {duration(step_s)} without the profiler, which cannot be with "
+            f"{duration(busy_s)} of kernels in {duration(facts.step_s)}: left out",
+        )
+    return step_s, ()
+
+
+def _is_sharded(raw: RawTrace) -> bool:
+    """Whether weights are gathered and gradients scattered between GPUs (FSDP, ZeRO): shapes tell no memory then."""
+    names = {name.lower().replace("_", "") for name in raw.names}
+    return all(any(collective in name for name in names) for collective in ("allgather", "reducescatter"))
+
+
+def _gpus(raw: RawTrace, step: TracedStep) -> int:
+    """GPUs that share the gradients: at least two where the step exchanges some, whatever the trace says."""
+    exchanged = step.constant_s["communication"] > 0
+    return max(raw.world_size or 1, 2 if exchanged else 1)
 
 
 def _modelled_memory(
@@ -77,12 +109,6 @@ def _modelled_memory(
     return modelled_memory(select_variant(workload, recipe), parameters, recipe, name)
 
 
-def _repeats(operations: Iterable[Operation]) -> int:
-    """How many passes a trace without steps holds: what divides the calls of every product of the forward pass."""
-    calls = [o.calls for o in operations if o.phase == "forward" and o.product is not None]
-    return reduce(gcd, calls, 0) or 1
-
-
 def _workload(raw: RawTrace, step: TracedStep, parameters: Parameters, recipe: Recipe, name: str | None) -> Workload:
     """The step as a workload: as it was traced and, of an FP32 one, under AMP."""
     known = load_workload(name) if name is not None else None
@@ -90,7 +116,7 @@ def _workload(raw: RawTrace, step: TracedStep, parameters: Parameters, recipe: R
     amp_ops = (
         select_variant(known, with_amp(recipe)).ops
         if known is not None and not recipe.autocast
-        else under_amp(step.ops, parameters.elements, len(parameters.shapes), nchw=recipe.layout == "nchw")
+        else under_amp(step.ops, parameters.elements, nchw=recipe.layout == "nchw")
     )
     variants = [Variant(recipe.mode, "amp" if recipe.autocast else "fp32", recipe.layout, attention, step.ops, ())]
     if not recipe.autocast:
@@ -119,27 +145,42 @@ def _input_shape(ops: Iterable[Op]) -> tuple[int, ...]:
     return (first["c"][0], first["h"][0], first["w"][0]) if first is not None else (1,)
 
 
-def _assumptions(step: TracedStep, steps: StepSpans, parameters: Parameters, times: StepTimes) -> tuple[str, ...]:
-    """What the prediction takes for granted, where it matters."""
+def _assumptions(step: TracedStep, steps: StepSpans, parameters: Parameters) -> tuple[str, ...]:
+    """What any prediction from the trace takes for granted, where it matters."""
     whole, notes = max(step.kernel_s, 1e-12), []
-    if not steps.names:
-        notes.append(f"the trace has no steps: all of it is taken for {step.passes} pass(es) of forward and backward")
-    elif len(steps.regular) == 1:
-        notes.append("one step alone was measured: another may take longer or shorter")
-    if step.passes > 1 and steps.names:
-        notes.append(f"a step accumulates {step.passes} backward passes: times are of one of them")
+    if step.passes > 1:
+        per = "one pass of forward and backward" if parameters.source != "forward pass" else "one forward pass"
+        notes.append(f"a step holds {step.passes} passes: batch and step time are of {per}, samples/s count them all")
     if step.growing_s > NOTABLE * whole:
         unknown = percent(step.growing_s / whole)
         notes.append(f"{unknown} of the kernels' time has no known operator or shapes: taken to grow with the batch")
     if step.doubtful_s > NOTABLE * whole:
         doubtful = percent(step.doubtful_s / whole)
         notes.append(f"in {doubtful} of the kernels' time the shapes leave open what grows with the batch: guessed")
-    if (communication := step.constant_s["communication"]) > NOTABLE * whole:
-        share = percent(communication / whole)
-        notes.append(f"communication has {share} of the kernels' time: taken not to depend on the batch")
     if parameters.source not in ("autograd", "optimizer"):
         notes.append("the parameters were read from the forward pass: weights that it does not show are missing")
-    if times.host_s > WAITING * times.step_s:
+    return tuple(notes)
+
+
+def _measurement(step: TracedStep, steps: StepSpans, times: StepTimes) -> tuple[str, ...]:
+    """What the step that a calibrated curve passes through was."""
+    notes = []
+    if not steps.names:
+        notes.append("the trace marks no step and holds a single one: its times may be those of warming up")
+    elif len(steps.regular) == 1:
+        notes.append("one step alone was measured: another may take longer or shorter")
+    if times.profiled_s is not None:
+        notes.append(
+            f"a step is taken as {duration(times.step_s)}, the median without the profiler, under which it took "
+            f"{duration(times.profiled_s)}"
+        )
+    if step.constant_s["communication"] > NOTABLE * max(step.kernel_s, 1e-12):
+        alone = percent(times.communication_s / max(times.step_s, 1e-12))
+        notes.append(
+            f"communication runs alone for {alone} of the step, taken not to depend on the batch; the rest of it stays "
+            "behind other kernels"
+        )
+    if times.host_s > WAITING * times.step_s and times.profiled_s is None:
         notes.append(
             f"the GPU waits {duration(times.host_s)} of a step for the host, which the profiler itself slows: without "
             "it small batches are faster than predicted, and gain less by growing"

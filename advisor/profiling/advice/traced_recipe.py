@@ -14,6 +14,7 @@ from advisor.recipe import Layout, Optimizer, Precision, Recipe
 
 _STEP = re.compile(r"^Optimizer\.step#(\w+)\.step$")
 _CONVOLUTIONS = frozenset({"fprop", "dgrad", "wgrad", "conv"})
+_EIGHT_BITS = ("fp8", "int8")
 _PRECISIONS: tuple[Precision, ...] = ("fp16", "bf16", "tf32", "fp32")
 
 
@@ -50,6 +51,8 @@ def _precision(read: str) -> tuple[Precision, tuple[str, ...]]:
     """Of "fp16 AMP", "mixed: 81 % fp16, 19 % fp32" and the like, the main one that the time model knows."""
     words = re.findall(r"[a-z]+\d+", read)
     found = next((known for word in words for known in _PRECISIONS if word == known), None)
+    if found is None and words and words[0] in _EIGHT_BITS:
+        return "bf16", (f"the products of the trace are {words[0].upper()}: predicted as BF16, too slow on other GPUs",)
     if found is None:
         return "fp32", (f"the precision of the trace is {read}: predicted as FP32",)
     if read.startswith("mixed"):

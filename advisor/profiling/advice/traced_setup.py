@@ -47,7 +47,7 @@ class TracedSetup(Setup):
         if self.measured is None:
             return StepModel(recipe=self.recipe, **common)
         traced, times, recipe = self.measured.step, self.measured.times, self.measured.recipe
-        if recipe.precision != self.recipe.precision:
+        if recipe.autocast != self.recipe.autocast:
             return AmpModel(traced, times, amp=StepModel(recipe=self.recipe, **common), recipe=recipe, **common)
         return CalibratedModel(traced, times, recipe=recipe, **common)
 

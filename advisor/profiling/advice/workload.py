@@ -149,5 +149,5 @@ def _attention(operation: Operation, product: Product, scaling: Scaling, batch: 
 
 
 def _half(dtype: str) -> str:
-    """Element type as workloads name it: FP16 and BF16 stand for each other."""
-    return "fp16" if dtype == "bf16" else dtype
+    """Element type as workloads name it: FP16 stands for BF16, and for the 8-bit types, which they do not know."""
+    return "fp16" if dtype in ("bf16", "fp8", "int8") else dtype

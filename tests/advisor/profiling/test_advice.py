@@ -32,14 +32,14 @@ from tests.kineto import KinetoTrace
 RESNET = "resnet50_train_b32_fp32_v100.json.gz"
 
 
-def advised(path: Path, *, gpu: str | None = None, on: Sequence[str] = ()) -> Advised:
+def advised(path: Path, *, gpu: str | None = None, on: Sequence[str] = (), **bounds: int) -> Advised:
     raw = read_trace(path)
     links = link(raw)
     steps = find_steps(raw, links)
     device = traced_gpu(raw, gpu)
     groups = group_kernels(raw, links, steps, device)
     facts, batch = step_facts(raw, links, steps), read_batch(raw, links, steps)
-    return advise(raw, links, steps, groups, links.operations, device, facts, batch, on=on)
+    return advise(raw, links, steps, groups, links.operations, device, facts, batch, on=on, **bounds)
 
 
 @cache
@@ -72,7 +72,7 @@ def test_larger_batches_are_faster_until_the_kernels_fill_the_step() -> None:
 
 
 def test_what_fits_32_gib_follows_the_allocations_in_the_trace() -> None:
-    own = resnet(recorded_trace(RESNET))[0]
+    own = advised(recorded_trace(RESNET), max_batch=1024).advice[0]
     assert "allocations in the trace" in own.memory_origin
     assert at(own, 256).fits
     assert not at(own, 512).fits
@@ -201,9 +201,11 @@ def test_a_step_bound_by_the_host_stays_as_long_as_the_host_takes(tmp_path: Path
 
 def test_a_large_traced_batch_is_searched_around_and_far_beyond_is_said_to_be_far(tmp_path: Path) -> None:
     own = advised(linear_trace(rows=4096).write(tmp_path / "trace.json")).advice[0]
-    assert max(point.batch for point in own.points) == 4 * 4096
-    far = advised(linear_trace(rows=2, busy=20.0).write(tmp_path / "small.json")).advice[0]
-    assert any("times the traced batch" in note for note in far.notes)
+    assert max(point.batch for point in own.points) == 8 * 4096
+    far = advised(linear_trace(rows=2, busy=20.0).write(tmp_path / "small.json"), max_batch=512).advice[0]
+    assert far.knee == 497  # 0.97 x 512, rounded up: throughput rises with the batch
+    assert any("is 256 times the traced batch" in note for note in far.notes)
+    assert any("ended at 512" in note and "--max-batch" in note for note in far.notes)
 
 
 def test_a_batch_beyond_the_search_gets_no_advice(tmp_path: Path) -> None:

@@ -341,7 +341,7 @@ def test_the_stated_error_of_steps_converted_to_amp_is_that_over_the_catalogue()
         layout: Any = "nchw" if variant.layout == "any" else variant.layout
         fused: Any = variant.attention if variant.attention != "none" else "fused"
         recipe = make_recipe(precision="fp16", layout=layout, attention=fused)
-        ops = under_amp(variant.ops, workload.parameters, workload.parameter_tensors, nchw=layout == "nchw")
+        ops = under_amp(variant.ops, workload.parameters, nchw=layout == "nchw")
         converted = Variant("train", "amp", variant.layout, variant.attention, ops, ())
         gpu_s = [
             StepModel(w, gpu=gpu, profile=profile, recipe=recipe).curve(np.array([64])).gpu_time_s[0]
