@@ -108,7 +108,7 @@ _FAMILIES = (
         r"^_?\w*matmul\w*kernel ^_?fused_moe_kernel ^_\w*gemm",
     ),
     _family("Triton", None, r"^triton_"),
-    _family("NCCL", None, r"nccl(?:Dev|Symk?Dev)?Kernel"),
+    _family("NCCL", None, r"nccl\w*Kernel"),
     _family("FBGEMM", None, r"fbgemm split_embedding permute_pooled_embs bounds_check_indices linearize_index"),
     _family("Transformer Engine", None, r"transformer_engine"),
     _family("PyTorch", None, r"at::native c10:: at_cuda_detail \)::softmax_ cunn_ cuApplyLayerNorm cuCompute"),

@@ -27,11 +27,12 @@ _LONGEST = 2048  # characters read of a name: some patterns take quadratic time
 # kernels, and so come before those; patterns are regular expressions, apart by blanks.
 _PATTERNS: dict[KernelClass, str] = {
     "communication": r"""
-        nccl(?:Dev|Symk?Dev)?Kernel nvshmem deep_?ep:: cross_device_reduce (?:one|two|multi)_?shot_\w*(?:reduce|gather)
+        nccl\w*Kernel nvshmem deep_?ep:: cross_device_reduce (?:one|two|multi)_?shot_\w*(?:reduce|gather)
         multimem_ symm_mem all_?(?:reduce|gather|to_?all)\w*kernel allreduce userbuffers mscclpp? lamport
         """,
     "optimizer": r"""
-        multi_tensor_apply_kernel Fused(?:Adam|Sgd|SGD|Adagrad) fused_?adam adam_?w?_?kernel AdamFunctor SGDFunctor
+        multi_tensor_apply_kernel(?!.*CopyFunctor) Fused(?:Adam|Sgd|SGD|Adagrad) fused_?adam adam_?w?_?kernel
+        AdamFunctor SGDFunctor
         LAMB(?!DA) [lL]amb[sS]tage k(?:Precondition)?Optimizer _amp_(?:foreach|update) amp_update_scale adafactor
         """,
     "embedding": r"""
@@ -43,7 +44,7 @@ _PATTERNS: dict[KernelClass, str] = {
         """,
     "normalisation": r"""
         bn_(?:fw|bw) [bB]atch_?[nN]orm [lL]ayer_?[nN]orm [gG]roup_?[nN]orm [iI]nstance_?[nN]orm [rR][mM][sS]_?[nN]orm
-        RowwiseMoments GammaBeta \b_?ln_(?:fwd|bwd) ComputeFusedParams ComputeInternalGradients
+        RowwiseMoments GammaBeta \b_?ln_(?:fwd|bwd) Compute\w*FusedParams ComputeInternalGradients
         cuCompute(?:GradInput|PartGrad|GradGamma) [wW]elford(?!Ops) weight_norm
         """,
     "copy": r"""
@@ -51,7 +52,7 @@ _PATTERNS: dict[KernelClass, str] = {
         copy_kernel convertTensor (?<!broad)cast_ permuteTensor permutationKernel AddPadding
         chunk_cat split_with_sizes [qQ]uantize FP8rowwise FP8_q hfp8 \broll_cuda flip_kernel tril_ triu_
         constant_pad reflection_pad replication_pad reshape_and_cache VectorQuant (?:group|token)_quant
-        fp8_quant static_quant
+        fp8_quant static_quant fp8_cast tensorTransform CopyFunctor
         """,
     "other": r"""
         [pP]ool [uU]psample interpolat [sS]ort topk TopK DeviceScan [sS]canKernel \bscan_ RNN LSTM GRU bincount
@@ -61,11 +62,11 @@ _PATTERNS: dict[KernelClass, str] = {
     "reduction": r"""
         reduce_kernel ReduceKernel reduceKernel DeviceReduce [sS]oft_?[mM]ax [cC]ross_?[eE]ntropy [nN][lL][lL]_?[lL]oss
         ClassNLL l2_?norm lpnorm norm_kernel arg(?:max|min) cumsum logsumexp BiasGrad bias_grad dbias
-        \bamax_kernel moe_sum
+        \bamax_kernel moe_sum calc_bias_diff kernel(?:Transform)?Reduce
         """,
     "elementwise": r"""
         elementwise [pP]ointwise [dD]ropout distribution_ Functor [gG][eE][lL][uU] silu [sS]wi[gG][lL][uU] relu sigmoid
-        tanh \brope _rope [rR]otary act_and_mul \bd?gated_(?:act_)?kernel [aA]ctivation clamp
+        tanh \brope _rope [rR]otary act_and_mul \bd?gated_(?:act_)?kernel masked_scale [aA]ctivation clamp
         bias_add add_bias fill_ arange linspace
         [pP]hilox uniform_ masked_fill op_?[tT]ensor OpTensor lerp addcmul mse_loss smooth_l1 binary_cross FillKernel
         """,

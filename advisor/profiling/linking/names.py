@@ -32,8 +32,11 @@ def is_optimizer(name: str) -> bool:
 
 
 def is_foreach(name: str) -> bool:
-    """An operator over many tensors at once: outside of backward, the optimizer's or of gradient clipping."""
-    return name.startswith("aten::_foreach_")
+    """An operator over many tensors at once: outside of backward, the optimizer's or of gradient clipping.
+
+    But for copies, by which FSDP gathers its parameters.
+    """
+    return name.startswith("aten::_foreach_") and not name.startswith("aten::_foreach_copy")
 
 
 def is_data(name: str) -> bool:

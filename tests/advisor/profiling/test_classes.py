@@ -59,6 +59,7 @@ BY_NAME: list[tuple[KernelClass, str]] = [
     ("attention", "fmha_fprop_fp16_512_64_sm80_kernel"),
     ("attention", "fmhaSm100fKernel_QkvBfloat16OBfloat16H128PagedKvCausalP64MultiCtasKvVarSeqQ16Kv128"),
     ("copy", "void vllm::scaled_fp8_quant_kernel<c10::BFloat16>(c10::Float8_e4m3fn*)"),
+    ("communication", "ncclAllReduceRingLLKernel_sum_f32(ncclColl)"),
     ("communication", "ncclSymkDevKernel_AllGather_LL(ncclSymkDevWorkArgs4K)"),
     ("elementwise", "void vllm::rotary_embedding_kernel<c10::BFloat16, true>(long const*)"),
     ("elementwise", "triton_poi_fused_addmm_relu_14"),
@@ -72,6 +73,10 @@ BY_NAME: list[tuple[KernelClass, str]] = [
         "void at::native::reduce_kernel<512, 1, at::native::ReduceOp<float, at::native::WelfordOps<float> > >",
     ),
     ("other", "void at::native::sbtopk::gatherTopK<float, unsigned int, 2, false>(float const*)"),
+    (
+        "copy",
+        "void at::native::multi_tensor_apply_kernel<TensorListMetadata<2>, CopyFunctor<c10::BFloat16, float, 2> >(x)",
+    ),
     ("copy", "void vllm::reshape_and_cache_flash_kernel<uint16_t, uint16_t>(uint16_t const*)"),
     ("attention", "void flashinfer::BatchPrefillWithPagedKVCacheKernel<(flashinfer::MaskMode)1>(x)"),
     ("normalisation", "void cudnn::bn_bw_1C11_kernel_new<float, float, float2, 512, true, 1>(float, float)"),
