@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -104,7 +105,13 @@ def command(
         trace = _record(given)
     with _progress(trace) as progress:
         profile = profile_trace(trace, gpu=gpu, on=on, progress=progress)
-    _show(profile, by=by, rows=rows, plot=plot, format_=format_, output=output)
+    emit(_render(profile, by, rows, format_), output)
+    if plot is not None:
+        from advisor.plots.profile import save_profile
+
+        words = ["advisor", "profile", trace.name, *(["--gpu", gpu] if gpu else []), "--plot", plot.name]
+        save_profile(profile, plot, command=shlex.join(words))
+        click.echo(f"wrote {plot}", err=True)
 
 
 def _check_form(trace: Path | None, live: dict[str, Any]) -> None:
@@ -123,15 +130,6 @@ def _record(live: dict[str, Any]) -> Path:
     path = record_live(live.pop("model"), **live, say=lambda line: click.echo(f"advisor: {line}", err=True))
     click.echo(f"kept {path}", err=True)
     return path
-
-
-def _show(profile: TraceProfile, *, by: str, rows: int, plot: Path | None, format_: str, output: Path | None) -> None:
-    emit(_render(profile, by, rows, format_), output)
-    if plot is not None:
-        from advisor.plots.profile import save_profile
-
-        save_profile(profile, plot)
-        click.echo(f"wrote {plot}", err=True)
 
 
 def _render(profile: TraceProfile, by: Any, rows: int, format_: str) -> str:

@@ -9,6 +9,7 @@ from advisor.cli.output import render_rows
 from advisor.cli.profile_advice import advice_blocks, answer_lines
 from advisor.profiling.bill.subject import HIDDEN
 from advisor.profiling.output.headline import headline
+from advisor.profiling.output.provenance import conditions, step_lines
 from advisor.profiling.output.ranks import EVEN
 from advisor.profiling.output.tables import By, TimeRow, operation_of, steps_divisor, time_by
 from advisor.profiling.output.text import cell, clean, code, short_kernel, title
@@ -47,7 +48,7 @@ def _without_tags(markdown: str) -> str:
 
 def _answer_block(profile: TraceProfile, format_: str) -> list[str]:
     """What was found, what costs most, and which batch sizes to try: a line each."""
-    lines = [f"**{headline(profile)}**" if format_ == "markdown" else headline(profile)]
+    lines = [f"**{headline(profile)}**" if format_ == "markdown" else headline(profile), *step_lines(profile)]
     if profile.bill.lines:
         lines.append(_sentence(profile.bill.verdict))
     lines += answer_lines(profile)
@@ -213,4 +214,6 @@ def _notes_block(profile: TraceProfile, format_: str) -> list[str]:
     batch = [f"batch    {clean(profile.batch.evidence, 300)}"]
     notes = [f"note     {clean(note, 400)}" for note in (*profile.gpu.notes, *profile.notes)
              if profile.batch.evidence not in note]  # fmt: skip
-    return [line + end for line in (*batch, *notes)]
+    told = conditions(profile)
+    recorded = [f"recorded {told}"] if told else []
+    return [line + end for line in (*batch, *recorded, *notes)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from advisor.plots.canvas import BLUE, GREEN, GREY, ORANGE, VERMILION, drawing
 from advisor.profiling.output.headline import headline
+from advisor.profiling.output.provenance import conditions
 from advisor.profiling.output.tables import operation_of, steps_divisor, time_by
 from advisor.profiling.output.text import clean, short_kernel
 from advisor.profiling.records import QUANTIZED, KernelGroup, TraceProfile
@@ -44,8 +45,8 @@ class _Point:
         return self.share * (1 - self.efficiency)
 
 
-def save_profile(profile: TraceProfile, path: Path) -> None:
-    """Draw a trace's profile; the suffix decides between PNG, SVG and PDF.
+def save_profile(profile: TraceProfile, path: Path, *, command: str = "") -> None:
+    """Draw a trace's profile; the suffix decides between PNG, SVG and PDF. `command`, that drew it, is in its caption.
 
     Raises BadInputError where the file cannot be written or the suffix is none of these.
     """
@@ -54,7 +55,8 @@ def save_profile(profile: TraceProfile, path: Path) -> None:
         _draw_classes(bars, profile)
         named = _draw_kernels(points, profile)
         figure.suptitle(_question(profile), fontsize=13, x=0.01, ha="left")
-        lines = [_ascii(line) for line in (*named, "", *textwrap.wrap(headline(profile), 150), _caption(profile))]
+        told = [*_wrapped(headline(profile)), *_wrapped(_caption(profile, command))]
+        lines = [_ascii(line) for line in (*named, "", *told)]
         figure.supxlabel("\n".join(lines), fontsize=8, color=GREY, x=0.01, ha="left",
                          parse_math=False)  # a "$" in a name is a dollar  # fmt: skip
 
@@ -64,10 +66,13 @@ def _question(profile: TraceProfile) -> str:
     return f"Where {what} go, and which kernels leave SMs idle?"
 
 
-def _caption(profile: TraceProfile) -> str:
-    told = sorted(item for item in profile.versions.items() if item[0].endswith("_version"))[:6]
-    versions = ", ".join(f"{clean(name, 40).removesuffix('_version')} {clean(value, 40)}" for name, value in told)
-    return ", ".join(filter(None, (clean(Path(profile.path).name, 100), clean(profile.gpu.name, 60), versions)))
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 150, break_on_hyphens=False)
+
+
+def _caption(profile: TraceProfile, command: str) -> str:
+    facts = (clean(Path(profile.path).name, 100), clean(profile.gpu.name, 60), conditions(profile))
+    return "; ".join(filter(None, (", ".join(filter(None, facts)), clean(command, 200))))
 
 
 def _ascii(text: str) -> str:

@@ -17,6 +17,7 @@ from advisor.profiling.kernels.groups import group_kernels, occupancy_note
 from advisor.profiling.kernels.precision import read_precision
 from advisor.profiling.linked import Links
 from advisor.profiling.linking.link import link
+from advisor.profiling.output.provenance import recorded_at, software
 from advisor.profiling.output.ranks import compare_ranks
 from advisor.profiling.raw import RawTrace
 from advisor.profiling.reading.files import trace_files
@@ -117,8 +118,16 @@ def _profile(
         kernels=groups,
         bill=bill,
         advice=advised.advice,
-        notes=_told(*raw.notes, *links.notes, occupancy_note(groups), *advised.notes),
-        versions=dict(raw.versions),
+        notes=_told(
+            *raw.notes,
+            *(raw.recorded.notes if raw.recorded else ()),
+            *links.notes,
+            occupancy_note(groups),
+            *advised.notes,
+        ),
+        versions=software(raw),
+        recorded_at=recorded_at(raw),
+        recorded=raw.recorded,
     )
 
 

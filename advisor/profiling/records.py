@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from advisor.convolution import Convolution, Pass
+from advisor.profiling.raw import RecordedBy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -258,6 +259,8 @@ class TraceProfile:
     advice: tuple[Advice, ...]
     notes: tuple[str, ...]
     versions: dict[str, str] = field(default_factory=dict)  # of CUDA and the like, where the trace tells
+    recorded_at: str | None = None  # when it begins, in UTC: "2024-10-28T23:06:30Z"
+    recorded: RecordedBy | None = None  # what `advisor profile --model` says of the run it recorded
     ranks: RanksProfile | None = None  # of a folder of ranks, of which this is the slowest
 
     def to_pandas(self) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import msgspec
 
 from advisor.profiling.output.headline import headline
 from advisor.profiling.output.tables import KernelRow, TimeRow, kernel_rows, shapes_text, time_by
+from advisor.profiling.raw import RecordedBy
 from advisor.profiling.records import (
     Advice,
     BatchSize,
@@ -65,6 +66,8 @@ class TraceDocument(msgspec.Struct, frozen=True, kw_only=True):
     rank: int | None
     world_size: int | None
     versions: dict[str, str]
+    recorded_at: str | None  # UTC
+    recorded: RecordedBy | None
     gpu: TracedGpu
     precision: str
     batch: BatchSize

@@ -15,11 +15,12 @@ def headline(profile: TraceProfile) -> str:
             f"1 step of {duration(steps.step_s)}")  # fmt: skip
     else:
         what = f"no steps found, {duration(profile.kernel_time_s)} of kernels"
+    model = f" of {clean(profile.recorded.model, 60)}" if profile.recorded else ""
     batch = f", batch {profile.batch.batch}" if profile.batch.batch else ", batch size ??"
     rank = f"rank {profile.rank}: " if profile.rank is not None else ""
     busy = f"the GPU is busy {percent(steps.busy_share)} of the time"
     precision = printed_precision(profile.precision)
-    return f"{rank}{what} on {gpu}{batch}, {precision}: {busy}; {_tensor_cores(profile)}."
+    return f"{rank}{what}{model} on {gpu}{batch}, {precision}: {busy}; {_tensor_cores(profile)}."
 
 
 def _tensor_cores(profile: TraceProfile) -> str:

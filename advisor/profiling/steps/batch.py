@@ -50,8 +50,18 @@ class _Vote:
 def read_batch(raw: RawTrace, links: Links, steps: StepSpans) -> BatchSize:
     """The batch size per forward pass and per GPU, with its evidence; None where the shapes are missing or disagree.
 
-    One regular step is asked, the one in the middle; without steps, or where that one shows no forward pass, all.
+    One regular step is asked, the one in the middle; without steps, or where that one shows no forward pass, all. A
+    trace that `advisor profile --model` recorded says itself what it ran.
     """
+    read = _read_shapes(raw, links, steps)
+    if raw.recorded is None:
+        return read
+    ran = raw.recorded.batch
+    shapes = "" if read.batch in (None, ran) else f"; its shapes look like {read.evidence}"
+    return BatchSize(ran, f"{ran} per forward pass: what `advisor profile --model` ran{shapes}")
+
+
+def _read_shapes(raw: RawTrace, links: Links, steps: StepSpans) -> BatchSize:
     if not (raw.ops.dims >= 0).any():
         return BatchSize(None, "the trace has no shapes: record it with record_shapes=True")
     forward = _forward_kernels(links)

@@ -22,7 +22,8 @@ def test_the_picture_is_the_same_on_every_run(tmp_path: Path, suffix: str) -> No
 
 
 def test_the_picture_names_the_worst_kernel_its_gpu_and_its_file(tmp_path: Path) -> None:
-    save_profile(small_profile(), tmp_path / "p.svg")
+    profile = small_profile(recorded_at="2024-10-28T23:06:30Z", versions={"cuda_runtime_version": "12.0"})
+    save_profile(profile, tmp_path / "p.svg", command="advisor profile trace.json.gz --plot p.svg")
     text = (tmp_path / "p.svg").read_text()
     for part in (
         "conv 64&gt;64 3x3 on 56x56",
@@ -30,6 +31,8 @@ def test_the_picture_names_the_worst_kernel_its_gpu_and_its_file(tmp_path: Path)
         "Tesla V100-SXM2-16GB",
         "trace.json.gz",
         "Where do the 8.00 ms",
+        "2024-10-28 23:06 UTC, CUDA runtime 12.0",
+        "advisor profile trace.json.gz --plot p.svg",
     ):
         assert part in text
 

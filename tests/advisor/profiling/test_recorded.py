@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from advisor.cli.profile_report import report
+from advisor.profiling.analysis import profile_trace
+from advisor.profiling.output.provenance import conditions, step_lines
 from advisor.profiling.raw import RawTrace
 from advisor.profiling.reading.reader import read_trace
 from advisor.recipe import Recipe
+from tests.advisor.profiling.profiles import small_profile
+from tests.advisor.profiling.test_analysis import small_trace
 from tests.data import recorded_trace
 from tests.kineto import KinetoTrace
 
@@ -80,3 +85,46 @@ def test_times_since_a_base_are_dated_with_it() -> None:
 @pytest.mark.parametrize("base", [None, 0, -1, "x", 2**70, 5_000_000_000_000_000_000])
 def test_a_date_that_cannot_be_is_unknown(tmp_path: Path, base: object) -> None:
     assert read(tmp_path, baseTimeNanoseconds=base).begun_s is None
+
+
+def test_a_recorded_run_gives_batch_model_versions_and_what_the_profiler_cost(tmp_path: Path) -> None:
+    path = small_trace(tmp_path / "trace.json")
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "batchwave": {**HEAD, "unprofiled_step_s": [0.8e-3, 0.7e-3, 0.9e-3]}}))
+    profile = profile_trace(path)
+    assert profile.batch.batch == 256
+    # an addmm of 256 rows in every step says the same, so nothing is added
+    assert profile.batch.evidence == "256 per forward pass: what `advisor profile --model` ran"
+    text = report(profile)
+    assert text.startswith("3 steps of 990 us of resnet50 on NVIDIA A100-SXM4-80GB, batch 256")
+    assert "A step took 800 us without the profiler and 990 us under it" in text
+    assert "recorded PyTorch 2.9.0+cu128, CUDA 12.8, cuDNN 9.10.2" in text
+    assert json.loads(profile.to_json())["recorded"]["model"] == "resnet50"
+
+
+def test_date_and_versions_are_told_as_people_write_them() -> None:
+    profile = profile_trace(recorded_trace("triton_kernel_a100.json.gz"))
+    assert profile.recorded_at == "2024-10-28T23:06:31Z"
+    assert conditions(profile) == "2024-10-28 23:06 UTC, CUDA runtime 12.0, driver for CUDA 12.0, CUPTI 18"
+
+
+def test_a_trace_without_steps_says_how_to_mark_them() -> None:
+    profile = small_profile()
+    without = replace(profile, steps=replace(profile.steps, count=0, found_by="none", durations_s=()))
+    (line,) = step_lines(without)
+    assert "all figures are of the whole trace" in line
+    assert "profiler.step()" in line
+    assert line in report(without)
+    assert step_lines(profile) == []
+
+
+def test_a_first_step_that_differs_is_told_with_what_it_waited_for() -> None:
+    profile = small_profile()
+    usual = {"host": 2e-3, "data": 0.5e-3}
+    steps = replace(profile.steps, durations_s=(14e-3, 8e-3, 9e-3), first_step_differs=True,
+                    step_gap_s=({"host": 2.5e-3, "data": 6e-3}, usual, usual))  # fmt: skip
+    # 6 ms longer than the median of 8: 5.5 of them by data, 0.5 by the host
+    assert step_lines(replace(profile, steps=steps)) == [
+        "The first step took 14.0 ms, 6.00 ms of it waiting for data; the others took 8.00 ms to 9.00 ms, and step "
+        "time, busy share and gaps are theirs."
+    ]
