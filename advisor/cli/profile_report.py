@@ -22,6 +22,7 @@ _CAUSES = {
     "data": "loading or copying data",
     "communication": "communication on the host",
     "sync": "the host waited for the GPU (.item(), synchronize()) instead of working ahead",
+    "gpu": "from one queued kernel to the next",
 }
 _KERNEL_WIDTH, _LAYER_WIDTH, _OPERATOR_WIDTH, _NOTE_WIDTH = 44, 36, 56, 40
 

@@ -113,7 +113,10 @@ class KernelGroup:
 
 @dataclass(frozen=True)
 class StepFacts:
-    """What the steps of a trace have in common; times are seconds of one step, the median over the steps."""
+    """What the steps of a trace have in common; times are seconds of one step, the mean of the regular ones.
+
+    So what ran and what waited adds up: step_s = busy_share * step_s + the sum of gap_s.
+    """
 
     count: int
     found_by: Literal["ProfilerStep", "annotation", "period", "none"]
@@ -121,11 +124,11 @@ class StepFacts:
     step_s: float
     busy_share: float  # of the steps' time in which a kernel or copy runs
     kernel_s: float  # sum of kernels of one step (mean over steps)
-    gap_s: dict[str, float]  # mean per step of the time without a kernel, by cause: host, data, communication, sync
+    gap_s: dict[str, float]  # mean per step without kernel or copy, by cause: host, data, communication, sync, gpu
     exposed_communication_s: float  # communication kernels running alone
     launches: float  # kernels launched per step
     outside_s: float  # kernel time outside every step, of the whole trace
-    first_step_differs: bool  # the first step is more than 1.2 x the median: warm-up, left out of the medians
+    first_step_differs: bool  # the first step is more than 1.2 x the median: warm-up, left out of the means
     step_gap_s: tuple[dict[str, float], ...] = ()  # of each step in durations_s, by cause: the first one's too
     exposed_copy_s: float = 0.0  # mean per step of the time in which only copies run
     copy_s: float = 0.0  # sum of copies and fills of one step (mean over steps)

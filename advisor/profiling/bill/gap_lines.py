@@ -14,6 +14,7 @@ WHAT = {
     "host": "the GPU waits for the host's launches",
     "data": "the GPU waits for data",
     "communication": "the GPU waits for communication",
+    "gpu": "the GPU changes from one kernel to the next, though they are queued",
     "sync": "the GPU runs dry while the host waits for it (.item(), .cpu(), synchronize())",
     "exposed communication": "communication that no other kernel hides",
     "exposed copies": "copies that no kernel hides",
@@ -21,6 +22,7 @@ WHAT = {
 TODO = {
     "data": "more DataLoader workers, pin_memory=True, persistent_workers=True, copies with non_blocking=True, "
     "or decoding on the GPU; the batch size changes nothing here",
+    "gpu": "fewer kernels, fused by torch.compile, or CUDA graphs, in which the change is shorter",
     "communication": "overlap it: DistributedDataParallel's bucket_cap_mb, gradient_as_bucket_view=True, accumulation "
     "under no_sync(), fewer and larger messages",
     "exposed copies": "pin_memory=True and non_blocking=True, and the next batch copied on a stream of its own",

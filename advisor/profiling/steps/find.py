@@ -81,8 +81,17 @@ def find_steps(raw: RawTrace, links: Links) -> StepSpans:
         spans.end_us,
         kernel_step=spans.holding(kernels_at),
         copy_step=spans.holding(copies_at),
-        regular=_regular(spans.end_us - spans.start_us, spans.count(ordered)),
+        regular=_regular(_durations(raw, spans, found_by, ordered), spans.count(ordered)),
     )
+
+
+def _durations(raw: RawTrace, spans: _Spans, found_by: str, ordered: Floats) -> Floats:
+    """Time of each step on the host; the last period, which no launch ends, until its kernels are done."""
+    durations: Floats = spans.end_us - spans.start_us
+    if found_by == "period" and spans.end_us[-1] > ordered[-1]:
+        done = float((raw.kernels.start_us + raw.kernels.duration_us).max())
+        durations[-1] = max(durations[-1], done - spans.start_us[-1])
+    return durations
 
 
 def _found(raw: RawTrace, kernels_at: Floats, copies_at: Floats) -> Iterator[tuple[_FoundBy | Literal["none"], _Spans]]:

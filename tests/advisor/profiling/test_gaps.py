@@ -108,7 +108,7 @@ def test_without_steps_the_figures_are_of_the_whole_trace(tmp_path: Path) -> Non
 
 def test_a_gap_in_which_the_host_only_launches_is_the_hosts(tmp_path: Path) -> None:
     assert facts_of(one_step(), tmp_path).gap_s == pytest.approx(
-        {"host": 50 * US, "data": 0, "communication": 0, "sync": 0}
+        {"host": 50 * US, "data": 0, "communication": 0, "sync": 0, "gpu": 0}
     )
 
 
@@ -117,7 +117,7 @@ def test_a_gap_spent_in_the_data_loader_is_datas(tmp_path: Path, name: str) -> N
     trace = one_step()
     trace.op(name, 32, 25, category="user_annotation")  # 25 of 40 us
     assert facts_of(trace, tmp_path).gap_s == pytest.approx(
-        {"host": 10 * US, "data": 40 * US, "communication": 0, "sync": 0}
+        {"host": 10 * US, "data": 40 * US, "communication": 0, "sync": 0, "gpu": 0}
     )
 
 
@@ -132,14 +132,36 @@ def test_a_gap_spent_staging_a_copy_to_the_gpu_is_datas(tmp_path: Path) -> None:
     trace.copy("Memcpy HtoD (Pageable -> Device)", 65, 2, 1000, launched=32)
     trace.events[-1]["dur"] = 35
     facts = facts_of(trace, tmp_path)  # 33 of the 35 us before the copy; then 3 us in which the kernel is launched
-    assert facts.gap_s == pytest.approx({"host": 10 * US, "data": 38 * US, "communication": 0, "sync": 0})
+    assert facts.gap_s == pytest.approx({"host": 10 * US, "data": 38 * US, "communication": 0, "sync": 0, "gpu": 0})
 
 
 def test_a_gap_that_began_while_the_host_waited_for_the_gpu_is_syncs(tmp_path: Path) -> None:
     trace = one_step()
     trace.call("cudaStreamSynchronize", 15, 20)  # returns 5 us after the kernel ended
     assert facts_of(trace, tmp_path).gap_s == pytest.approx(
-        {"host": 10 * US, "data": 0, "communication": 0, "sync": 40 * US}
+        {"host": 10 * US, "data": 0, "communication": 0, "sync": 40 * US, "gpu": 0}
+    )
+
+
+@pytest.mark.parametrize(
+    "launched, start, cause",
+    [
+        (18, 31, "gpu"),  # in the queue 12 us before the gap began at 30
+        (22, 31, "sync"),  # 8 us before: as long as a launch takes
+        (18, 45, "sync"),  # queued, but the GPU waited for something else
+    ],
+)
+def test_a_short_gap_before_a_queued_kernel_is_the_gpus_own_whatever_the_host_does(
+    tmp_path: Path, launched: float, start: float, cause: str
+) -> None:
+    trace = KinetoTrace()
+    trace.step(1, 0, 100)
+    trace.kernel("a", start=10, duration=20, launched=0)
+    trace.kernel("b", start=start, duration=100 - start, launched=launched)
+    trace.call("cudaStreamSynchronize", 24, 76)
+    gaps = facts_of(trace, tmp_path).gap_s
+    assert gaps == pytest.approx(
+        {"host": 10 * US, "data": 0, "communication": 0, "sync": 0, "gpu": 0} | {cause: (start - 30) * US}
     )
 
 
@@ -242,6 +264,18 @@ def test_busy_and_gaps_fill_the_steps_of_any_trace(
         assert facts.busy_share * regular[0] + sum(facts.gap_s.values()) == pytest.approx(regular[0])
 
 
+def test_a_stall_every_so_many_steps_is_shared_among_them_and_no_cause_takes_more_than_the_step(tmp_path: Path) -> None:
+    """Four steps of 100 us that wait for 20, and one of 900 that waits for 820."""
+    trace = KinetoTrace()
+    for number, start, duration in ((1, 0, 100), (2, 100, 100), (3, 200, 900), (4, 1100, 100), (5, 1200, 100)):
+        trace.step(number, start, duration)
+        trace.kernel("a", start=start + duration - 80, duration=80, launched=start)
+    facts = facts_of(trace, tmp_path)
+    assert facts.step_s == pytest.approx(260 * US)
+    assert facts.gap_s["host"] == pytest.approx((4 * 20 + 820) / 5 * US)
+    assert facts.busy_share * facts.step_s == pytest.approx(80 * US)
+
+
 # real traces
 
 
@@ -251,12 +285,14 @@ def test_the_resnet_trace_is_launch_bound_and_its_first_step_waited_for_data() -
     facts = facts_at(recorded_trace("resnet50_train_b32_fp32_v100.json.gz"))
     assert (facts.count, facts.launches, facts.first_step_differs, facts.outside_s) == (6, 1478, True, 0)
     assert facts.durations_s == pytest.approx((0.182306, 0.126183, 0.127181, 0.123079, 0.163461, 0.124198))
-    assert facts.step_s == pytest.approx(0.126183)
+    assert facts.step_s == pytest.approx((0.126183 + 0.127181 + 0.123079 + 0.163461 + 0.124198) / 5)
+    assert facts.busy_share * facts.step_s + sum(facts.gap_s.values()) == pytest.approx(facts.step_s)
     assert facts.kernel_s == pytest.approx((594.868e-3 - 99.778e-3) / 5)
     assert facts.busy_share == pytest.approx(0.769, abs=0.001)
     first = facts.step_gap_s[0]
     assert first["data"] == pytest.approx(44.992e-3 + (49.231 - 44.992 - 3.605) * 1e-3, abs=1e-5)
-    assert facts.gap_s["host"] > 0.95 * sum(facts.gap_s.values())
+    assert facts.gap_s["host"] > 0.9 * sum(facts.gap_s.values())
+    assert facts.gap_s["gpu"] == pytest.approx(0.00167, abs=1e-5)  # of a step with 1478 kernels, 1.1 us each
 
 
 @pytest.mark.parametrize(

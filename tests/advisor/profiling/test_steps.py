@@ -296,3 +296,14 @@ def test_a_trace_of_one_kernel_and_no_marks_has_no_steps() -> None:
     raw, links = real("triton_kernel_a100.json.gz")
     steps = find_steps(unmarked(raw), links)
     assert (steps.found_by, steps.names, steps.regular, steps.kernel_step.tolist()) == ("none", (), (), [-1])
+
+
+def test_a_step_found_by_its_period_is_not_held_against_the_last_one_whose_end_nothing_marks(tmp_path: Path) -> None:
+    """The host launches a step of 1000 us in 100 us, then waits: only the next step's launches end it."""
+    trace = KinetoTrace()
+    for step in range(3):
+        for i in range(10):
+            trace.kernel(f"kernel_{'abcdefghij'[i]}", 1000 * step + 100 * i, 99, launched=1000 * step + 10 * i)
+    raw = read_trace(trace.write(tmp_path / "trace.json"))
+    spans = find_steps(raw, link(raw))
+    assert (spans.found_by, spans.regular) == ("period", (0, 1, 2))
