@@ -44,7 +44,7 @@ class StepTimes:
     def of(cls, facts: StepFacts, passes: int, unprofiled_s: float | None = None) -> StepTimes:
         """From the facts of a step, per pass, and what a step took without the profiler, where that is known.
 
-        Gaps are scaled so that the parts sum to the median step; without the profiler only the wait for the host is
+        Gaps are scaled so that the parts sum to the step; without the profiler only the wait for the host is
         another, as kernels are timed by the GPU.
         """
         profiled_s = facts.step_s / passes
