@@ -164,7 +164,8 @@ def _queued(
     at = np.minimum(np.searchsorted(starts[order], gap_end), len(order) - 1)
     ends_it = order[at]
     early = (starts[ends_it] == gap_end) & (launched[ends_it] + _LAUNCH_US <= gap_start)
-    return early & (gap_end - gap_start <= _TURNOVER_US)
+    queued: NDArray[np.bool_] = early & (gap_end - gap_start <= _TURNOVER_US)
+    return queued
 
 
 def _ranges(raw: RawTrace, matches: Callable[[str], object]) -> tuple[tuple[_Column, Ints], ...]:

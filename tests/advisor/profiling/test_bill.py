@@ -59,7 +59,7 @@ def test_resnet_in_fp32_loses_most_off_the_tensor_cores(resnet: Bill) -> None:
 def test_resnets_step_shows_little_of_it_while_the_host_holds_it_back(resnet: Bill) -> None:
     host, off = resnet.lines[:2]
     assert host.measured and host.what == "the GPU waits for the host's launches"
-    # 102 ms of work on the GPU, 28 ms of waits for the host, 2 ms between queued kernels: a host that needs nearly all of the 133 ms
+    # 102 ms of work on the GPU, 28 ms of waits, 2 ms between queued kernels: a host that needs nearly all of 133 ms
     assert resnet.host_s is not None and 0.9 * resnet.step_s < resnet.host_s < resnet.step_s
     assert off.step_gain_s is not None and off.step_gain_s < 0.06 * resnet.step_s
     assert "the step gets shorter by" in off.todo and "take about 12" in off.todo
