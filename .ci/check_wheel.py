@@ -20,6 +20,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 OTHER = "kernels"  # Hugging Face's: shares its name with a folder of this checkout
 NO_GPU, NO_TORCH = 3, 6  # exit codes of `advisor`
+NEEDED = (
+    "advisor/py.typed",
+    "advisor/_worker/bench/__main__.py",
+    "advisor/_worker/kernels/__init__.py",
+    "advisor/profiles/convolution/fp32.json",
+    "advisor/profiling/live/child.py",
+    "advisor/schemas/trace-profile.json",
+)
 
 
 def main(readme_command: str) -> None:
@@ -55,7 +63,7 @@ def check_import_names(wheel: Path) -> None:
     if unexpected:
         raise SystemExit(f"the wheel installs {sorted(unexpected)} beside 'advisor'")
     inside = zipfile.ZipFile(wheel).namelist()
-    for needed in ("advisor/py.typed", "advisor/_worker/bench/__main__.py", "advisor/_worker/kernels/__init__.py"):
+    for needed in NEEDED:
         if needed not in inside:
             raise SystemExit(f"the wheel lacks {needed}")
 
