@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -217,7 +217,7 @@ def _kernel_group(
         ctas_per_sm=launch.resident,
         limiter=str(occupied.limiter[row]) or None,
         ctas=launch.ctas,
-        **asdict(count_waves(launch, cut)),
+        **vars(count_waves(launch, cut)),
         occupancy_agrees=bool(occupied.agrees[row]) if occupied.agrees[row] >= 0 else None,
         note=_note(told, cut, launch, device),
         count=int(times.count[row]),

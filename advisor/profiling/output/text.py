@@ -11,6 +11,8 @@ _CUTLASS = re.compile(r"Kernel2?<(\w+?)(?:, .*)?>")
 
 def clean(name: str, limit: int = 200) -> str:
     """A name on one line: control and formatting characters become "?", blanks one space, the end is cut off."""
+    if len(name) <= limit and name.isprintable() and "  " not in name and name == name.strip():
+        return name
     printable = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in name[:LONGEST_READ])
     line = " ".join(printable.split())
     return line if len(line) <= limit and len(name) <= LONGEST_READ else f"{line[: limit - 3].rstrip()}..."
