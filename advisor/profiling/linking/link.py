@@ -11,6 +11,7 @@ import numpy as np
 
 from advisor.profiling.linked import Links
 from advisor.profiling.linking.conv_calls import runs_both_gradients, wanted_gradients
+from advisor.profiling.linking.graphs import NO_SHAPES
 from advisor.profiling.linking.names import is_communication
 from advisor.profiling.linking.nesting import follow, latest_before
 from advisor.profiling.linking.operation_calls import PASSES, Calls, call_of
@@ -78,7 +79,7 @@ def _note_missing(raw: RawTrace, launch: Ints, op: Ints, notes: list[str]) -> No
     if without_op:
         notes.append(f"{without_op} of {kernels} kernels belong to no operator in the trace")
     elif kernels and not (raw.ops.dims[op] >= 0).any():
-        notes.append("the trace has no shapes: record it with record_shapes=True")
+        notes.append(NO_SHAPES)
 
 
 def _kernel_passes(raw: RawTrace, launch: Ints, op: Ints, notes: list[str]) -> Ints:

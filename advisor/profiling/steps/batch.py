@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from advisor.profiling.linked import Links, StepSpans
+from advisor.profiling.linking.graphs import share_of_graphs, why_no_shapes
 from advisor.profiling.raw import Ints, RawTrace
 from advisor.profiling.records import BatchSize
 
@@ -63,7 +64,7 @@ def read_batch(raw: RawTrace, links: Links, steps: StepSpans) -> BatchSize:
 
 def _read_shapes(raw: RawTrace, links: Links, steps: StepSpans) -> BatchSize:
     if not (raw.ops.dims >= 0).any():
-        return BatchSize(None, "the trace has no shapes: record it with record_shapes=True")
+        return BatchSize(None, why_no_shapes(raw, links))
     forward = _forward_kernels(links)
     usual = steps.kernel_step[forward] == steps.regular[len(steps.regular) // 2] if steps.regular else forward >= 0
     votes = list(_votes(raw, links, forward[usual])) or list(_votes(raw, links, forward))
@@ -71,7 +72,8 @@ def _read_shapes(raw: RawTrace, links: Links, steps: StepSpans) -> BatchSize:
     telling = [vote for vote in votes if vote.kind not in ("linear layer", "bmm", "loss")]
     rows = [vote for vote in votes if vote.kind == "linear layer"]
     if not telling and not rows:
-        return BatchSize(None, "no convolution, attention, embedding or linear layer has shapes in the forward pass")
+        nothing = "no convolution, attention, embedding or linear layer has shapes in the forward pass"
+        return BatchSize(None, why_no_shapes(raw, links) if share_of_graphs(raw, links) > _MAJORITY else nothing)
     return _decide(telling, rows, votes)
 
 

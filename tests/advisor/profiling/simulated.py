@@ -103,8 +103,14 @@ class Simulation:
             self.run(child, thread)
         self._launch_all(node, kernels_of(node, self.gpu, self.parameters), external, thread)
         self.now += 0.1
+        if not node.category:
+            return
         args = {"External id": external, **node.args}
         self.events.insert(place, _event(node.category, node.name, begin, self.now - begin, 4242, thread, args))
+
+    def synchronize(self) -> None:
+        """What the profiler does before it stops."""
+        self._call("cudaDeviceSynchronize", 0, next(self._ids), _MAIN, until=max(self.free.values()))
 
     def _launch_all(self, node: Node, kernels: Sequence[Kernel], external: int, thread: int) -> None:
         correlation = None
@@ -114,14 +120,13 @@ class Simulation:
                 self._call(kernel.launch if not node.is_graph else "cudaGraphLaunch", external, correlation, thread)
             self._on_gpu(kernel, node, external, correlation)
             if kernel.waits:
-                self.now = max(self.now, self.free[COMPUTE])
-                self._call("cudaStreamSynchronize", external, next(self._ids), thread)
+                self._call("cudaStreamSynchronize", external, next(self._ids), thread, until=self.free[COMPUTE])
 
-    def _call(self, name: str, external: int, correlation: int, thread: int) -> None:
-        category = "cuda_driver" if name.startswith("cu") and not name.startswith("cuda") else "cuda_runtime"
+    def _call(self, name: str, external: int, correlation: int, thread: int, *, until: float = 0.0) -> None:
+        category = "cuda_runtime" if name.startswith("cuda") else "cuda_driver"
         args = {"External id": external, "cbid": 211, "correlation": correlation}
-        self.events.append(_event(category, name, self.now, self.launch_us, 4242, thread, args))
-        self.now += self.launch_us
+        begin, self.now = self.now, max(self.now + self.launch_us, until)
+        self.events.append(_event(category, name, begin, self.now - begin, 4242, thread, args))
 
     def _on_gpu(self, kernel: Kernel, node: Node, external: int, correlation: int) -> None:
         stream = COMMUNICATION if kernel.communicates else COMPUTE
@@ -162,19 +167,19 @@ def simulate(
     simulation = Simulation(gpu, parameter_sizes(nodes), op_us, launch_us, host_us or {}, collective)
     for node in as_on_cuda(nodes):
         simulation.run(node)
-    simulation.now = max(simulation.now, *simulation.free.values())
-    simulation.run(Node("cudaDeviceSynchronize", "cuda_runtime", {"correlation": 0}))
+    simulation.synchronize()
     path.write_text(json.dumps(simulation.document(rank, world_size)))
     return simulation
 
 
 def parameter_sizes(nodes: Iterable[Node]) -> tuple[int, ...]:
     """Elements of each parameter, in the order of the first backward pass."""
-    sizes = []
-    for step in nodes:
-        sizes = [math.prod(node.dims[0]) for node in step.within() if node.name == "torch::autograd::AccumulateGrad"]
-        if sizes:
+    sizes: list[int] = []
+    for node in (child for step in nodes for child in (step.children if step.name.startswith("Prof") else [step])):
+        found = [math.prod(part.dims[0]) for part in node.within() if part.name == "torch::autograd::AccumulateGrad"]
+        if sizes and node.name.startswith("aten::"):
             break
+        sizes += found
     return tuple(sizes)
 
 

@@ -111,9 +111,7 @@ def gemm(gpu: Gpu, m: int, n: int, k: int, batch: int = 1, *, dtype: str = "bf16
     if gpu.hopper:
         first, second = (128, 256) if large else (64, 64)
         tiles = _tiles(n, m, first, second, batch)
-        name = (
-            f"nvjet_{ {'bf16': 'tst', 'fp16': 'hsh', 'fp32': 'sss'}[dtype] }_{first}x{second}_64x4_1x2_h_bz_coopA_TNT"
-        )
+        name = f"nvjet_{_NVJET_TYPES[dtype]}_{first}x{second}_64x4_1x2_h_bz_coopA_TNT"
         found = product(name, gpu, (first, second, k), tiles, half=half, block=384, registers=168, shared=213248)
         return replace(found, grid=(min(math.prod(tiles), gpu.sms), 1, 1), launch="cuLaunchKernelEx")
     first, second = (256, 128) if large else (64, 64)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.advisor.profiling.simulated import record
-from tests.advisor.profiling.simulated_operators import Node
+from tests.advisor.profiling.simulated import parameter_sizes, record
+from tests.advisor.profiling.simulated_kernels import Gpu, Kernel, kernels_of
+from tests.advisor.profiling.simulated_operators import Node, as_on_cuda
 
 torch = pytest.importorskip("torch")
 nn, functional = torch.nn, torch.nn.functional
@@ -96,6 +98,38 @@ def _recorded(step: Callable[[int], object], **options: Any) -> tuple[Node, ...]
 
 
 @cache
+def resnet_inference(batches: int = 3) -> tuple[Node, ...]:
+    """Batches of ResNet-18 in FP16, without gradients and without marks; each ends with its result on the host."""
+    model = ResNet((11, 22, 44, 88), 13).to(memory_format=torch.channels_last).to(torch.bfloat16).eval()
+    on_host = torch.randn(5, 3, 64, 64, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+
+    def step(_: int) -> None:
+        with torch.no_grad():
+            model(on_host.to(torch.bfloat16)).float().sum().item()
+
+    return _recorded(step, sizes=RESNET_SIZES, half="c10::Half", marks=False, steps=batches)
+
+
+@cache
+def resnet_fp32() -> tuple[Node, ...]:
+    """Two steps of ResNet-18 in FP32, fed by a data loader; Adam over all parameters at once."""
+    model = ResNet((11, 22, 44, 88), 13).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    images = torch.randn(5 * 4, 3, 64, 64, dtype=torch.float64)
+    loader = iter(torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images), batch_size=5))
+    labels = torch.randint(0, 13, (5,))
+
+    def step(_: int) -> None:
+        (batch,) = next(loader)
+        x = batch.to(torch.float32, memory_format=torch.channels_last)
+        functional.cross_entropy(model(x), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return _recorded(step, sizes=RESNET_SIZES)
+
+
+@cache
 def resnet_amp() -> tuple[Node, ...]:
     """Two steps of ResNet-18: FP16 AMP with GradScaler, channels_last, foreach SGD, input from the host."""
     model = ResNet((11, 22, 44, 88), 13).to(memory_format=torch.channels_last)
@@ -132,3 +166,36 @@ def gpt_bf16(micro_batches: int = 1, marks: bool = True) -> tuple[Node, ...]:
         optimizer.zero_grad()
 
     return _recorded(step, sizes=GPT_SIZES, marks=marks)
+
+
+def all_reduced(step: Node, buckets: int, elements: int) -> Node:
+    """A step as DistributedDataParallel runs it: gradients summed in buckets, the last when all are there."""
+    wrappers = [i for i, node in enumerate(step.children) if node.name.endswith("AccumulateGrad")]
+    ends = {wrappers[len(wrappers) * (i + 1) // buckets - 1] for i in range(buckets)}
+    children = [
+        replace(node, children=[*node.children, _all_reduce(elements)]) if i in ends else node
+        for i, node in enumerate(step.children)
+    ]
+    after = max(ends) + 1
+    children[after] = replace(children[after], joins=True)
+    return replace(step, children=children)
+
+
+def _all_reduce(elements: int) -> Node:
+    kernel = Kernel("ncclDevKernel_AllReduce_Sum_f32_RING_LL(ncclDevKernelArgsStorage<4096ul>)", 0.0, (24, 1, 1), 640,
+                    96, launch="cudaLaunchKernelExC", communicates=True)  # fmt: skip
+    args = {"Input Dims": [[elements]], "Input type": ["float"], "Concrete Inputs": [""]}
+    told = {"Collective name": "allreduce", "In msg nelems": elements, "Out msg nelems": elements, "Group size": 2,
+            "dtype": "Float", "Process Group Name": "0"}  # fmt: skip
+    innermost = Node("nccl:all_reduce", "user_annotation", launches=(kernel,))
+    return Node(
+        "c10d::allreduce_", args=args, children=[Node("record_param_comms", args=args | told, children=[innermost])]
+    )
+
+
+def as_graph(step: Node, gpu: Gpu) -> Node:
+    """The kernels of a step as one CUDA graph, which the host launches at once."""
+    sizes = parameter_sizes([step])
+    launched = [kernel for node in as_on_cuda([step])[0].within() for kernel in kernels_of(node, gpu, sizes)]
+    kernels = tuple(kernel for kernel in launched if kernel.copied is None)
+    return replace(step, children=[Node("graph", "", launches=kernels, is_graph=True)])
