@@ -40,20 +40,21 @@ def is_one_step(raw: RawTrace, links: Links) -> bool:
     That is: each optimizer it names made one step, and nothing goes forward behind it; or it names none, and the
     model's first layer ran once.
     """
-    updates = Counter(
-        raw.names[name] for name in raw.ops.name.tolist() if raw.names[name].startswith("Optimizer.step#")
-    )
     calls = _calls(raw, links, links.operation >= 0)
-    phases = [call.phase for call in calls]
-    if "forward" not in phases:
-        return False
-    if updates:
-        last = len(phases) - phases[::-1].index("optimizer") if "optimizer" in phases else 0
-        return set(updates.values()) == {1} and not any(_key(call) for call in calls[last:] if call.phase == "forward")
-    if "optimizer" in phases or len(_forward_blocks(calls)) > 1:
-        return False
     layers = [key for call in calls if call.phase == "forward" and (key := _key(call)) is not None]
-    return bool(layers) and layers.count(layers[0]) == 1
+    if not layers:
+        return False
+    is_update = np.array([name.startswith("Optimizer.step#") for name in raw.names], dtype=bool)
+    updates = np.flatnonzero(is_update[raw.ops.name])
+    if len(updates):
+        behind = links.op[(links.op >= 0) & (links.operation >= 0)]
+        behind = behind[raw.ops.start_us[behind] > raw.ops.start_us[updates].max()]
+        once = len(np.unique(raw.ops.name[updates])) == len(updates)
+        of_model = _calls(raw, links, np.isin(links.op, behind))
+        return once and not any(call.phase == "forward" and _key(call) for call in of_model)
+    if any(call.phase == "optimizer" for call in calls) or len(_forward_blocks(calls)) > 1:
+        return False
+    return layers.count(layers[0]) == 1
 
 
 def _of_one_step(links: Links, steps: StepSpans) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from advisor.profiling.advice.parameters import ACCUMULATE, Parameters
 from advisor.profiling.advice.scaling import Scaling, flat_shapes
 from advisor.profiling.advice.workload import op_of
+from advisor.profiling.kernels.classes import class_by_name
 from advisor.profiling.linked import Links, StepSpans
 from advisor.profiling.linking.names import is_communication
 from advisor.profiling.raw import Floats, RawTrace
@@ -19,7 +20,7 @@ from advisor.profiling.records import Operation
 from advisor.workload.schema import Op
 
 Fate = Literal["modelled", "growing", "optimizer", "communication", "other"]
-_EXCHANGES = re.compile(r"all_?to_?all|::send|::recv", re.IGNORECASE)
+_EXCHANGES = re.compile(r"all_?to_?all|send_?recv|::send|::recv", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,15 @@ def traced_step(raw: RawTrace, links: Links, steps: StepSpans, batch: int, param
     """Sort the kernels of the regular steps (of the whole trace, where it has none) by their operations."""
     scaling = Scaling(batch, frozenset(parameters.shapes))
     chosen = _kernels(raw, steps)
+    wires = _communication(raw, links, chosen)
+    chosen = chosen & ~wires.constant & ~wires.growing
     share = 1 / (max(1, len(steps.regular)) * parameters.passes)
     measured = _measured(raw, links, chosen, share)
     ops: list[Op] = []
     op_s: list[float] = []
     seconds: dict[Fate, float] = dict.fromkeys(("growing", "optimizer", "communication", "other"), 0.0)
+    seconds["communication"] += float(raw.kernels.duration_us[wires.constant].sum()) * 1e-6 * share
+    seconds["growing"] += float(raw.kernels.duration_us[wires.growing].sum()) * 1e-6 * share
     seconds["growing"] += float(raw.kernels.duration_us[chosen & (links.operation < 0)].sum()) * 1e-6 * share
     doubtful = 0.0
     for index in _in_order(links, chosen):
@@ -81,8 +86,27 @@ def traced_step(raw: RawTrace, links: Links, steps: StepSpans, batch: int, param
         growing_s=growing,
         constant_s={str(fate): s for fate, s in seconds.items()},
         doubtful_s=doubtful,
-        kernels=float(chosen.sum()) * share,
+        kernels=float((chosen | wires.constant | wires.growing).sum()) * share,
     )
+
+
+class _Wires(NamedTuple):
+    """Kernels of communication: that of gradients, and of what grows with the batch."""
+
+    constant: NDArray[np.bool_]
+    growing: NDArray[np.bool_]
+
+
+def _communication(raw: RawTrace, links: Links, chosen: NDArray[np.bool_]) -> _Wires:
+    """By the kernels' names: of gradients, unless the forward pass or an exchange of activations says no."""
+    names = raw.names
+    is_wire = np.array([class_by_name(name) == "communication" for name in names], dtype=bool)
+    is_exchange = np.array([_EXCHANGES.search(name) is not None for name in names], dtype=bool)
+    forward = np.array([operation.phase == "forward" for operation in links.operations] + [False], dtype=bool)
+    exchanged = np.array([_EXCHANGES.search(operation.outer) is not None for operation in links.operations] + [False])
+    wires = chosen & is_wire[raw.kernels.name]
+    grows = is_exchange[raw.kernels.name] | forward[links.operation] | exchanged[links.operation].astype(bool)
+    return _Wires(wires & ~grows, wires & grows)
 
 
 def _kernels(raw: RawTrace, steps: StepSpans) -> NDArray[np.bool_]:
@@ -116,9 +140,8 @@ def _in_order(links: Links, chosen: NDArray[np.bool_]) -> list[int]:
 
 
 def _fate(operation: Operation) -> Fate:
-    if is_communication(operation.name):  # of gradients, unless the forward pass or an exchange of activations says no
-        exchanged = operation.phase == "forward" or _EXCHANGES.search(operation.outer) is not None
-        return "growing" if exchanged else "communication"
+    if is_communication(operation.name):  # what a collective launches beside its kernel
+        return "growing" if operation.phase == "forward" else "other"
     if operation.phase == "optimizer" or operation.outer == ACCUMULATE:
         return "optimizer"
     if operation.product is None and _of_numbers(operation):

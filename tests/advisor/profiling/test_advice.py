@@ -13,14 +13,14 @@ import pytest
 from advisor import recommend
 from advisor.errors import UnknownNameError
 from advisor.profiling.advice.advise import Advised, advise, settled
-from advisor.profiling.advice.calibrated import SHAPE_ERRORS, CalibratedModel, StepTimes
+from advisor.profiling.advice.calibrated import SHAPE_ERRORS
 from advisor.profiling.advice.traced import read_traced
 from advisor.profiling.advice.traced_setup import MOST_PREDICTED, Measured, TracedSetup
 from advisor.profiling.kernels.device import traced_gpu
 from advisor.profiling.kernels.groups import group_kernels
 from advisor.profiling.linking.link import link
 from advisor.profiling.reading.reader import read_trace
-from advisor.profiling.records import Advice, CurvePoint, StepFacts
+from advisor.profiling.records import Advice, CurvePoint
 from advisor.profiling.steps.batch import read_batch
 from advisor.profiling.steps.find import find_steps
 from advisor.profiling.steps.gaps import step_facts
@@ -212,52 +212,6 @@ def test_a_batch_beyond_the_search_gets_no_advice(tmp_path: Path) -> None:
     found = advised(linear_trace(rows=2**19).write(tmp_path / "trace.json"))
     assert found.advice == ()
     assert "524288 is beyond the search" in found.notes[0]
-
-
-# The parts of a step ------------------------------------------------------------------------------------
-
-
-def facts(**changes: object) -> StepFacts:
-    step = StepFacts(
-        count=3, found_by="ProfilerStep", durations_s=(0.1,) * 3, step_s=0.1, busy_share=0.6, kernel_s=0.06,
-        gap_s={"host": 0.01, "data": 0.02, "communication": 0.005, "sync": 0.005}, exposed_communication_s=0.0,
-        launches=1.0, outside_s=0.0, first_step_differs=False,
-    )  # fmt: skip
-    return dataclasses.replace(step, **changes)  # type: ignore[arg-type]
-
-
-def test_the_parts_of_a_step_sum_to_its_measured_time() -> None:
-    times = StepTimes.of(facts(), passes=1)
-    assert (times.busy_s, times.host_s, times.data_s, times.fixed_s) == pytest.approx((0.06, 0.01, 0.02, 0.01))
-    halves = StepTimes.of(facts(), passes=2)
-    assert halves.step_s == pytest.approx(0.05)
-    unexplained = StepTimes.of(facts(gap_s={}), passes=1)
-    assert (unexplained.host_s, unexplained.fixed_s) == pytest.approx((0.04, 0.0))
-
-
-def test_waiting_for_data_grows_with_the_batch_and_for_others_does_not(tmp_path: Path) -> None:
-    path = linear_trace().write(tmp_path / "trace.json")
-    raw = read_trace(path)
-    links = link(raw)
-    steps = find_steps(raw, links)
-    device = traced_gpu(raw)
-    groups = group_kernels(raw, links, steps, device)
-    traced = read_traced(raw, links, steps, groups, links.operations, step_facts(raw, links, steps), 16)
-
-    def model(**gaps: float) -> CalibratedModel:
-        times = StepTimes.of(facts(gap_s=gaps), passes=1)
-        assert device.gpu is not None
-        return CalibratedModel(
-            traced.step, times, workload=traced.workload, gpu=device.gpu, profile=None, recipe=traced.recipe
-        )
-
-    sizes = np.array([16, 32])
-    kernels = model(data=0.0, sync=0.0).kernels_per_s(sizes)
-    data, sync = model(data=0.04).curve(sizes), model(sync=0.04).curve(sizes)
-    assert data.time_s[0] == pytest.approx(0.1)
-    assert sync.time_s[0] == pytest.approx(0.1)
-    assert data.time_s[1] - sync.time_s[1] == pytest.approx(0.04, rel=1e-6)
-    assert data.gpu_time_s[1] == pytest.approx(32 / kernels[1])
 
 
 def test_a_search_over_very_many_sizes_is_interpolated(tmp_path: Path) -> None:
