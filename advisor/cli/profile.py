@@ -65,6 +65,8 @@ def _live_options(command: Callable[..., None]) -> Callable[..., None]:
     shell_complete=complete_gpus,
     help="Advise for this GPU as well; may be given several times.",
 )
+@click.option("--memory-limit", metavar="SIZE", help="Memory to fit into, e.g. 24GiB.  [default: all of the GPU's]")
+@click.option("--max-batch", type=int, help="Search up to this size.")
 @click.option(
     "--by",
     type=click.Choice(_TABLES),
@@ -82,8 +84,8 @@ def _live_options(command: Callable[..., None]) -> Callable[..., None]:
 @output_options()
 @_live_options
 def command(
-    *, trace: Path | None, gpu: str | None, on: tuple[str, ...], by: str, rows: int, plot: Path | None, format_: str,
-    output: Path | None, **live: Any,
+    *, trace: Path | None, gpu: str | None, on: tuple[str, ...], memory_limit: str | None, max_batch: int | None,
+    by: str, rows: int, plot: Path | None, format_: str, output: Path | None, **live: Any,
 ) -> None:  # fmt: skip
     """Tell where the time of a recorded trace goes, what it loses, and what batch size to try.
 
@@ -104,7 +106,9 @@ def command(
     if trace is None:
         trace = _record(given)
     with _progress(trace) as progress:
-        profile = profile_trace(trace, gpu=gpu, on=on, progress=progress)
+        profile = profile_trace(
+            trace, gpu=gpu, on=on, memory_limit=memory_limit, max_batch=max_batch, progress=progress
+        )
     emit(_render(profile, by, rows, format_), output)
     if plot is not None:
         from advisor.plots.profile import save_profile

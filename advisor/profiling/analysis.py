@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from advisor.errors import AdvisorError, BadInputError, BrokenFileError
 from advisor.gpus import find_gpu
-from advisor.profiling.advice.advise import advise
+from advisor.profiling.advice.advise import MOST_SEARCHED, advise
 from advisor.profiling.bill.make import make_bill
 from advisor.profiling.kernels.device import require_nvidia_kernels, traced_gpu
 from advisor.profiling.kernels.groups import group_kernels, occupancy_note
@@ -26,6 +27,8 @@ from advisor.profiling.records import KernelGroup, Operation, TraceProfile
 from advisor.profiling.steps.batch import read_batch
 from advisor.profiling.steps.find import find_steps
 from advisor.profiling.steps.gaps import step_facts
+from advisor.step import check_count
+from advisor.units import parse_bytes
 
 
 def profile_trace(
@@ -33,36 +36,57 @@ def profile_trace(
     *,
     gpu: str | None = None,
     on: Sequence[str] = (),
+    memory_limit: str | int | None = None,
+    max_batch: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> TraceProfile:
     """Tell where the time of a torch.profiler trace goes, what waves and missed Tensor Cores cost, and what to try.
 
     `path` is one trace (`.json`, `.json.gz`, `.json.zip`) or a folder of them, one per rank. Of a folder the profile is
     that of the slowest rank, and its `ranks` compares them all. `gpu` names the traced GPU where the trace does not
-    tell (any name `advisor gpus` finds); `on` names other GPUs to advise for. `progress` is called with the share of
-    the file that was read.
+    tell (any name `advisor gpus` finds); `on` names other GPUs to advise for. `memory_limit` is what a step may take
+    where that is less than the GPU has, in bytes or as "24GiB"; batch sizes up to `max_batch` are searched. `progress`
+    is called with the share of the file that was read.
 
-    Raises BadInputError for a path that is no trace of an NVIDIA GPU, BrokenFileError for a damaged file,
-    UnknownNameError for a GPU nobody knows.
+    Raises BadInputError for a path that is no trace of an NVIDIA GPU, and for limits that are none; BrokenFileError for
+    a damaged file, UnknownNameError for a GPU nobody knows.
 
     >>> profile_trace("trace.json.gz").bill.verdict  # doctest: +SKIP
     """
     for name in (*on, *([gpu] if gpu else [])):
         find_gpu(name)  # a slip of the pen is told before a gigabyte is read
+    if max_batch is not None:
+        check_count("largest batch to search", max_batch, limit=MOST_SEARCHED)
+    asked = _Asked(gpu, tuple(on), _memory_limit(memory_limit), max_batch)
     files = trace_files(Path(path))
     if len(files) == 1:
-        return _profile(files[0], gpu=gpu, on=on, progress=progress)
-    return _slowest(files, gpu=gpu, on=on, progress=progress)
+        return _profile(files[0], asked, progress)
+    return _slowest(files, asked, progress)
 
 
-def _slowest(
-    files: Sequence[Path], *, gpu: str | None, on: Sequence[str], progress: Callable[[float], None] | None
-) -> TraceProfile:
+@dataclass(frozen=True)
+class _Asked:
+    """What the user said beside the path."""
+
+    gpu: str | None
+    on: tuple[str, ...]
+    memory_limit_bytes: int | None
+    max_batch: int | None
+
+
+def _memory_limit(given: str | int | None) -> int | None:
+    if given is None:
+        return None
+    size = math.floor(parse_bytes(given)) if isinstance(given, str) else given
+    return check_count("memory limit in bytes", size, limit=1 << 50)
+
+
+def _slowest(files: Sequence[Path], asked: _Asked, progress: Callable[[float], None] | None) -> TraceProfile:
     """The profile of the slowest rank, one rank in memory at a time; damaged ones are left out and named."""
     profiles: list[TraceProfile] = []
     left_out: list[AdvisorError] = []
     for index, file in enumerate(files):
-        found = _tried(file, gpu=gpu, on=on, progress=_part(progress, index, len(files)))
+        found = _tried(file, asked, _part(progress, index, len(files)))
         if isinstance(found, AdvisorError):
             left_out.append(found)
         else:
@@ -73,11 +97,9 @@ def _slowest(
     return replace(ranks.profiles[ranks.slowest], ranks=ranks)
 
 
-def _tried(
-    path: Path, *, gpu: str | None, on: Sequence[str], progress: Callable[[float], None] | None
-) -> TraceProfile | AdvisorError:
+def _tried(path: Path, asked: _Asked, progress: Callable[[float], None] | None) -> TraceProfile | AdvisorError:
     try:
-        return _profile(path, gpu=gpu, on=on, progress=progress)
+        return _profile(path, asked, progress)
     except (BadInputError, BrokenFileError) as error:
         return error
 
@@ -86,20 +108,21 @@ def _part(progress: Callable[[float], None] | None, index: int, count: int) -> C
     return None if progress is None else lambda share: progress((index + share) / count)
 
 
-def _profile(
-    path: Path, *, gpu: str | None, on: Sequence[str], progress: Callable[[float], None] | None
-) -> TraceProfile:
+def _profile(path: Path, asked: _Asked, progress: Callable[[float], None] | None) -> TraceProfile:
     raw = read_trace(path, progress=progress)
     _require_kernels(raw)
     links = link(raw)
     steps = find_steps(raw, links)
-    device = traced_gpu(raw, gpu)
+    device = traced_gpu(raw, asked.gpu)
     groups = group_kernels(raw, links, steps, device)
     operations = _with_calls(links)
     facts = step_facts(raw, links, steps)
     batch = read_batch(raw, links, steps)
     kernel_time_s = float(raw.kernels.duration_us.sum()) * 1e-6
-    advised = advise(raw, links, steps, groups, operations, device, facts, batch, on=on)
+    advised = advise(
+        raw, links, steps, groups, operations, device, facts, batch,
+        on=asked.on, memory_limit_bytes=asked.memory_limit_bytes, max_batch=asked.max_batch,
+    )  # fmt: skip
     bill = make_bill(groups, operations, device, facts, kernel_time_s, batch, advised.advice)
     return TraceProfile(
         path=str(path),

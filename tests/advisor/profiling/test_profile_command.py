@@ -115,6 +115,17 @@ BROKEN = {
 }
 
 
+def test_no_batch_beyond_the_memory_limit_is_recommended(run: Run) -> None:
+    trace = recorded_trace("resnet50_train_b32_fp32_v100.json.gz")
+    code, out, _ = run(trace, "--memory-limit", "6GiB", "--max-batch", "100", "--format", "json")
+    assert code == 0
+    for advice in json.loads(out)["advice"]:
+        assert max(point["batch"] for point in advice["points"]) <= 100
+        for point in advice["points"]:
+            assert not point["fits"] or point["total_bytes"] <= 6 * 2**30
+        assert next(point for point in advice["points"] if point["batch"] == advice["batch"])["fits"]
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_damaged_file_is_one_line_and_exit_code_5(run: Run, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(BROKEN[name])
@@ -154,6 +165,8 @@ def test_a_trace_without_nvidia_kernels_is_bad_input(run: Run, name: str) -> Non
         (["t.json", "--model", "resnet50", "--input", "3x8x8"], "--model, --input"),
         (["absent.json"], "absent.json"),
         (["t.json", "--on", "nosuchgpu"], "nosuchgpu"),
+        (["t.json", "--memory-limit", "lots"], "24GiB"),
+        (["t.json", "--max-batch", "0"], "largest batch to search"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(run: Run, words: list[str], says: str) -> None:
