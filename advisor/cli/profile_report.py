@@ -172,9 +172,11 @@ def _cost(line: BillLine, step_s: float) -> str:
     """What a step would be shorter by; beside it the kernels' own time, where the host's launches hide a part of it."""
     if line.lost_s is None or line.step_gain_s is None:
         return "??"
-    kernels = "" if line.step_gain_s >= HIDDEN * line.lost_s else f"; {duration(line.lost_s)} of kernels"
+    gain, share = duration(round(line.step_gain_s, 7)), percent(line.step_gain_s / step_s, 1)
     kind = "measured" if line.measured else "estimate"
-    return f"{duration(round(line.step_gain_s, 7))} ({percent(line.step_gain_s / step_s, 1)}, {kind}{kernels})"
+    if line.step_gain_s >= HIDDEN * line.lost_s:
+        return f"{gain} ({share}, {kind})"
+    return f"{gain} of the step ({share}, {kind}), {duration(line.lost_s)} of its kernels"
 
 
 def _bill_line(line: BillLine, step_s: float, format_: str) -> list[str]:

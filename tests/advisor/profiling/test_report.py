@@ -97,6 +97,15 @@ def test_every_table_has_the_headline_the_bill_and_the_advice(by: Any, format_: 
     assert "??" in text  # the memory of batch 64 is unknown
 
 
+def test_what_the_host_hides_of_a_saving_is_told_apart_and_the_unknown_is_not_0() -> None:
+    bill = small_profile().bill
+    hidden = replace(bill.lines[0], step_gain_s=0.1e-3)
+    unknown = replace(bill.lines[0], lost_s=None, share=None, step_gain_s=None)
+    text = report(small_profile(bill=replace(bill, lines=(hidden, unknown))))
+    assert "  100 us of the step (1.2 %, estimate), 1.00 ms of its kernels  4 convolutions run in FP32" in text
+    assert "  ??  4 convolutions run in FP32" in text
+
+
 def test_rows_are_cut_and_that_is_said() -> None:
     text = report(small_profile(), rows=1)
     assert "... and 2 more" in text
