@@ -8,7 +8,7 @@ from advisor.profiling.linking.attention_calls import attention_layer, attention
 from advisor.profiling.linking.calls import Call, Shape, Situation
 from advisor.profiling.linking.conv_shapes import ConvShapes, conv_layer
 from advisor.profiling.linking.linear_calls import gradient_layer, is_linear_algebra, linear_layer
-from advisor.profiling.linking.names import WRAPPER, is_library_call
+from advisor.profiling.linking.names import WRAPPER, is_library_call, is_region
 
 _SHOWN = 6  # dimensions
 _NORMS_OF_CHANNELS = re.compile(r"batch_norm|instance_norm|group_norm|pool")
@@ -45,7 +45,7 @@ def _plain(call: Call) -> str:
     """Name and sizes: "batch_norm 64 on 112x112", "layer_norm 768", "embedding 50257x768", "add 32x256x56x56"."""
     name = call.name.removeprefix(WRAPPER).rpartition("aten::")[2].rstrip("_") or call.name
     shapes = call.shapes()
-    if not shapes:
+    if not shapes or is_region(name):
         return name
     first = shapes[0]
     if any(isinstance(dims, tuple) and dims and isinstance(dims[0], tuple) for dims in call.dims[:1]):

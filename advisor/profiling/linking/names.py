@@ -13,6 +13,8 @@ _RANGE = re.compile(r"^ProfilerStep|^Optimizer\.|^enumerate\(DataLoader\)|^DataL
 _DATA = re.compile(r"^enumerate\(DataLoader\)|^DataLoader|DataLoaderIter")
 _COMMUNICATION = re.compile(r"^nccl|^c10d::|^record_param_comms|^_c10d_functional::|^c10d_functional::", re.IGNORECASE)
 _LIBRARY = re.compile(r"^[A-Za-z_]\w*::\w")
+_GENERATED = re.compile(r"^triton_")
+_REGION = re.compile(r"^CompiledFunction(?:Backward)?$|^(?:Torch-)?Compiled|^## Call Compiled")
 _MULTIPLE = re.compile(r"Backward\d*$")
 
 
@@ -57,6 +59,16 @@ def is_communication(name: str) -> bool:
 def is_library_call(name: str) -> bool:
     """An operator registered with a library ("aten::conv2d", "flash_attn::_flash_attn_forward")."""
     return bool(_LIBRARY.match(name)) and not is_node(name) and not is_range(name)
+
+
+def is_generated(name: str) -> bool:
+    """A kernel of torch.compile that is listed as an operator; one without shapes has not those of its region."""
+    return bool(_GENERATED.match(name))
+
+
+def is_region(name: str) -> bool:
+    """A region of torch.compile, whose arguments say nothing of its parts."""
+    return bool(_REGION.match(name))
 
 
 def without_wrapper(name: str) -> str:

@@ -19,6 +19,7 @@ from advisor.profiling.linking.names import (
     is_communication,
     is_data,
     is_foreach,
+    is_generated,
     is_library_call,
     is_node,
     is_optimizer,
@@ -41,7 +42,7 @@ class Tree:
     node: Ints  # innermost backward node around
     forward: Ints  # forward operator of the innermost numbered node around
     backward: Ints  # node that the operator, or the nearest around it that has one, is the forward of
-    shaped: Ints  # itself or the nearest around whose shapes are recorded
+    shaped: Ints  # itself or the nearest around whose shapes are recorded; of a generated kernel itself
     phase: Ints  # index into PHASES
 
     def __init__(self, raw: RawTrace) -> None:
@@ -66,7 +67,7 @@ class Tree:
         self.top = self._or_itself(topmost_flagged(parent, library))
         self.caller = self._of_ops(follow(self._innermost, parent))
         self.node = self._of_ops(nearest_flagged(parent, node))
-        self.shaped = self._or_itself(nearest_flagged(parent, dims >= 0))
+        self.shaped = self._or_itself(nearest_flagged(parent, (dims >= 0) | (is_op & test(is_generated))))
         autograd = _autograd_threads(thread, operator | library | node, node, parent, sequence)
         self.phase = self._of_ops(_phases(parent, node, test, autograd) + self._marks)
         own = _forward_of_nodes(raw, self._slice(node))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -199,3 +199,52 @@ def as_graph(step: Node, gpu: Gpu) -> Node:
     launched = [kernel for node in as_on_cuda([step])[0].within() for kernel in kernels_of(node, gpu, sizes)]
     kernels = tuple(kernel for kernel in launched if kernel.copied is None)
     return replace(step, children=[Node("graph", "", launches=kernels, is_graph=True)])
+
+
+def compiled(step: Node, gpu: Gpu) -> Node:
+    """A step as torch.compile runs it: one region forward and one backward, all but products and attention fused.
+
+    Fused kernels are operators of their own, named after what they fuse, without shapes.
+    """
+    children = as_on_cuda([step])[0].children
+    backward = [i for i, node in enumerate(children) if node.name.startswith("autograd::engine") and not _leaf(node)]
+    forward, rest = children[: backward[0]], children[backward[0] :]
+    gradients = [node for node in rest if _leaf(node)]
+    after = [node for node in rest if not node.name.startswith("autograd::engine")]
+    region = Node("CompiledFunction", args={"Sequence number": 9, "Fwd thread id": 0} | forward[0].args,
+                  children=_graph(forward, gpu, "f"))  # fmt: skip
+    undone = [node for node in rest if node.name.startswith("autograd") and not _leaf(node)]
+    node = Node("CompiledFunctionBackward", args={"Sequence number": 9, "Fwd thread id": 1},
+                children=_graph(undone, gpu, "b"))  # fmt: skip
+    wrapper = Node("autograd::engine::evaluate_function: CompiledFunctionBackward", args=node.args, children=[node])
+    outer = Node("Torch-Compiled Region: 0/0", children=[region])
+    return replace(step, children=[outer, wrapper, *gradients, *after])
+
+
+def _leaf(node: Node) -> bool:
+    return node.name.endswith("AccumulateGrad")
+
+
+def _graph(nodes: Iterable[Node], gpu: Gpu, name: str) -> list[Node]:
+    kept: list[Node] = []
+    fused: list[Node] = []
+
+    def flush() -> None:
+        if fused:
+            names = [node.name.removeprefix("aten::").strip("_") for node in fused]
+            kind = "red" if any("norm" in n or "softmax" in n or n == "sum" for n in names) else "poi"
+            us = sum(kernel.us for node in fused for kernel in kernels_of(node, gpu, ())) / 2
+            kernel = Kernel(f"triton_{kind}_fused_{'_'.join(dict.fromkeys(names))}_{len(kept)}", us, (2048, 1, 1), 256,
+                            launch="cuLaunchKernel")  # fmt: skip
+            kept.append(Node(kernel.name, launches=(kernel,)))
+            fused.clear()
+
+    for node in (part for top in nodes for part in top.within()):
+        args = {key: value for key, value in node.args.items() if key not in ("Sequence number", "Fwd thread id")}
+        if node.name.removeprefix("aten::") in ("mm", "addmm") or node.name.startswith("aten::_scaled_dot"):
+            flush()
+            kept.append(replace(node, args=args))
+        elif kernels_of(node, gpu, ()) and "_flash_" not in node.name:
+            fused.append(node)
+    flush()
+    return [Node(f"## Call CompiledFxGraph {name}ag7ynm3on43 ##", "user_annotation", children=kept)]

@@ -70,6 +70,8 @@ def _on_cuda(node: Node) -> Node:
     node = replace(node, name=name)
     if name in _REPLACED:
         return _REPLACED[name](node)
+    if name.startswith("Optimizer.step"):  # it reads its own step numbers, which stay on the host
+        node = replace(node, children=[child for child in node.children if child.name != "aten::item"])
     return replace(node, children=[] if _ALONE.match(name) else as_on_cuda(node.children))
 
 

@@ -14,6 +14,7 @@ from tests.advisor.profiling.simulated_kernels import A100, H100
 from tests.advisor.profiling.simulated_models import (
     all_reduced,
     as_graph,
+    compiled,
     gpt_bf16,
     resnet_amp,
     resnet_fp32,
@@ -171,3 +172,26 @@ def test_well_cut_aligned_products_leave_little_to_gain(tmp_path: Path) -> None:
     (group,) = profile.kernels
     assert group.ctas == 108 * 2 * 16 and group.wave_efficiency_sms == 1
     assert profile.bill.verdict.startswith("little to gain")
+
+
+def test_a_compiled_step_keeps_its_products_attention_and_batch_and_says_what_has_no_shapes(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    run = simulate([compiled(step, A100) for step in gpt_bf16()], A100, path)
+    profile = profile_trace(path)
+    assert profile.kernel_time_s == pytest.approx(sum(kernel.us for kernel, _ in run.kernels) * 1e-6)
+    products = [group for group in profile.kernels if group.class_ == "gemm"]
+    assert sum(group.count for group in products) == 2 * 27
+    layers = {profile.operations[group.operation].layer for group in products if group.operation is not None}
+    assert layers == {f"linear {layer}" for layer in ("768>2304", "768>768", "768>3072", "3072>768")} | {
+        "mm 16384x768x50257"
+    }
+    assert all(profile.operations[g.operation or 0].product.pass_ for g in products)  # type: ignore[union-attr]
+    assert profile.batch.batch == 16
+    generated = [group for group in profile.kernels if group.name.startswith("triton_")]
+    assert {group.class_ for group in generated} == {"normalisation", "reduction", "elementwise", "copy"}
+    for group in generated:
+        operation = profile.operations[group.operation or 0]
+        assert operation.dims == () and operation.layer == operation.name == group.name
+    share = sum(group.total_s for group in generated) / profile.kernel_time_s
+    assert 0.1 < share < 0.3
+    assert any("no known operator or shapes" in note for advice in profile.advice for note in advice.notes)
