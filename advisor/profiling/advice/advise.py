@@ -166,7 +166,7 @@ def _setup(traced: Traced, resolved: ResolvedGpu, recipe: Recipe, limit_bytes: i
         profile_notes=loaded.notes,
         recipe=recipe,
         memory_limit_bytes=usable,
-        margin=default_margin(loaded.gemm),
+        margin=default_margin(loaded.gemm) + (memory.more_margin if memory is not None else 0.0),
         gpus=traced.gpus,
         measured=Measured(traced.step, traced.times, traced.recipe) if own else None,
         traced_memory=memory,

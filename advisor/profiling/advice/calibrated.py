@@ -7,6 +7,7 @@ B, as do copies that nothing hides; the optimizer does not, nor what of the grad
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from advisor.profiling.advice.traced_step import TracedStep
 from advisor.profiling.records import StepFacts
 from advisor.steptime import CLASSES, OVERLAP_POWER, Batches, Floats, StepCurve, StepError, StepModel, update_work
+from advisor.workload.schema import Op
 
 HELD_FACTOR = 8
 # |ln(predicted / measured)| of samples/s of a curve that is right at one batch of a sweep, at another that is at most
@@ -164,7 +166,7 @@ class AmpModel(CalibratedModel):
     def __init__(self, traced: TracedStep, times: StepTimes, *, amp: StepModel, **model: Any) -> None:
         super().__init__(traced, times, **model)
         self._amp, self._plain = amp, StepModel(**model)
-        self.more_launches = _host_work(amp) / _host_work(self._plain)
+        self.more_launches = _launches(amp) / _launches(self._plain)
         """What the host launches under AMP over what it launches in FP32: casts of weights, inputs and gradients."""
 
     @property
@@ -197,10 +199,13 @@ class AmpModel(CalibratedModel):
         )
 
 
-def _host_work(model: StepModel) -> float:
+def host_work(ops: Sequence[Op]) -> float:
     """Operators that the host dispatches: a convolution is one, whatever cuDNN frames it with."""
-    ops, updates = model.variant.ops, update_work(model.workload, model.recipe).kernels
-    return sum(op.count * (1 if op.kind.startswith("conv") else op.kernels) for op in ops) + updates
+    return sum(op.count * (1 if op.kind.startswith("conv") else op.kernels) for op in ops)
+
+
+def _launches(model: StepModel) -> float:
+    return host_work(model.variant.ops) + update_work(model.workload, model.recipe).kernels
 
 
 def _longest(gpu_s: Floats, host_s: Floats) -> Floats:
