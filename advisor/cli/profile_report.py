@@ -164,23 +164,24 @@ def _bill_block(profile: TraceProfile, format_: str) -> list[str]:
     bill = profile.bill
     lines = title("What a step loses" if profile.steps.count else "What the trace loses", format_)
     for line in bill.lines:
-        lines += _bill_line(line, bill.step_s, format_)
+        lines += _bill_line(line, profile, format_)
     return lines if bill.lines else [*lines, _sentence(bill.verdict)]
 
 
-def _cost(line: BillLine, step_s: float) -> str:
+def _cost(line: BillLine, profile: TraceProfile) -> str:
     """What a step would be shorter by; beside it the kernels' own time, where the host's launches hide a part of it."""
     if line.lost_s is None or line.step_gain_s is None:
         return "??"
-    gain, share = duration(round(line.step_gain_s, 7)), percent(line.step_gain_s / step_s, 1)
+    gain, share = duration(round(line.step_gain_s, 7)), percent(line.step_gain_s / profile.bill.step_s, 1)
     kind = "measured" if line.measured else "estimate"
     if line.step_gain_s >= HIDDEN * line.lost_s:
         return f"{gain} ({share}, {kind})"
-    return f"{gain} of the step ({share}, {kind}), {duration(line.lost_s)} of its kernels"
+    whole = "step" if profile.steps.count else "trace"
+    return f"{gain} of the {whole} ({share}, {kind}), {duration(line.lost_s)} of its kernels"
 
 
-def _bill_line(line: BillLine, step_s: float, format_: str) -> list[str]:
-    head = f"{_cost(line, step_s)}  {clean(line.what, 400)}"
+def _bill_line(line: BillLine, profile: TraceProfile, format_: str) -> list[str]:
+    head = f"{_cost(line, profile)}  {clean(line.what, 400)}"
     todo, items = clean(line.todo, 600), [clean(item, 200) for item in line.items]
     if format_ == "markdown":
         return [f"- **{head}** {todo}", *(f"  - {item}" for item in items)]
