@@ -9,7 +9,7 @@ from advisor.choice import tied
 from advisor.gpus import Gpu
 from advisor.profiling.advice.amp import CONVERSION_ERROR, LAUNCHES_ERROR
 from advisor.profiling.advice.calibrated import HELD_FACTOR, AmpModel, CalibratedModel
-from advisor.profiling.advice.traced import WAITING, Traced
+from advisor.profiling.advice.traced import NOTABLE, WAITING, Traced
 from advisor.profiling.advice.traced_setup import MOST_PREDICTED, TracedSetup
 from advisor.recommendation import Recommendation
 from advisor.units import percent, rate
@@ -99,6 +99,9 @@ def setting(found: Recommendation, traced: Traced, *, own: bool) -> tuple[str, .
             notes.append(
                 f"{gpu.name} has no {traced.recipe.precision.upper()} Tensor Cores: predicted in {amp} instead"
             )
+        if traced.step.unknown_share > NOTABLE:
+            unknown = percent(traced.step.unknown_share)
+            notes.append(f"kernels without a known operator or shapes, {unknown} of the traced time, are left out here")
         if traced.step.constant_s["communication"] > 0:
             notes.append(f"the exchange of gradients, as it would be between GPUs like {gpu.name}, is left out")
     elif converted:

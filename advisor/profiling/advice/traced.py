@@ -103,7 +103,7 @@ def _modelled_memory(
     workload: Workload, step: TracedStep, parameters: Parameters, recipe: Recipe, name: str | None
 ) -> TracedMemory | None:
     """Of a known model, or from the shapes where they show the parameters and nearly all of the step."""
-    unseen = step.growing_s > UNSEEN_SHARE * step.kernel_s or parameters.source not in ("autograd", "optimizer")
+    unseen = step.unknown_share > UNSEEN_SHARE or parameters.source not in ("autograd", "optimizer")
     if name is None and unseen:
         return None
     return modelled_memory(select_variant(workload, recipe), parameters, recipe, name)
@@ -151,9 +151,6 @@ def _assumptions(step: TracedStep, steps: StepSpans, parameters: Parameters) -> 
     if step.passes > 1:
         per = "one pass of forward and backward" if parameters.source != "forward pass" else "one forward pass"
         notes.append(f"a step holds {step.passes} passes: batch and step time are of {per}, samples/s count them all")
-    if step.growing_s > NOTABLE * whole:
-        unknown = percent(step.growing_s / whole)
-        notes.append(f"{unknown} of the kernels' time has no known operator or shapes: taken to grow with the batch")
     if step.doubtful_s > NOTABLE * whole:
         doubtful = percent(step.doubtful_s / whole)
         notes.append(f"in {doubtful} of the kernels' time the shapes leave open what grows with the batch: guessed")
@@ -169,6 +166,9 @@ def _measurement(step: TracedStep, steps: StepSpans, times: StepTimes) -> tuple[
         notes.append("the trace marks no step and holds a single one: its times may be those of warming up")
     elif len(steps.regular) == 1:
         notes.append("one step alone was measured: another may take longer or shorter")
+    if step.unknown_share > NOTABLE:
+        unknown = percent(step.unknown_share)
+        notes.append(f"{unknown} of the kernels' time has no known operator or shapes: taken to grow with the batch")
     if times.profiled_s is not None:
         notes.append(
             f"a step is taken as {duration(times.step_s)}, the median without the profiler, under which it took "

@@ -40,6 +40,11 @@ class TracedStep:
     kernels: float
 
     @property
+    def unknown_share(self) -> float:
+        """Of the kernels' time: that of kernels without a known operator, and of exchanged activations."""
+        return self.growing_s / max(self.kernel_s, 1e-12)
+
+    @property
     def kernel_s(self) -> float:
         """Of all kernels."""
         return float(self.op_s.sum()) + self.growing_s + sum(self.constant_s.values())

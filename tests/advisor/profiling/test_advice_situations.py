@@ -246,3 +246,22 @@ def test_a_gpu_that_no_table_knows_gets_no_advice_of_its_own(tmp_path: Path) -> 
     found = advised(path, on=("h100",))
     assert {advice.gpu for advice in found.advice} == {"h100-sxm-80gb"}
     assert any("NVIDIA X9000" in note and "--gpu" in note for note in found.notes)
+
+
+# What the model does not know --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("busy", [200.0, 900.0])  # beside two known kernels of 400 us each
+def test_kernels_without_operators_are_assumed_or_left_out_and_of_most_there_is_no_advice(
+    tmp_path: Path, busy: float
+) -> None:
+    trace = training()
+    for number in range(3):
+        trace.kernel("triton_poi_fused_0", 2000.0 * number + 900, busy)
+    found = advised(trace.write(tmp_path / "trace.json"), on=("h100",))
+    if busy == 900:
+        assert found.advice == ()
+        assert "53 % of the kernels' time has no known operator" in found.notes[0]
+        return
+    assert "20 % of the kernels' time has no known operator or shapes: taken to grow" in said(found.advice[0])
+    assert "20 % of the traced time, are left out here" in said(found.advice[-1])
