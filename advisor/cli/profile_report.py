@@ -57,7 +57,7 @@ def _answer_block(profile: TraceProfile, format_: str) -> list[str]:
 
 
 def _sentence(text: str) -> str:
-    line = clean(text, 400)
+    line = clean(text, 800)
     return line[:1].upper() + line[1:] + ("" if line.endswith(".") else ".")
 
 
@@ -182,7 +182,7 @@ def _cost(line: BillLine, profile: TraceProfile) -> str:
 
 def _bill_line(line: BillLine, profile: TraceProfile, format_: str) -> list[str]:
     head = f"{_cost(line, profile)}  {clean(line.what, 400)}"
-    todo, items = clean(line.todo, 600), [clean(item, 200) for item in line.items]
+    todo, items = clean(line.todo, 1000), [clean(item, 200) for item in line.items]
     if format_ == "markdown":
         return [f"- **{head}** {todo}", *(f"  - {item}" for item in items)]
     return [f"  {head}", f"      -> {todo}", *(f"         {item}" for item in items)]
