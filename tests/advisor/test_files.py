@@ -16,7 +16,7 @@ def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> Non
     target.write_bytes(b"old")
     write_atomically(target, b"new")
     assert target.read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["report.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
 def test_a_link_keeps_pointing_where_it_does(tmp_path: Path) -> None:
