@@ -22,7 +22,7 @@ from advisor.profiling.advice.remarks import (
     setting,
     supports_as_traced,
 )
-from advisor.profiling.advice.traced import Traced, read_traced
+from advisor.profiling.advice.traced import Traced, lack_of, read_traced
 from advisor.profiling.advice.traced_recipe import with_amp
 from advisor.profiling.advice.traced_setup import Measured, TracedSetup
 from advisor.profiling.kernels.device import DeviceFacts
@@ -32,10 +32,8 @@ from advisor.profiling.records import Advice, BatchSize, CurvePoint, KernelGroup
 from advisor.recipe import Recipe
 from advisor.recommendation import DEFAULT_MAX_BATCH, TOOTH, Recommendation, decide
 from advisor.step import check_count
-from advisor.units import percent
 
 MOST_SEARCHED = 1 << 18
-MOST_UNKNOWN = 0.5  # share of the kernels' time beyond which a curve would be a guess
 _ROLES = {"current": "traced", "fastest that fits": "fastest", "largest that fits": "largest"}
 _AT_THE_END = {"largest that fits": "end of the search"}
 _NO_STEPS = (
@@ -87,13 +85,8 @@ def advise(
     if batch.batch > MOST_SEARCHED:
         return Advised((), (f"no advice on the batch size: {batch.batch} is beyond the search, 1 to {MOST_SEARCHED}",))
     traced = read_traced(raw, links, steps, groups, operations, facts, batch.batch)
-    if not traced.step.ops:
-        return Advised((), ("no advice on the batch size: no kernel belongs to an operator with shapes",))
-    if traced.step.unknown_share > MOST_UNKNOWN:
-        share = percent(traced.step.unknown_share)
-        return Advised(
-            (), (f"no advice on the batch size: {share} of the kernels' time has no known operator or shapes",)
-        )
+    if (lack := lack_of(traced)) is not None:
+        return Advised((), (f"no advice on the batch size: {lack}",))
     advice: list[Advice] = []
     notes: list[str] = []
     if device.gpu is None:

@@ -26,6 +26,9 @@ UNSEEN_SHARE = 0.10  # of the kernels' time outside of known operators, above wh
 # A step without the profiler takes no less than nearly all of its kernels' time, and hardly more than under it.
 LEAST_OF_BUSY, MOST_OF_PROFILED = 0.8, 1.25
 WAITING = 0.10  # share of the step's time spent waiting for the host above which it is said
+MOST_UNKNOWN = 0.5  # share of the kernels' time beyond which a curve would be a guess
+LEAST_KERNEL_S = 50e-9  # an empty kernel takes about 1 us
+MOST_AT_ONCE = 128  # kernels resident on one GPU (CUDA C++ Programming Guide, "Technical Specifications")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,24 @@ def read_traced(
         notes=(*assumed, *doubt, *_assumptions(step, steps, parameters)),
         own_notes=_measurement(step, steps, times),
     )
+
+
+def lack_of(traced: Traced) -> str | None:
+    """Why no curve can be made of a traced step; None: it can."""
+    step, busy_s = traced.step, traced.times.busy_s
+    if not step.ops:
+        return "no kernel belongs to an operator with shapes"
+    mean_s = step.kernel_s / max(step.kernels, 1.0)
+    if not mean_s >= LEAST_KERNEL_S:
+        return f"the kernels of the trace take {1e9 * mean_s:.2g} ns in the mean, and none takes so little"
+    if not MOST_AT_ONCE * busy_s >= step.kernel_s:
+        return (
+            f"{duration(step.kernel_s)} of kernels a step cannot have run in the {1e6 * busy_s:.3g} us of it in which "
+            "the trace has the GPU work"
+        )
+    if step.unknown_share > MOST_UNKNOWN:
+        return f"{percent(step.unknown_share)} of the kernels' time has no known operator or shapes"
+    return None
 
 
 def _unprofiled(raw: RawTrace, facts: StepFacts) -> tuple[float | None, tuple[str, ...]]:
