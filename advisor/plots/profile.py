@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from advisor.plots.canvas import BLUE, GREEN, GREY, ORANGE, VERMILION, drawing
 from advisor.profiling.output.headline import headline
 from advisor.profiling.output.provenance import conditions
-from advisor.profiling.output.tables import operation_of, steps_divisor, time_by
+from advisor.profiling.output.tables import has_steps, operation_of, share_of_step, time_by
 from advisor.profiling.output.text import clean, short_kernel
 from advisor.profiling.records import QUANTIZED, KernelGroup, TraceProfile
 from advisor.units import duration, percent
@@ -81,9 +81,12 @@ def _ascii(text: str) -> str:
 
 
 def _draw_classes(axes: Axes, profile: TraceProfile) -> None:
-    divisor = steps_divisor(profile)
-    bars = [(row.class_ or "", row.total_s / (divisor or 1)) for row in time_by(profile, "class")]
-    if copy_s := profile.steps.copy_s if divisor else profile.copy_time_s:
+    steps = has_steps(profile)
+    bars = [
+        (row.class_ or "", row.total_s if row.per_step_s is None else row.per_step_s)
+        for row in time_by(profile, "class")
+    ]
+    if copy_s := profile.steps.copy_s if steps else profile.copy_time_s:
         bars.append(("memcpy, memset", copy_s))
     if (idle_s := sum(profile.steps.gap_s.values())) > 0:
         bars.append(("GPU idle", idle_s))
@@ -95,7 +98,7 @@ def _draw_classes(axes: Axes, profile: TraceProfile) -> None:
     axes.set_yticks(range(len(bars)), names)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.22 * max(values, default=1.0) or 1.0)
-    axes.set_xlabel("ms per step" if divisor else "ms in the trace")
+    axes.set_xlabel("ms per step" if steps else "ms in the trace")
     axes.set_title("time by class", fontsize=10, loc="left")
 
 
@@ -109,7 +112,7 @@ def _draw_kernels(axes: Axes, profile: TraceProfile) -> list[str]:
         members = [point for point in points if point.group.class_ == class_]
         if members:
             _scatter(axes, members, colour, marker, class_)
-    blamed = (p for p in points if p.group.class_ in QUANTIZED and not p.group.persistent)
+    blamed = (p for p in points if p.group.class_ in QUANTIZED and not (p.group.persistent or p.group.split_k))
     named = [point for point in sorted(blamed, key=lambda p: -p.idle)[:NAMED] if point.efficiency < 1]
     limits = _decades([point.share for point in points])
     for number, (point, offset) in enumerate(zip(named, _offsets(named, limits), strict=True), 1):
@@ -117,11 +120,11 @@ def _draw_kernels(axes: Axes, profile: TraceProfile) -> list[str]:
                       fontsize=9, weight="bold")  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(*limits)
-    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+    axes.xaxis.set_major_formatter(lambda share, _: _tick(share))
     axes.xaxis.set_minor_formatter("")
     axes.set_ylim(0, 1.06)
     axes.yaxis.set_major_formatter(lambda share, _: percent(share))
-    axes.set_xlabel("share of the step" if steps_divisor(profile) else "share of all kernel time")
+    axes.set_xlabel("share of the step" if has_steps(profile) else "share of all kernel time")
     axes.set_ylabel("wave efficiency (100 %: every wave is full)")
     axes.set_title("kernels, one point per shape and grid", fontsize=10, loc="left", pad=24)
     axes.grid(alpha=0.25)
@@ -134,6 +137,11 @@ def _draw_kernels(axes: Axes, profile: TraceProfile) -> list[str]:
         why = "" if profile.gpu.id else "\nname the GPU with --gpu"
         axes.text(0.5, 0.5, f"no kernel's waves are known{why}", transform=axes.transAxes, ha="center", color=GREY)
     return [_named_line(number, point, profile) for number, point in enumerate(named, 1)]
+
+
+def _tick(share: float) -> str:
+    """ "0.001 %", without an exponent."""
+    return f"{100 * share:.12f}".rstrip("0").rstrip(".") + " %"
 
 
 def _decades(shares: Sequence[float]) -> tuple[float, float]:
@@ -158,12 +166,12 @@ def _offsets(points: Sequence[_Point], limits: tuple[float, float]) -> list[tupl
 
 
 def _points(profile: TraceProfile) -> list[_Point]:
-    divisor = steps_divisor(profile)
-    whole_s = profile.steps.step_s * divisor if divisor else profile.kernel_time_s
+    steps = has_steps(profile)
     points = [
-        _Point(group, group.total_s / whole_s, group.wave_efficiency)
+        _Point(group, share, group.wave_efficiency)
         for group in profile.kernels
-        if group.wave_efficiency is not None and group.total_s > 0 and whole_s > 0
+        if (share := share_of_step(profile, group.step_s) if steps else group.share)
+        and group.wave_efficiency is not None
     ]
     least = _LEAST_SHARE * max((point.share for point in points), default=0.0)
     return [point for point in points if point.share >= least]

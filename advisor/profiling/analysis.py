@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from advisor.errors import AdvisorError, BadInputError, BrokenFileError
 from advisor.gpus import find_gpu
@@ -16,10 +17,10 @@ from advisor.profiling.bill.make import make_bill
 from advisor.profiling.kernels.device import require_nvidia_kernels, traced_gpu
 from advisor.profiling.kernels.groups import group_kernels, occupancy_note
 from advisor.profiling.kernels.precision import read_precision
-from advisor.profiling.linked import Links
+from advisor.profiling.linked import Links, StepSpans
 from advisor.profiling.linking.link import link
 from advisor.profiling.output.provenance import recorded_at, software
-from advisor.profiling.output.ranks import compare_ranks
+from advisor.profiling.ranks import compare_ranks
 from advisor.profiling.raw import RawTrace
 from advisor.profiling.reading.files import trace_files
 from advisor.profiling.reading.reader import read_trace
@@ -115,7 +116,7 @@ def _profile(path: Path, asked: _Asked, progress: Callable[[float], None] | None
     steps = find_steps(raw, links)
     device = traced_gpu(raw, asked.gpu)
     groups = group_kernels(raw, links, steps, device)
-    operations = _with_calls(links)
+    operations = _with_calls(links, steps)
     facts = step_facts(raw, links, steps)
     batch = read_batch(raw, links, steps)
     kernel_time_s = float(raw.kernels.duration_us.sum()) * 1e-6
@@ -132,7 +133,7 @@ def _profile(path: Path, asked: _Asked, progress: Callable[[float], None] | None
         kernel_time_s=kernel_time_s,
         copy_time_s=float(raw.copies.duration_us.sum()) * 1e-6,
         kernels_launched=len(raw.kernels.name),
-        tensor_core_time_s=sum(group.total_s for group in groups if group.tensor_cores),
+        tensor_core_time_s=math.fsum(group.total_s for group in groups if group.tensor_cores),
         precision=read_precision(groups, operations),
         steps=facts,
         batch=batch,
@@ -167,12 +168,22 @@ def _told(*notes: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(note for note in notes if note))
 
 
-def _with_calls(links: Links) -> tuple[Operation, ...]:
-    """The operations with how many calls of each launched a kernel."""
-    known = (links.operation >= 0) & (links.op >= 0)
+def _with_calls(links: Links, steps: StepSpans) -> tuple[Operation, ...]:
+    """The operations with how many calls of each launched a kernel, in all and per regular step."""
+    in_all = _calls(links, np.ones(len(links.operation), dtype=np.bool_))
+    counted = len(steps.regular) if steps.names else 0
+    regular = _calls(links, np.isin(steps.kernel_step, steps.regular)) if counted else in_all
+    return tuple(
+        replace(operation, calls=int(n), calls_per_step=int(of_steps) / counted if counted else None)
+        for operation, n, of_steps in zip(links.operations, in_all, regular, strict=True)
+    )
+
+
+def _calls(links: Links, kernels: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Of each operation the calls that some of these kernels belong to."""
+    known = kernels & (links.operation >= 0) & (links.op >= 0)
     pairs = np.unique(np.stack([links.operation[known], links.op[known]]), axis=1)
-    calls = np.bincount(pairs[0], minlength=len(links.operations))
-    return tuple(replace(operation, calls=int(n)) for operation, n in zip(links.operations, calls, strict=True))
+    return np.bincount(pairs[0], minlength=len(links.operations))
 
 
 def _class_s(groups: Sequence[KernelGroup]) -> dict[str, float]:

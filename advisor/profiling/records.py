@@ -18,6 +18,8 @@ KernelClass = Literal[
 """The three passes of a convolution; "conv": a convolution's kernel whose pass nothing tells."""
 QUANTIZED: frozenset[str] = frozenset({"gemm", "fprop", "dgrad", "wgrad", "conv", "attention"})
 """Classes that tiles and waves are billed for; all others are bound by memory."""
+HIDDEN = 0.9
+"""Of a saving: a step that shows less of it hides the rest."""
 Phase = Literal["forward", "backward", "optimizer", "data", "other"]
 
 
@@ -69,6 +71,7 @@ class Operation:
     layer: str  # what a reader calls it: "conv 64>256 1x1 on 56x56", "linear 2048>1000", "batch_norm 64x112x112"
     forward_dims: tuple[Any, ...] = ()  # of the forward operator that a backward one belongs to
     calls: int = 0  # in the whole trace, of those that launched a kernel
+    calls_per_step: float | None = None  # mean over the regular steps; None: the trace has no steps
 
 
 @dataclass(frozen=True)

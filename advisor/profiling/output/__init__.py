@@ -1,1 +1,1 @@
-"""A profile as tables, text, JSON and pandas; ranks compared."""
+"""A profile as tables, text, JSON and pandas."""

@@ -32,6 +32,7 @@ class OperationRow(msgspec.Struct, frozen=True, kw_only=True):
     phase: str
     layer: str
     calls: int
+    calls_per_step: float | None
     shapes: str
     forward_shapes: str
     types: tuple[str, ...]
@@ -123,6 +124,7 @@ def _operation_row(operation: Operation) -> OperationRow:
         phase=operation.phase,
         layer=operation.layer,
         calls=operation.calls,
+        calls_per_step=operation.calls_per_step,
         shapes=shapes_text(operation.dims),
         forward_shapes=shapes_text(operation.forward_dims),
         types=operation.types,

@@ -11,8 +11,6 @@ from advisor.profiling.records import QUANTIZED, KernelGroup, Operation, TracePr
 
 By = Literal["class", "operator", "layer", "shape"]
 NO_OPERATOR = "(no operator found)"
-# Kernel time outside of the steps above which "per step" would mislead: the whole trace's is printed then.
-STRAY_SHARE = 0.01
 _SHAPES_SHOWN = 4
 
 
@@ -25,8 +23,11 @@ class TimeRow(msgspec.Struct, frozen=True, kw_only=True):
     calls: int | None = None  # of the operators that were found, in the whole trace; null: none was
     launches: int  # of kernels, in the whole trace
     total_s: float  # in the whole trace
-    per_step_s: float | None  # null: the trace has no steps, or much runs outside of them
-    share: float  # of all kernel time
+    calls_per_step: float | None = None  # as `launches_per_step`
+    launches_per_step: float | None  # mean over the regular steps; null: the trace has no steps
+    per_step_s: float | None  # as above
+    share_of_step: float | None  # `per_step_s` of the step's time; sums to more than 1 where kernels overlap
+    share_of_kernel_time: float  # `total_s` of the whole trace's
     tensor_core_share: float | None  # of the time of products, convolutions and attention; null: none, or untold
     wave_efficiency: float | None  # over slots, mean weighted by time, of the same kernels
 
@@ -43,9 +44,11 @@ class KernelRow(msgspec.Struct, frozen=True, kw_only=True):
     shapes: str | None
     launches: int
     total_s: float
+    launches_per_step: float | None
     per_step_s: float | None
     median_s: float
-    share: float
+    share_of_step: float | None
+    share_of_kernel_time: float
     tensor_cores: bool | None
     precision: str | None
     tile: str | None
@@ -67,26 +70,34 @@ class KernelRow(msgspec.Struct, frozen=True, kw_only=True):
     note: str | None
 
 
-def steps_divisor(profile: TraceProfile) -> int | None:
-    """By what totals of the trace are divided to give one step's; None where that would mislead."""
-    stray = profile.steps.outside_s > STRAY_SHARE * profile.kernel_time_s
-    return profile.steps.count if profile.steps.count > 0 and not stray else None
+def has_steps(profile: TraceProfile) -> bool:
+    """Whether figures per step are known; they are means over the regular steps, as `StepFacts` and the bill are."""
+    return profile.steps.count > 0
+
+
+def share_of_step(profile: TraceProfile, per_step_s: float | None) -> float | None:
+    """What share of a step's time so many seconds of it are; None without steps."""
+    return per_step_s / profile.steps.step_s if per_step_s is not None and profile.steps.step_s > 0 else None
 
 
 def time_by(profile: TraceProfile, by: By) -> tuple[TimeRow, ...]:
-    """Kernel time by class, operator, layer (and pass) or operator and input shapes, the largest first."""
+    """Kernel time by class, operator, layer (and pass) or operator and input shapes, the largest of a step first."""
     key_of = _KEYS[by]
     members: dict[_Key, list[KernelGroup]] = {}
     for group in profile.kernels:
         members.setdefault(key_of(group, operation_of(profile, group)), []).append(group)
     rows = (_row(profile, key, groups, shapes=by == "shape") for key, groups in members.items())
-    return tuple(sorted(rows, key=lambda row: -row.total_s))
+    return tuple(sorted(rows, key=lambda row: (-(row.per_step_s or 0.0), -row.total_s)))
 
 
 def kernel_rows(profile: TraceProfile) -> tuple[KernelRow, ...]:
-    """Every group of kernels, the largest first."""
-    divisor = steps_divisor(profile)
-    return tuple(_kernel_row(group, operation_of(profile, group), divisor) for group in profile.kernels)
+    """Every group of kernels, the largest of a step first."""
+    return tuple(_kernel_row(profile, group, operation_of(profile, group)) for group in largest_first(profile))
+
+
+def largest_first(profile: TraceProfile) -> list[KernelGroup]:
+    """The groups of kernels by their time in a step, then by that in the trace."""
+    return sorted(profile.kernels, key=lambda group: (-(group.step_s or 0.0), -group.total_s))
 
 
 def plain(rows: Iterable[msgspec.Struct]) -> list[dict[str, Any]]:
@@ -125,7 +136,8 @@ _KEYS: dict[By, Callable[[KernelGroup, Operation | None], _Key]] = {
 
 def _row(profile: TraceProfile, key: _Key, groups: list[KernelGroup], *, shapes: bool) -> TimeRow:
     total_s = sum(group.total_s for group in groups)
-    divisor = steps_divisor(profile)
+    steps = has_steps(profile)
+    per_step_s = _sum(group.step_s for group in groups) if steps else None
     classes = {group.class_ for group in groups}
     operations = {group.operation for group in groups}
     found = [profile.operations[i] for i in operations if i is not None]
@@ -137,11 +149,20 @@ def _row(profile: TraceProfile, key: _Key, groups: list[KernelGroup], *, shapes:
         calls=sum(operation.calls for operation in found) if found else None,
         launches=sum(group.count for group in groups),
         total_s=total_s,
-        per_step_s=total_s / divisor if divisor else None,
-        share=total_s / profile.kernel_time_s if profile.kernel_time_s else 0.0,
+        calls_per_step=_sum(operation.calls_per_step for operation in found) if steps else None,
+        launches_per_step=_sum(group.launches_per_step for group in groups) if steps else None,
+        per_step_s=per_step_s,
+        share_of_step=share_of_step(profile, per_step_s),
+        share_of_kernel_time=total_s / profile.kernel_time_s if profile.kernel_time_s else 0.0,
         tensor_core_share=_mean((float(g.tensor_cores), g.total_s) for g in products if g.tensor_cores is not None),
         wave_efficiency=_mean((g.wave_efficiency, g.total_s) for g in products if g.wave_efficiency is not None),
     )
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """Sum of what is known; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def _mean(weighted: Iterable[tuple[float, float]]) -> float | None:
@@ -151,7 +172,9 @@ def _mean(weighted: Iterable[tuple[float, float]]) -> float | None:
     return sum(value * w for value, w in pairs) / weight if weight > 0 else None
 
 
-def _kernel_row(group: KernelGroup, operation: Operation | None, divisor: int | None) -> KernelRow:
+def _kernel_row(profile: TraceProfile, group: KernelGroup, operation: Operation | None) -> KernelRow:
+    steps = has_steps(profile)
+    per_step_s = group.step_s if steps else None
     return KernelRow(
         name=group.name,
         class_=group.class_,
@@ -162,9 +185,11 @@ def _kernel_row(group: KernelGroup, operation: Operation | None, divisor: int | 
         shapes=shapes_text(operation.dims) if operation and operation.dims else None,
         launches=group.count,
         total_s=group.total_s,
-        per_step_s=group.total_s / divisor if divisor else None,
+        launches_per_step=group.launches_per_step if steps else None,
+        per_step_s=per_step_s,
         median_s=group.median_s,
-        share=group.share,
+        share_of_step=share_of_step(profile, per_step_s),
+        share_of_kernel_time=group.share,
         tensor_cores=group.tensor_cores,
         precision=group.precision,
         tile=group.tile,

@@ -25,14 +25,16 @@ GROUP = KernelGroup(
     operation=0, grid=(784, 1, 1), block=(128, 1, 1), registers=128, shared_bytes=12288, ctas_per_sm=4,
     limiter="registers", ctas=784, waves=2.45, wave_efficiency=2.45 / 3, wave_efficiency_sms=0.98, idle_share=0.55,
     idle_share_sms=0.2, occupancy_agrees=True, note=None, count=4, total_s=4e-3, median_s=1e-3, share=0.4,
+    launches_per_step=2.0, step_s=2e-3,
 )  # fmt: skip
 CONVOLUTION = Operation(
     name="aten::cudnn_convolution", outer="aten::conv2d", phase="forward",
     dims=((32, 64, 56, 56), (64, 64, 3, 3), ()), types=("float", "float", ""), inputs=("", "", "[1, 1]"),
     product=Product("conv", m=100352, n=64, k=576, pass_="fprop", flops=7_398_752_256),
-    layer="conv 64>64 3x3 on 56x56", calls=4,
+    layer="conv 64>64 3x3 on 56x56", calls=4, calls_per_step=2.0,
 )  # fmt: skip
-ADD = Operation("aten::add_", "aten::add_", "forward", ((32, 64, 56, 56),), ("float",), (), None, "add", calls=40)
+ADD = Operation("aten::add_", "aten::add_", "forward", ((32, 64, 56, 56),), ("float",), (), None, "add", calls=40,
+                calls_per_step=20.0)  # fmt: skip
 
 
 def memory_bound(name: str, class_: Any, *, total_s: float, count: int, operation: int | None = 1) -> KernelGroup:
@@ -40,7 +42,7 @@ def memory_bound(name: str, class_: Any, *, total_s: float, count: int, operatio
     return replace(
         GROUP, name=name, class_=class_, library="PyTorch", tile=None, tile_m=None, tile_n=None, split_k=None,
         tensor_cores=None, operation=operation, total_s=total_s, count=count, median_s=total_s / count,
-        share=total_s / 10e-3,
+        share=total_s / 10e-3, launches_per_step=count / 2, step_s=total_s / 2,
     )  # fmt: skip
 
 

@@ -61,6 +61,14 @@ def test_resnets_passes_are_attributed_by_layer(resnet: TraceProfile) -> None:
     assert calls["normalisation"] == 6 * 2 * 53
 
 
+def test_what_is_said_per_step_adds_up_to_the_kernel_time_of_the_regular_steps(resnet: TraceProfile) -> None:
+    for by in ("class", "operator", "layer", "shape"):
+        rows = time_by(resnet, by)
+        assert sum(row.per_step_s or 0 for row in rows) == pytest.approx(resnet.steps.kernel_s)
+        assert sum(row.share_of_step or 0 for row in rows) == pytest.approx(resnet.steps.kernel_s / resnet.steps.step_s)
+    assert {row.name: row.calls_per_step for row in time_by(resnet, "class")}["fprop"] == 53
+
+
 def test_each_table_sums_to_the_kernel_time(resnet: TraceProfile) -> None:
     for by in ("class", "operator", "layer", "shape"):
         assert sum(row.total_s for row in time_by(resnet, by)) == pytest.approx(resnet.kernel_time_s)

@@ -38,7 +38,9 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def test_the_headline_of_resnet_says_what_a_user_wants_to_know(run: Run) -> None:
     code, out, err = run(recorded_trace("resnet50_train_b32_fp32_v100.json.gz"))
     assert (code, err) == (0, "")
-    assert out.startswith("6 steps of 133 ms on Tesla V100-DGXS-32GB, batch 32, FP32: the GPU is busy ")
+    assert out.startswith(
+        "133 ms a step (mean of 5 of 6 steps, median 126 ms) on Tesla V100-DGXS-32GB, batch 32, FP32: the GPU is busy "
+    )
     assert "no kernel ran on Tensor Cores" in out.splitlines()[0]
     assert "\x1b" not in out
 
@@ -76,7 +78,7 @@ def test_the_picture_and_the_output_go_to_files(run: Run, tmp_path: Path) -> Non
     assert (code, out) == (0, "")
     assert err.splitlines() == [f"wrote {text}", f"wrote {picture}"]
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert text.read_text().startswith("**3 steps of ")
+    assert text.read_text().startswith("**990 us a step (mean of 3 steps)")
 
 
 def test_a_picture_that_cannot_be_is_refused_before_the_trace_is_read(run: Run, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from advisor.errors import BadInputError
-from advisor.plots.profile import save_profile
+from advisor.plots.profile import _tick, save_profile
 from tests.advisor.profiling.profiles import GROUP, memory_bound, small_profile
 
 pytestmark = pytest.mark.filterwarnings("error")  # a glyph that no font has would be one
@@ -35,6 +35,17 @@ def test_the_picture_names_the_worst_kernel_its_gpu_and_its_file(tmp_path: Path)
         "advisor profile trace.json.gz",  # its dashes are no longer such in a comment of SVG
     ):
         assert part in text
+
+
+def test_kernels_whose_waves_are_by_design_are_blamed_for_nothing(tmp_path: Path) -> None:
+    for change in ({"split_k": True}, {"persistent": True}):
+        save_profile(small_profile(kernels=(replace(GROUP, **change),)), tmp_path / "p.svg")
+        assert "2.45 waves" not in (tmp_path / "p.svg").read_text()
+
+
+@pytest.mark.parametrize(("share", "text"), [(1e-7, "0.00001 %"), (0.01, "1 %"), (1.0, "100 %")])
+def test_ticks_are_written_without_exponents(share: float, text: str) -> None:
+    assert _tick(share) == text
 
 
 def test_hostile_names_cannot_break_the_picture(tmp_path: Path) -> None:

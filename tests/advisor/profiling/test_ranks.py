@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from advisor.cli.profile_report import report
-from advisor.profiling.output.ranks import compare_ranks
+from advisor.profiling.ranks import compare_ranks
 from advisor.profiling.records import TraceProfile
 from tests.advisor.profiling.profiles import small_profile
 

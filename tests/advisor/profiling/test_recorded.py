@@ -96,7 +96,7 @@ def test_a_recorded_run_gives_batch_model_versions_and_what_the_profiler_cost(tm
     # an addmm of 256 rows in every step says the same, so nothing is added
     assert profile.batch.evidence == "256 per forward pass: what `advisor profile --model` ran"
     text = report(profile)
-    assert text.startswith("3 steps of 990 us of resnet50 on NVIDIA A100-SXM4-80GB, batch 256")
+    assert text.startswith("990 us a step (mean of 3 steps) of resnet50 on NVIDIA A100-SXM4-80GB, batch 256")
     assert "A step took 800 us without the profiler and 990 us under it" in text
     assert "recorded PyTorch 2.9.0+cu128, CUDA 12.8, cuDNN 9.10.2" in text
     assert json.loads(profile.to_json())["recorded"]["model"] == "resnet50"

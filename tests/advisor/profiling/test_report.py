@@ -49,11 +49,37 @@ def test_operators_are_found_by_name_layer_and_shapes() -> None:
     assert [row.calls for row in time_by(profile, "operator")] == [4, 40, None]
 
 
-def test_totals_of_the_trace_are_shown_where_much_runs_outside_of_the_steps() -> None:
+def test_what_runs_outside_of_the_steps_is_said_beside_the_figures_per_step() -> None:
     profile = small_profile()
     outside = replace(profile, steps=replace(profile.steps, outside_s=1e-3))
-    assert time_by(outside, "class")[0].per_step_s is None
-    assert "in all" in report(outside)
+    assert time_by(outside, "class")[0].per_step_s == 2e-3
+    assert "1.00 ms of the trace's kernels run outside of its steps" in report(outside)
+    assert "outside of its steps" not in report(profile)
+
+
+def test_totals_of_the_trace_are_shown_where_it_has_no_steps() -> None:
+    profile = small_profile()
+    without = replace(profile, steps=replace(profile.steps, count=0, found_by="none"))
+    assert (time_by(without, "class")[0].per_step_s, time_by(without, "class")[0].share_of_step) == (None, None)
+    assert "in all" in report(without)
+
+
+def test_a_first_step_that_differs_is_in_no_figure_per_step_but_in_the_totals() -> None:
+    # the convolution took 4 ms in all, 1 ms of it in the one step that counts
+    profile = small_profile(kernels=(replace(GROUP, step_s=1e-3, launches_per_step=1.0),))
+    profile = replace(profile, steps=replace(profile.steps, durations_s=(16e-3, 8e-3), first_step_differs=True))
+    for row in (*kernel_rows(profile), *time_by(profile, "class")):
+        assert (row.total_s, row.per_step_s, row.share_of_step) == (4e-3, 1e-3, pytest.approx(1 / 8))
+        assert (row.share_of_kernel_time, row.launches_per_step) == (0.4, 1)
+    assert headline(profile).startswith("8.00 ms a step (1 of 2 steps) on")
+    assert "Where the kernels' time goes, 1 of 2 steps" in report(profile)
+
+
+def test_where_mean_and_median_of_the_steps_differ_both_are_said() -> None:
+    profile = small_profile()
+    steps = replace(profile.steps, count=4, durations_s=(30e-3, 9e-3, 6e-3, 9e-3), first_step_differs=True)
+    told = headline(replace(profile, steps=steps))
+    assert told.startswith("8.00 ms a step (mean of 3 of 4 steps, median 9.00 ms) on")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +98,7 @@ def test_shapes_are_written_as_products(dims: Any, text: str) -> None:
 
 def test_the_headline_says_steps_gpu_batch_precision_busy_share_and_tensor_cores() -> None:
     assert headline(small_profile()) == (
-        "2 steps of 8.00 ms on Tesla V100-SXM2-16GB, batch 32, FP32: the GPU is busy 69 % of the time; "
+        "8.00 ms a step (mean of 2 steps) on Tesla V100-SXM2-16GB, batch 32, FP32: the GPU is busy 69 % of the time; "
         "no kernel ran on Tensor Cores."
     )
 
@@ -91,7 +117,7 @@ def test_the_headline_claims_nothing_where_names_tell_nothing() -> None:
 @pytest.mark.parametrize("format_", ["table", "markdown"])
 def test_every_table_has_the_headline_the_bill_and_the_advice(by: Any, format_: str) -> None:
     text = report(small_profile(), by=by, format_=format_)
-    assert text.lstrip("*").startswith("2 steps of 8.00 ms")
+    assert text.lstrip("*").startswith("8.00 ms a step")
     for part in ("train under torch.autocast", "Worth a try", "size to try", "64 is 7 % faster", "recommended", "+7 %"):
         assert part in text
     assert "??" in text  # the memory of batch 64 is unknown
@@ -102,7 +128,7 @@ def test_what_the_host_hides_of_a_saving_is_told_apart_and_the_unknown_is_not_0(
     hidden = replace(bill.lines[0], step_gain_s=0.1e-3)
     unknown = replace(bill.lines[0], lost_s=None, share=None, step_gain_s=None)
     text = report(small_profile(bill=replace(bill, lines=(hidden, unknown))))
-    assert "  100 us of the step (1.2 %, estimate), 1.00 ms of its kernels  4 convolutions run in FP32" in text
+    assert "  1.00 ms of kernels (12 % of the step, estimate; the step shows 100 us of it while the host " in text
     assert "  ??  4 convolutions run in FP32" in text
 
 

@@ -41,8 +41,11 @@ def compare_ranks(profiles: Sequence[TraceProfile], left_out: Sequence[str] = ()
     )
 
 
-def _per_step(profile: TraceProfile, total_s: float) -> float:
-    return total_s / max(profile.steps.count, 1)
+def _communication_s(profile: TraceProfile) -> float:
+    """Of a step; of the whole trace where it has no steps."""
+    if not profile.steps.count:
+        return profile.class_s.get("communication", 0.0)
+    return sum(group.step_s or 0.0 for group in profile.kernels if group.class_ == "communication")
 
 
 def _exposed_s(profile: TraceProfile) -> float:
@@ -58,7 +61,7 @@ def _facts(profile: TraceProfile, least_s: float) -> RankFacts:
         kernel_time_s=profile.kernel_time_s,
         step_s=steps.step_s,
         busy_share=steps.busy_share,
-        communication_s=_per_step(profile, profile.class_s.get("communication", 0.0)),
+        communication_s=_communication_s(profile),
         exposed_communication_s=exposed_s,
         own_s=max(steps.step_s - exposed_s, 0.0),
         waiting_s=exposed_s - least_s,
