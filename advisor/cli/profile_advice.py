@@ -59,7 +59,9 @@ def _speed(advice: Advice, batch: int) -> float | None:
 
 
 def _recipe(advice: Advice) -> str:
-    return printed_precision(advice.precision) + (" AMP" if advice.precision in ("fp16", "bf16") else "")
+    return printed_precision(advice.precision) + (
+        " AMP" if advice.autocast and advice.precision in ("fp16", "bf16") else ""
+    )
 
 
 def _label(advice: Advice) -> str:

@@ -205,6 +205,8 @@ class Advice:
     memory_origin: str
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
+    kernel_gain: float | None = None  # of the kernels alone over the traced ones; None: not of the traced GPU
+    autocast: bool = True  # in FP16 and BF16: under autocast, not the whole model in that type
 
 
 @dataclass(frozen=True)
