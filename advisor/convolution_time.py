@@ -54,7 +54,8 @@ _CURE = "write it anew with `python -m bench fit-convolutions`"
 NCHW = LAYOUTS.index("nchw")
 LEAST_LOAD = 1e-9  # tiles per SM up to which K is split: never
 LEAST_CHANNELS = 16  # below, the transforms outweigh the products: libraries take implicit GEMM
-KERNEL_S = 2e-6  # least duration of a kernel, of Winograd's four
+KERNEL_S = 2e-6
+"""Least duration of a kernel on the GPU."""
 
 
 class ConvolutionProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -14,7 +14,7 @@ from advisor.alignment import OperandAlignment
 from advisor.errors import AdvisorError
 from advisor.profiling.bill.gap_lines import gap_lines
 from advisor.profiling.bill.host import AmpStep, HostBound, host_bound
-from advisor.profiling.bill.misaligned import TENSOR_CORE_PRECISIONS, misalignment
+from advisor.profiling.bill.misaligned import TENSOR_CORE_PRECISIONS, misalignment, pad_advice
 from advisor.profiling.bill.off_tensor_cores import step_seconds
 from advisor.profiling.bill.quantized import (
     QuantizationLoss,
@@ -30,7 +30,8 @@ from advisor.profiling.kernels.device import DeviceFacts
 from advisor.profiling.records import QUANTIZED, Advice, BatchSize, Bill, BillLine, KernelGroup, Operation, StepFacts
 from advisor.units import duration, percent
 
-WORTH_NAMING = 0.03  # of a line's loss: what one kernel must lose for advice on it alone
+NO_TIME = "nothing is billed: every kernel of the trace has a duration of 0, which no GPU's has; record it again"
+WORTH_NAMING = 0.1  # of a line's loss: what one kernel must lose for advice on it alone
 
 
 def make_bill(
@@ -49,6 +50,8 @@ def make_bill(
     the host's launches, and what the whole step would take under AMP.
     """
     step_s = facts.step_s if facts.step_s > 0 else max(kernel_time_s, 1e-12)
+    if kernel_time_s <= 0:
+        return Bill(0.0, step_s, (), NO_TIME)
     host = host_bound(facts)
     lines = gap_lines(groups, operations, facts, _larger(advice))
     unknown = None
@@ -175,7 +178,7 @@ def _quantization_item(subject: Subject, lost_s: float, group: KernelGroup, loss
 
 def _quantization_todo(subject: Subject, losses: Sequence[tuple[float, KernelGroup, QuantizationLoss]]) -> str:
     least_s = WORTH_NAMING * sum(lost for lost, _, _ in losses)
-    for lost_s, group, loss in losses:
+    for lost_s, group, loss in losses[:ITEMS]:
         if lost_s < least_s:
             break
         operation = subject.operation(group)
@@ -190,15 +193,17 @@ def _quantization_todo(subject: Subject, losses: Sequence[tuple[float, KernelGro
             if fuller:
                 return (
                     f"batch {fuller} fills whole waves of {operation.layer} {group.class_} (traced: {traced}), the "
-                    "worst layer that the batch can help; the curve over the batch weighs all layers"
+                    f"worst layer that the batch can help, {duration(lost_s)}; the curve over the batch weighs all "
+                    "layers"
                 )
         if loss.tiling is not None and loss.tiling.efficiency < 0.9 and group.class_ == "gemm":
             t = loss.tiling
             whole_n = -(-t.n // t.tile_n) * t.tile_n
             if whole_n != t.n:
+                count = whole_n // t.tile_n
                 return (
-                    f"{operation.layer}: {t.n} columns take {whole_n // t.tile_n} tiles of {t.tile_n}, as {whole_n} "
-                    "would: widen the layer, or merge small products"
+                    f"{operation.layer}, {duration(lost_s)}: {t.n} columns take {count} tile{'s' * (count > 1)} of "
+                    f"{t.tile_n}, as {whole_n} would: widen the layer, or merge small products"
                 )
     return "larger products fill more whole waves: a larger batch, or small products merged"
 
@@ -220,23 +225,20 @@ def _alignment(subject: Subject) -> BillLine | None:
     if lost_s < LEAST_LINE * subject.step_s:
         return None
     found.sort(key=lambda row: -row[0])
-    pads: dict[str, None] = {}
+    pads = pad_advice([(operation, loss.dimensions) for _, operation, _, loss in found])
     items: list[str] = []
-    for lost, operation, group, loss in found:
-        wanted = ", ".join(f"{a.dimension} {a.size} to {a.pad_to}" for a in loss.dimensions)
-        pads.setdefault(f"{operation.layer}: {wanted}")
-        if len(items) < ITEMS:
-            operands = ", ".join(f"{a.operand} {a.dimension} = {a.size}" for a in loss.dimensions)
-            pass_ = operation.product.pass_ if operation.product is not None else None
-            layer = f"{operation.layer} {pass_ or group.class_}"
-            items.append(f"{duration(lost)}  {layer}: {operands} ({_bytes(loss.dimensions)})")
+    for lost, operation, group, loss in found[:ITEMS]:
+        operands = ", ".join(f"{a.operand} {a.dimension} = {a.size}" for a in loss.dimensions)
+        pass_ = operation.product.pass_ if operation.product is not None else None
+        layer = f"{operation.layer} {pass_ or group.class_}"
+        items.append(f"{duration(lost)}  {layer}: {operands} ({_bytes(loss.dimensions)})")
     return BillLine(
         kind="alignment",
         what=f"dimensions that are no multiple of 16 bytes, in {len(found)} kernels on Tensor Cores",
         lost_s=lost_s,
         share=lost_s / subject.step_s,
         step_gain_s=subject.step_gain_s(lost_s),
-        todo=f"pad {'; '.join(list(pads)[:PADS])}",
+        todo=f"pad {'; '.join(pads[:PADS])}",
         items=tuple(items),
     )
 

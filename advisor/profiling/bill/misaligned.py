@@ -11,11 +11,14 @@ and T the measured time,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from advisor.alignment import (
+    CACHE_LINE_BYTES,
+    GOOD_BYTES,
     OperandAlignment,
     attention_alignment,
     convolution_alignment,
@@ -28,6 +31,7 @@ from advisor.profiling.records import KernelGroup, Operation, Product
 from advisor.step_costs import LAYOUTS, PRODUCT_KINDS
 from advisor.step_ops import STEM_CHANNELS
 
+MOST_PADDING = 1.1  # of a dimension: whole cache lines are named where they cost no more work than that
 TENSOR_CORE_PRECISIONS = ("fp16", "bf16", "tf32")
 
 
@@ -64,6 +68,49 @@ def slow_dimensions(
     found = _alignments(product, operation, precision, compute_capability)
     slow = {a.dimension: a for a in found if a.verdict in ("slow", "refused") and a.size not in (1, batch)}
     return tuple(slow.values())
+
+
+def pad_advice(found: Sequence[tuple[Operation, Sequence[OperandAlignment]]]) -> list[str]:
+    """What to pad, a text per layer in the given order, its passes together.
+
+    "linear 768>50257: out features 50257 to 50264 (16 bytes), best 50304 (128 bytes)"
+    """
+    layers: dict[str, dict[int, dict[str, OperandAlignment]]] = {}
+    for operation, _ in found:
+        layers.setdefault(operation.layer, {})
+    for operation, dimensions in sorted(found, key=lambda row: _is_wgrad(row[0])):
+        for alignment in dimensions:
+            names = layers[operation.layer].setdefault(alignment.size, {})
+            if not (names and _is_wgrad(operation)):  # whose sides may be swapped: the other passes know the name
+                names.setdefault(_feature(operation, alignment.dimension), alignment)
+    return [f"{layer}: {', '.join(map(_pad, sizes.values()))}" for layer, sizes in layers.items() if sizes]
+
+
+_FEATURES = {
+    "fprop": {"K": "in features", "N": "out features"},
+    "dgrad": {"K": "out features", "N": "in features"},
+    "wgrad": {"M": "out features", "N": "in features"},
+}
+
+
+def _is_wgrad(operation: Operation) -> bool:
+    return operation.product is not None and operation.product.pass_ == "wgrad"
+
+
+def _feature(operation: Operation, dimension: str) -> str:
+    """The layer's own name of a dimension of one of its products."""
+    product = operation.product
+    if product is None or product.kind != "gemm" or not operation.layer.startswith("linear "):
+        return dimension
+    return _FEATURES.get(product.pass_ or "", {}).get(dimension, dimension)
+
+
+def _pad(names: dict[str, OperandAlignment]) -> str:
+    alignment = next(iter(names.values()))
+    text = f"{' and '.join(names)} {alignment.size} to"
+    if alignment.pad_to == alignment.pad_to_best or alignment.pad_to_best > MOST_PADDING * alignment.size:
+        return f"{text} {alignment.pad_to}"
+    return f"{text} {alignment.pad_to} ({GOOD_BYTES} bytes), best {alignment.pad_to_best} ({CACHE_LINE_BYTES} bytes)"
 
 
 def _alignments(

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from advisor.profiling.bill.timing import KERNEL_S, Call, Layout, ProductTime, TimeModel, pass_of_group
-from advisor.profiling.records import QUANTIZED, KernelGroup, Operation
+from advisor.convolution_time import KERNEL_S
+from advisor.profiling.bill.timing import Call, Layout, ProductTime, TimeModel, pass_of_group
+from advisor.profiling.records import QUANTIZED, KernelGroup, Operation, Product
 
 SINGLE = ("fp32",)
 HALF = ("fp16", "bf16")
@@ -53,12 +54,6 @@ class OffTensorCores:
         """Of those with a prediction."""
         return sum(moved.measured_s for moved in self.moved)
 
-    @property
-    def tf32_s(self) -> float | None:
-        """Predicted time of all in TF32; None: the GPU has none."""
-        times = [moved.tf32_s for moved in self.moved]
-        return None if not times or None in times else sum(time for time in times if time is not None)
-
 
 def step_seconds(group: KernelGroup) -> float:
     """Seconds of one step; of the whole trace where it has no steps."""
@@ -76,11 +71,9 @@ def off_tensor_cores(
     found: list[tuple[Operation, list[KernelGroup]]] = []
     unpredicted_s = 0.0
     for index, members in by_operation.items():
-        if not _could_move(members, operations[index] if index is not None else None):
-            continue
-        if index is None or operations[index].product is None:
-            unpredicted_s += sum(map(step_seconds, members))
-        else:
+        if index is None or operations[index].product is None:  # any number of products: each kernel for itself
+            unpredicted_s += sum(step_seconds(group) for group in members if is_off(group))
+        elif _could_move(members, operations[index].product):
             found.append((operations[index], members))
     calls = [Call(operation.product, pass_of_group(members[0], operation)) for operation, members in found]  # type: ignore[arg-type]  # those without a product are left out above
     half = {layout: model.predict(calls, "fp16", layout) for layout in LAYOUTS}
@@ -115,18 +108,23 @@ def _scaled(time: ProductTime | None, per_step: float) -> float | None:
     return None if time is None else per_step * time.seconds
 
 
-def _could_move(members: Iterable[KernelGroup], operation: Operation | None) -> bool:
+def _could_move(members: Iterable[KernelGroup], product: Product | None) -> bool:
     """Whether an operation's product is FP32, or half and off the Tensor Cores all the same."""
     computing = [group for group in members if not group.helper]
-    if not computing or any(group.tensor_cores for group in computing):
+    if product is None or not computing or any(group.tensor_cores for group in computing):
         return False
-    product = operation.product if operation is not None else None
-    kinds = {product.dtype} if product is not None else {group.precision for group in computing}
-    if any(str(kind).startswith(OTHER_NUMBERS) for kind in kinds):
+    if product.dtype.startswith(OTHER_NUMBERS):
         return False
-    if kinds & set(HALF):  # half, by a kernel that is known not to use them
+    if product.dtype in HALF:  # by a kernel that is known not to use them
         return all(group.tensor_cores is False for group in computing)
-    return "fp32" in kinds and all(group.precision in (None, *SINGLE) for group in computing)
+    return product.dtype == "fp32" and all(group.precision in (None, *SINGLE) for group in computing)
+
+
+def is_off(group: KernelGroup) -> bool:
+    """Whether the name tells a product off the Tensor Cores, in FP32 or half, or a transform of one in FP32."""
+    if group.precision in HALF:
+        return group.tensor_cores is False and not group.helper
+    return not group.tensor_cores and group.precision in SINGLE
 
 
 def _calls_per_step(operation: Operation, members: Sequence[KernelGroup]) -> float:

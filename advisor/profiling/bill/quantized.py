@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from advisor.convolution_time import tensor_sizes, winograd_product
-from advisor.profiling.bill.timing import KERNEL_S, Call, Layout, TimeModel, is_predictable, pass_of_group
+from advisor.convolution_time import KERNEL_S, tensor_sizes, winograd_product
+from advisor.profiling.bill.timing import Call, Layout, TimeModel, is_predictable, pass_of_group
 from advisor.profiling.records import QUANTIZED, KernelGroup, Operation, Product
 from advisor.quantization import ceil_div, largest_size, tile_efficiency
 from advisor.step_costs import PRODUCT_KINDS
@@ -62,7 +62,6 @@ class QuantizationLoss:
     tiling: Tiling | None  # None: unknown
     waves_sms: float | None  # CTAs over SMs
     blamed_for_waves: bool
-    memory_share: float  # of its time that the traffic alone would take
     upper_bound: bool  # the traffic is unknown, for want of shapes
 
 
@@ -81,7 +80,6 @@ def quantization_loss(
     tiling = read_tiling(group, product)
     ctas = tiling.ctas if tiling is not None and not group.persistent else group.ctas
     traffic_s = least_traffic_s(group, product, model, layout)
-    memory_share = min(1.0, traffic_s / time_s) if time_s > 0 else 1.0
     waves = ctas / model.gpu.sms
     blamed = not (group.persistent or group.split_k or (tiling is not None and tiling.split))
     efficiency = tiling.efficiency if tiling is not None else 1.0
@@ -89,7 +87,7 @@ def quantization_loss(
         hardness = model.gemm_hardness(group.precision or "fp32") if group.class_ == "gemm" else model.conv_hardness()
         efficiency *= waves / wave_cost(waves, hardness)
     share = _share_lost(time_s, traffic_s, efficiency) * time_s / (time_s + KERNEL_S)
-    return QuantizationLoss(share, tiling, waves, blamed, memory_share, upper_bound=product is None)
+    return QuantizationLoss(share, tiling, waves, blamed, upper_bound=product is None)
 
 
 def wave_cost(waves: float, hardness: float) -> float:
@@ -116,7 +114,7 @@ def _of_the_model(
     if found is None:
         return None
     share = 1 - found.unquantized_s / found.seconds
-    return QuantizationLoss(share, None, None, True, min(1.0, found.traffic_s / found.seconds), False)
+    return QuantizationLoss(share, None, None, blamed_for_waves=True, upper_bound=False)
 
 
 def least_traffic_s(group: KernelGroup, product: Product | None, model: TimeModel, layout: Layout) -> float:
@@ -247,11 +245,17 @@ def fuller_batches(loss: QuantizationLoss, group: KernelGroup, product: Product,
     tiling, convolution = loss.tiling, product.convolution
     if tiling is None or convolution is None or product.pass_ == "wgrad" or not loss.blamed_for_waves:
         return None
-    if tiling.m != product.m or is_winograd_product(group):
+    if is_winograd_product(group):
         return None
-    rows_per_image = product.m // int(convolution.batch)
-    whole = tiling.ctas // sms
-    below, above = (
-        int(largest_size(waves, sms, tiling.across, tiling.tile_m)) // rows_per_image for waves in (whole, whole + 1)
-    )
+    images, whole = int(convolution.batch), tiling.ctas // sms
+    rows_per_image = product.m // images
+    if tiling.m == product.m:
+        below, above = (
+            int(largest_size(waves, sms, tiling.across, tiling.tile_m)) // rows_per_image
+            for waves in (whole, whole + 1)
+        )
+    elif tiling.m == rows_per_image and tiling.ctas % images == 0:  # cut image by image
+        below, above = (waves * sms * images // tiling.ctas for waves in (whole, whole + 1))
+    else:
+        return None
     return (below, above) if above >= 1 else None

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from advisor.profiling.bill.misaligned import slow_dimensions
-from advisor.profiling.bill.off_tensor_cores import LAYOUTS, OffTensorCores, off_tensor_cores, step_seconds
+from advisor.profiling.bill.misaligned import pad_advice, slow_dimensions
+from advisor.profiling.bill.off_tensor_cores import (
+    LAYOUTS,
+    Moved,
+    OffTensorCores,
+    is_off,
+    off_tensor_cores,
+    step_seconds,
+)
 from advisor.profiling.bill.subject import HIDDEN, ITEMS, LEAST_LINE, LITTLE, PADS, Subject
 from advisor.profiling.bill.timing import Layout
 from advisor.profiling.records import QUANTIZED, BillLine
 from advisor.units import duration, percent, rate
+
+MATMULS = ("gemm", "attention")
+TF32_SWITCHES = {
+    True: "torch.set_float32_matmul_precision('high')",
+    False: "torch.backends.cudnn.allow_tf32 = True (cuDNN's own default)",
+}
+"""What lets matrix products (True) and convolutions (False) run in TF32."""
 
 
 def tensor_core_line(subject: Subject) -> BillLine | None:
@@ -33,8 +47,7 @@ def tensor_core_line(subject: Subject) -> BillLine | None:
             what=f"{duration(off_s)} of products off the Tensor Cores, without shapes to predict them by",
             lost_s=None,
             share=None,
-            todo="record with record_shapes=True to have the gain predicted; torch.autocast('cuda', torch.float16) "
-            "moves them",
+            todo=f"record with record_shapes=True to have the gain predicted; {_without_shapes(subject)}",
             items=(triton,) if triton else (),
         )
     layout = min(LAYOUTS, key=found.half_s)
@@ -57,20 +70,53 @@ def _tensor_core_todo(subject: Subject, found: OffTensorCores, gain_s: float, la
     last = " and channels_last" if _has_images(found) and layout == "nhwc" and subject.layout == "nchw" else ""
     error = subject.model.steps.held_out.get("other_gpus")
     wrong = f"; whole steps predicted so were {percent(error.mean)} off, single layers more" if error else ""
-    new = subject.model.gpu.compute_capability >= (8, 0)
-    cast = (
-        "torch.autocast('cuda', torch.bfloat16)" if new else "torch.autocast('cuda', torch.float16) with a GradScaler"
-    )
     best_s = found.measured_s - gain_s
-    text = f"{little}{cast}{last}: {duration(found.measured_s)} would take {duration(best_s)}{wrong}"
-    if found.tf32_s is None or any(group.precision == "tf32" for group in subject.groups):  # none, or on already
-        return text
-    if found.tf32_s > found.measured_s:
-        return text + ". TF32 would gain nothing"
     return (
-        f"{text}. Or TF32 in one line, torch.backends.cuda.matmul.allow_tf32 = True or "
-        f"torch.set_float32_matmul_precision('high'): {duration(found.tf32_s)}, an estimate without timings"
+        f"{little}{_autocast(subject)}{last}: {duration(found.measured_s)} would take {duration(best_s)}{wrong}"
+        + _tf32_todo(subject, found)
     )
+
+
+def _tf32_todo(subject: Subject, found: OffTensorCores) -> str:
+    """TF32 as the alternative, for the kinds of products of which none runs in it."""
+    is_on = _tf32_kinds(subject)
+    chosen = [
+        (moved, moved.tf32_s) for moved in found.moved if moved.tf32_s is not None and _is_matmul(moved) not in is_on
+    ]
+    if not chosen:
+        return ""
+    before_s, after_s = sum(moved.measured_s for moved, _ in chosen), sum(time_s for _, time_s in chosen)
+    if after_s > before_s:
+        return ". TF32 would gain nothing"
+    switches = [TF32_SWITCHES[matmul] for matmul in sorted({_is_matmul(moved) for moved, _ in chosen}, reverse=True)]
+    of = "" if len(chosen) == len(found.moved) else f" of {duration(before_s)} of them"
+    return f". Or TF32 in one line, {' and '.join(switches)}: {duration(after_s)}{of}, an estimate without timings"
+
+
+def _tf32_kinds(subject: Subject) -> set[bool]:
+    """Which of matrix products (True) and convolutions (False) run in TF32 already."""
+    return {group.class_ in MATMULS for group in subject.groups if group.precision == "tf32"}
+
+
+def _is_matmul(moved: Moved) -> bool:
+    return moved.operation.product is not None and moved.operation.product.kind != "conv"
+
+
+def _without_shapes(subject: Subject) -> str:
+    """What moves products of unknown sizes."""
+    cast = f"{_autocast(subject)} moves them"
+    if not subject.model.gpu.supports("tf32"):
+        return cast
+    off = {group.class_ in MATMULS for group in subject.groups if group.class_ in QUANTIZED and is_off(group)}
+    switches = [TF32_SWITCHES[matmul] for matmul in sorted(off - _tf32_kinds(subject), reverse=True)]
+    return f"{cast}; or TF32 in one line, {' and '.join(switches)}" if switches else cast
+
+
+def _autocast(subject: Subject) -> str:
+    scaler = " with a GradScaler" if any(o.phase == "backward" for o in subject.operations) else ""
+    if subject.model.gpu.compute_capability < (8, 0):
+        return f"torch.autocast('cuda', torch.float16){scaler}"
+    return f"torch.autocast('cuda', torch.bfloat16), or torch.float16{scaler}"
 
 
 def _shown_s(subject: Subject, gain_s: float) -> float:
@@ -100,7 +146,8 @@ def _of_the_step(subject: Subject, gain_s: float, shown_s: float) -> str:
         if subject.batch is not None and amp.batch > subject.batch
         else ""
     )
-    return f". But{now} the step{under_amp}: {held}{more}. Cure these first{larger}"
+    profiled = "; this rests on launches timed under the profiler, and without it a step shows more of the gain"
+    return f". But{now} the step{under_amp}: {held}{more}{profiled}. Cure these first{larger}"
 
 
 def _tensor_core_items(subject: Subject, found: OffTensorCores, triton: str | None) -> tuple[str, ...]:
@@ -131,15 +178,14 @@ def _tensor_core_items(subject: Subject, found: OffTensorCores, triton: str | No
 
 def _pads_in_half(subject: Subject, found: OffTensorCores) -> list[str]:
     """The dimensions that will cost Tensor Cores once the products run in FP16, worst layers first."""
-    pads: dict[str, None] = {}
-    for moved in found.moved:
-        product, capability = moved.operation.product, subject.model.gpu.compute_capability
-        if product is not None:
-            slow = slow_dimensions(product, moved.operation, "fp16", capability, batch=subject.batch)
-            wanted = ", ".join(f"{a.dimension} {a.size} to {a.pad_to}" for a in slow)
-            if wanted:
-                pads.setdefault(f"{moved.operation.layer} {wanted}")
-    return list(pads)[:PADS]
+    capability = subject.model.gpu.compute_capability
+    slow = [
+        (moved.operation, slow_dimensions(moved.operation.product, moved.operation, "fp16", capability,
+                                          batch=subject.batch))
+        for moved in found.moved
+        if moved.operation.product is not None
+    ]  # fmt: skip
+    return pad_advice(slow)[:PADS]
 
 
 def _has_images(found: OffTensorCores) -> bool:

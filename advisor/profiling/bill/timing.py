@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.convolution import Pass
-from advisor.convolution_time import Algorithm, convolution_op, fp32_convolution_times
+from advisor.convolution_time import KERNEL_S, Algorithm, convolution_op, fp32_convolution_times
 from advisor.gemm import gemm_time
 from advisor.gpus import Gpu, ResolvedGpu
 from advisor.loading import profiles_for
@@ -36,14 +36,13 @@ from advisor.step_costs import (
     op_seconds,
     traffic_seconds,
 )
-from advisor.step_ops import MEMORY_CLASSES, step_ops
+from advisor.step_ops import step_ops
 from advisor.steptime import machine, product_scale
 from advisor.workload.schema import Affine, Op, Variant
 
 Floats = NDArray[np.float64]
 Layout = Literal["nhwc", "nchw"]
 
-KERNEL_S = 2e-6  # least duration of a kernel on the GPU
 HALF = ("fp16", "bf16")
 ONE = np.array([1.0])
 
@@ -103,11 +102,6 @@ class TimeModel:
     def traffic_s(self, bytes_: float, kind: str, layout: Layout) -> float:
         """Seconds that so many bytes of a product take; kind as in PRODUCT_KINDS."""
         share = self.coefficients.product_bandwidth[LAYOUTS.index(layout), PRODUCT_KINDS.index(kind)]
-        return float(traffic_seconds(np.array([bytes_]), share, self.coefficients, self.machine("fp32"))[0])
-
-    def elementwise_s(self, bytes_: float) -> float:
-        """Seconds that so many bytes take in elementwise kernels."""
-        share = self.coefficients.memory[0, MEMORY_CLASSES.index("elementwise")]
         return float(traffic_seconds(np.array([bytes_]), share, self.coefficients, self.machine("fp32"))[0])
 
     def predict(self, calls: Sequence[Call], precision: str, layout: Layout = "nchw") -> list[ProductTime | None]:

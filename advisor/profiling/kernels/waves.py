@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from advisor.kernel_names import KernelName
 from advisor.profiling.records import Product
 from advisor.quantization import ceil_div, last_wave_fill, wave_efficiency
+from advisor.units import percent
 
 # cuBLAS's own names are of column-major products: the first number of a tile runs along our n (advisor.kernel_names).
 _CUBLAS_CUTLASS = re.compile(r"cutlass(?:_\d{2,3}_|3x_)")
@@ -165,11 +166,21 @@ def _planes(down: int, across: int) -> Iterator[tuple[int, int]]:
 def _scheduled(told: KernelName, cut: Cut, launch: Launch) -> Cut:
     """Add what the name, or fewer CTAs than tiles, tell of the schedule."""
     if told.persistent or _loops(cut.tiles, launch):
-        on = f"{cut.tiles} tiles on {launch.ctas} CTAs, " if cut.tiles is not None and launch.ctas else ""
-        note = f"persistent: {on}one wave by design"
+        note = f"persistent: {_rounds(cut, launch)}"
         return Cut(cut.tile_m, cut.tile_n, cut.tiles, persistent=True, split_k=cut.split_k, note=note)
     note_split = "split-K: several CTAs share a tile's contraction, to fill the GPU" if cut.split_k else None
     return Cut(cut.tile_m, cut.tile_n, cut.tiles, split_k=cut.split_k, note=note_split)
+
+
+def _rounds(cut: Cut, launch: Launch) -> str:
+    """What the loop over the tiles takes, where every tile is one CTA's."""
+    if cut.tiles is None or not launch.ctas or cut.split_k:
+        return "one wave by design"
+    on = f"{cut.tiles} tiles on {launch.ctas} CTAs"
+    if cut.tiles <= launch.ctas:
+        return f"{on}, one wave by design"
+    rounds, last = ceil_div(cut.tiles, launch.ctas), last_wave_fill(cut.tiles, launch.ctas)
+    return f"{on}, {rounds} rounds, the last {percent(last)} full; one launched wave by design"
 
 
 def _loops(tiles: int | None, launch: Launch) -> bool:

@@ -17,10 +17,8 @@ import numpy as np
 from advisor.profiling.linked import Links, StepSpans
 from advisor.profiling.raw import Floats, Ints, RawTrace
 from advisor.profiling.steps.intervals import TO_GPU, launch_of, named, on_host
-from advisor.profiling.steps.periods import step_bounds, without_numbers
+from advisor.profiling.steps.periods import WARM_UP, step_bounds, without_numbers
 
-WARM_UP = 1.2
-"""A first step that takes, or launches, this many times the median of the others does not stand for them."""
 _CUT_OFF = 0.8  # a last step that launches less than this share of the median was cut off by the end of the trace
 _COVERS = 0.95  # share of the kernels that a repeated range must hold to be a step
 _COVERS_MOST = 0.8  # the same, where no period is found: the optimizer may be outside

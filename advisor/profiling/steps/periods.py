@@ -24,7 +24,8 @@ _TIE_OF_ONE = 0.08
 _DEVIATING = 0.2  # share of the steps in which a kernel may run more or less often than usual
 _MOST_CANDIDATES = 12
 _MOST_CELLS_PER_KERNEL = 20  # of the table of steps and distinct kernels: bounds its memory
-_WARM_UP = 1.2  # a first step with this many times the usual number of kernels is warm-up
+WARM_UP = 1.2
+"""A first step that takes, or launches, this many times the median of the others does not stand for them."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _agreement(sequence: _Sequence, anchor: Ints) -> float:
         usual = float(np.median(held.sum(axis=1)))
         scores.append(_evenness(held[1:], everything))
         for row, end in ((0, anchor[0]), (1, anchor[1])):
-            if held[row].sum() > _WARM_UP * usual:
+            if held[row].sum() > WARM_UP * usual:
                 scores.append(_evenness(np.delete(held, row, axis=0), last_seen >= end))
     return max(scores)
 

@@ -303,7 +303,7 @@ def test_a_persistent_kernel_is_known_by_fewer_ctas_than_tiles_and_its_rounds_ar
     """4096 x 4096 in tiles of 128x256 is 16 x 32 = 512; 132 CTAs take 3.88 rounds, 16 of the last idle."""
     cut = cut_of("nvjet_tst_256x128_64x4_1x2_h_bz_coopA_TNT", Product("gemm", 4096, 4096, 4096), (2, 66, 1))
     assert (cut.persistent, cut.tiles, cut.tile_m, cut.tile_n) == (True, 512, 128, 256)
-    assert cut.note == "persistent: 512 tiles on 132 CTAs, one wave by design"
+    assert cut.note == ("persistent: 512 tiles on 132 CTAs, 4 rounds, the last 88 % full; one launched wave by design")
     waves = count_waves(Launch((2, 66, 1), 1, 132), cut)
     assert waves.waves == pytest.approx(512 / 132)
     assert waves.idle_share == pytest.approx(16 / 132)
