@@ -134,6 +134,8 @@ class StepFacts:
     first_step_differs: bool  # the first step is more than 1.2 x the median: warm-up, left out of the means
     step_gap_s: tuple[dict[str, float], ...] = ()  # of each step in durations_s, by cause: the first one's too
     exposed_copy_s: float = 0.0  # mean per step of the time in which only copies run
+    exposed_copies_s: dict[str, float] = field(default_factory=dict)  # by kind: pageable, pinned, to host, on the GPU
+    graph_share: float = 0.0  # of the trace's kernels that CUDA graphs launched
     copy_s: float = 0.0  # sum of copies and fills of one step (mean over steps)
 
 

@@ -25,10 +25,22 @@ TODO = {
     "gpu": "fewer kernels, fused by torch.compile, or CUDA graphs, in which the change is shorter",
     "communication": "overlap it: DistributedDataParallel's bucket_cap_mb, gradient_as_bucket_view=True, accumulation "
     "under no_sync(), fewer and larger messages",
-    "exposed copies": "pin_memory=True and non_blocking=True, and the next batch copied on a stream of its own",
     "sync": "keep the loss on the GPU and read it every so many steps; no .item(), .cpu() or print of tensors, no "
     "boolean masks whose size the host must know",
 }
+_GRAPHS = 0.5  # of the kernels in CUDA graphs: no more graphs are advised
+COPIES = {
+    "pageable": "pin_memory=True and non_blocking=True, and the next batch copied on a stream of its own",
+    "pinned": "copy the next batch ahead, on a stream of its own, while this one is computed",
+    "to host": "read less back, less often, and into pinned memory with non_blocking=True",
+    "on the GPU": "fewer copies and fills on the GPU: no clone() or contiguous() that is not needed, buffers kept "
+    "instead of zeroed anew (zero_grad(set_to_none=True)), torch.compile",
+}
+"""What to do about copies that no kernel hides, by `StepFacts.exposed_copies_s`."""
+NAMES = {
+    "pageable": "from pageable memory", "pinned": "from pinned memory", "to host": "to the host",
+    "on the GPU": "and fills on the GPU",
+}  # fmt: skip
 _SAME = {"exposed communication": "communication"}
 
 
@@ -50,9 +62,15 @@ def gap_lines(
     for cause, lost_s in sorted(causes.items(), key=lambda item: -item[1]):
         if facts.step_s <= 0 or lost_s < LEAST_SHARE * facts.step_s:
             continue
-        todo, items = (
-            _launch_advice(groups, operations, larger) if cause == "host" else (TODO[_SAME.get(cause, cause)], ())
-        )
+        items: tuple[str, ...] = ()
+        if cause == "host":
+            todo, items = _launch_advice(groups, operations, larger, facts.graph_share)
+        elif cause == "exposed copies":
+            todo, items = _copy_advice(facts)
+        elif cause == "gpu" and facts.graph_share > _GRAPHS:
+            todo = "fewer kernels, fused by torch.compile: they are in CUDA graphs already"
+        else:
+            todo = TODO[_SAME.get(cause, cause)]
         lines.append(
             BillLine(
                 kind="gaps",
@@ -61,15 +79,24 @@ def gap_lines(
                 share=lost_s / facts.step_s,
                 todo=todo,
                 measured=True,
-                items=tuple(items),
+                items=items,
                 step_gain_s=lost_s,
             )
         )
     return lines
 
 
+def _copy_advice(facts: StepFacts) -> tuple[str, tuple[str, ...]]:
+    """What to do about the kind of copies that costs most, and what each kind costs where there are several."""
+    kinds = sorted(((s, kind) for kind, s in facts.exposed_copies_s.items() if s > 0 and kind in COPIES), reverse=True)
+    if not kinds:
+        return COPIES["pageable"], ()
+    items = [f"{duration(s)}  copies {NAMES[kind]}" for s, kind in kinds] if len(kinds) > 1 else []
+    return COPIES[kinds[0][1]], tuple(items)
+
+
 def _launch_advice(
-    groups: Sequence[KernelGroup], operations: Sequence[Operation], larger: int | None
+    groups: Sequence[KernelGroup], operations: Sequence[Operation], larger: int | None, graph_share: float
 ) -> tuple[str, tuple[str, ...]]:
     short = [group for group in groups if group.median_s < SHORT_S]
     launches, all_launches = sum(map(_per_step, short)), sum(map(_per_step, groups))
@@ -80,16 +107,27 @@ def _launch_advice(
             f"{launches:,.0f} of {all_launches:,.0f} kernels are shorter than {duration(SHORT_S)}, "
             f"{duration(time_s)} in all; most: {_names(short, operations)}"
         )
-    looped = looped_updates(groups, operations)
     size = f"a larger batch ({larger} is recommended)" if larger else "a larger batch"
     todo = f"torch.compile(mode='reduce-overhead') or CUDA graphs, or {size}: launches cost the same at any size"
-    if looped:
-        kernels = ", ".join(f"{count:,.0f} {name}" for name, count in looped)
-        todo = f"an optimizer with foreach=True or fused=True: it loops over the parameters ({kernels} a step); {todo}"
+    if graph_share > _GRAPHS:
+        todo = (
+            f"{percent(graph_share)} of the kernels are launched by CUDA graphs already: what remains is the host's "
+            f"work between them, and {size} repeats it less often"
+        )
+    looped = _looped_updates(groups, operations)
+    zeroed = sum(count for name, count in looped if name in _ZEROES)
+    if zeroed:
+        todo = f"zero_grad(set_to_none=True): gradients are zeroed one by one ({zeroed:,.0f} kernels a step); {todo}"
+    updates = ", ".join(f"{count:,.0f} {name}" for name, count in looped if name not in _ZEROES)
+    if updates:
+        todo = f"an optimizer with foreach=True or fused=True: it loops over the parameters ({updates} a step); {todo}"
     return todo, tuple(items)
 
 
-def looped_updates(groups: Sequence[KernelGroup], operations: Sequence[Operation]) -> list[tuple[str, float]]:
+_ZEROES = ("fill_", "zero_")
+
+
+def _looped_updates(groups: Sequence[KernelGroup], operations: Sequence[Operation]) -> list[tuple[str, float]]:
     """(operator, kernels of one step) of an optimizer that launches kernels parameter by parameter."""
     counts: dict[str, float] = {}
     for group in groups:

@@ -31,6 +31,7 @@ from advisor.profiling.records import QUANTIZED, Advice, BatchSize, Bill, BillLi
 from advisor.units import duration, percent
 
 NO_TIME = "nothing is billed: every kernel of the trace has a duration of 0, which no GPU's has; record it again"
+NO_STEP = "nothing is billed: the steps of the trace have no length, as its times or correlation ids are damaged"
 WORTH_NAMING = 0.1  # of a line's loss: what one kernel must lose for advice on it alone
 
 
@@ -52,6 +53,8 @@ def make_bill(
     step_s = facts.step_s if facts.step_s > 0 else max(kernel_time_s, 1e-12)
     if kernel_time_s <= 0:
         return Bill(0.0, step_s, (), NO_TIME)
+    if facts.count and facts.step_s <= 0:
+        return Bill(kernel_time_s, step_s, (), NO_STEP)
     host = host_bound(facts)
     lines = gap_lines(groups, operations, facts, _larger(advice))
     unknown = None

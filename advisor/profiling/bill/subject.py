@@ -11,7 +11,6 @@ from advisor.profiling.records import KernelGroup, Operation
 
 LITTLE = 0.03  # of a step: what all lines together must exceed to be worth the work
 LEAST_LINE = 0.001  # of a step: a loss below is no line
-HIDDEN = 0.9  # of a saving: a step that shows less of it is said to hide the rest
 ITEMS = 5  # of the worst, in a line
 PADS = 3  # layers named to be padded
 

@@ -11,9 +11,9 @@ from advisor.profiling.bill.off_tensor_cores import (
     off_tensor_cores,
     step_seconds,
 )
-from advisor.profiling.bill.subject import HIDDEN, ITEMS, LEAST_LINE, LITTLE, PADS, Subject
+from advisor.profiling.bill.subject import ITEMS, LEAST_LINE, LITTLE, PADS, Subject
 from advisor.profiling.bill.timing import Layout
-from advisor.profiling.records import QUANTIZED, BillLine
+from advisor.profiling.records import HIDDEN, QUANTIZED, BillLine
 from advisor.units import duration, percent, rate
 
 MATMULS = ("gemm", "attention")

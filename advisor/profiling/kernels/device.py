@@ -17,6 +17,7 @@ from advisor.gpus.table import names
 from advisor.occupancy import SmLimits, sm_limits
 from advisor.profiling.raw import DeviceProperties, RawTrace
 from advisor.profiling.records import TracedGpu
+from advisor.units import percent
 
 RECORD_KERNELS = "record with torch.profiler.profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])"
 MAX_SMS = 4096  # far above any GPU: a hostile trace must not make arrays of its own size
@@ -88,22 +89,26 @@ def sms_from_kernels(raw: RawTrace, device: int) -> tuple[int, int, int] | None:
     return int(votes.argmax()), int(votes.max()), int(asked.sum())
 
 
+def busiest_device(raw: RawTrace) -> int | None:
+    """The device that most kernel time was spent on; None: the trace has no kernel."""
+    devices, which = np.unique(raw.kernels.device, return_inverse=True)
+    return int(devices[np.bincount(which, weights=raw.kernels.duration_us).argmax()]) if len(devices) else None
+
+
 def _main_device(raw: RawTrace) -> tuple[int, DeviceProperties | None, list[str]]:
     """The device that most kernel time was spent on, its properties where the trace has them, and what to say."""
-    if raw.kernels.name.size == 0:
+    device = busiest_device(raw)
+    if device is None:
         return (raw.devices[0].id if raw.devices else -1), (raw.devices[0] if raw.devices else None), []
-    devices, which = np.unique(raw.kernels.device, return_inverse=True)
-    spent = np.bincount(which, weights=raw.kernels.duration_us)
-    device = int(devices[spent.argmax()])
     found = [properties for properties in raw.devices if properties.id == device]
     if not found and len(raw.devices) == 1:
         found = list(raw.devices)
     notes = []
-    if len(devices) > 1:
-        share = spent.max() / max(spent.sum(), 1e-9)
-        notes.append(
-            f"kernels of {len(devices)} GPUs in one trace: the figures are GPU {device}'s ({share:.0%} of them)"
-        )
+    devices = len(np.unique(raw.kernels.device))
+    if devices > 1:
+        own_us = raw.kernels.duration_us[raw.kernels.device == device].sum()
+        share = percent(own_us / max(raw.kernels.duration_us.sum(), 1e-9))
+        notes.append(f"kernels of {devices} GPUs in one trace: the figures are GPU {device}'s ({share} of them)")
     properties = found[0] if found else None
     if properties is not None and properties.sms is not None and not 1 <= properties.sms <= MAX_SMS:
         notes.append(f"the device properties say {properties.sms} SMs, which no GPU has: ignored")

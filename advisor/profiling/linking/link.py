@@ -12,8 +12,9 @@ import numpy as np
 from advisor.profiling.linked import Links
 from advisor.profiling.linking.conv_calls import runs_both_gradients, wanted_gradients
 from advisor.profiling.linking.graphs import NO_SHAPES
+from advisor.profiling.linking.launches import launch_of
 from advisor.profiling.linking.names import is_communication
-from advisor.profiling.linking.nesting import follow, latest_before
+from advisor.profiling.linking.nesting import follow
 from advisor.profiling.linking.operation_calls import PASSES, Calls, call_of
 from advisor.profiling.linking.operator_tree import Tree
 from advisor.profiling.linking.passes import split_passes
@@ -38,19 +39,10 @@ def link(raw: RawTrace) -> Links:
 
 
 def _launches(raw: RawTrace, notes: list[str]) -> Ints:
-    """Per kernel the latest launch of its correlation that began before it, else the first one of it."""
-    calls, kernels = raw.launches, raw.kernels
-    usable = np.flatnonzero(calls.correlation >= 0)
-    found = latest_before(calls.correlation[usable], calls.start_us[usable], kernels.correlation, kernels.start_us)
-    late = np.flatnonzero(found < 0)
-    if len(late):  # clocks of host and GPU that disagree
-        mirrored = latest_before(
-            calls.correlation[usable], -calls.start_us[usable], kernels.correlation[late], -kernels.start_us[late]
-        )
-        found[late] = mirrored
-    launch = np.where(kernels.correlation >= 0, follow(usable, found), -1)
-    ids, count = np.unique(calls.correlation[usable], return_counts=True)
-    repeated = int(np.isin(kernels.correlation, ids[count > 1]).sum()) if (count > 1).any() else 0
+    """Per kernel its launch; ids that several launches share are noted."""
+    launch, correlation = launch_of(raw, raw.kernels), raw.launches.correlation
+    ids, count = np.unique(correlation[correlation >= 0], return_counts=True)
+    repeated = int(np.isin(raw.kernels.correlation, ids[count > 1]).sum()) if (count > 1).any() else 0
     if repeated:
         notes.append(
             f"{repeated} kernels have a correlation id that several launches share: each is given the latest before it"

@@ -15,8 +15,9 @@ from typing import Literal
 import numpy as np
 
 from advisor.profiling.linked import Links, StepSpans
+from advisor.profiling.linking.launches import launch_of
 from advisor.profiling.raw import Floats, Ints, RawTrace
-from advisor.profiling.steps.intervals import TO_GPU, launch_of, named, on_host
+from advisor.profiling.steps.intervals import TO_GPU, named, on_host
 from advisor.profiling.steps.periods import WARM_UP, step_bounds, without_numbers
 
 _CUT_OFF = 0.8  # a last step that launches less than this share of the median was cut off by the end of the trace
@@ -68,7 +69,7 @@ def find_steps(raw: RawTrace, links: Links) -> StepSpans:
     the first data) and a last one that launches less than 0.8 of it (the trace ended).
     """
     kernels_at = on_host(raw, links.launch, raw.kernels.start_us)
-    copies_at = on_host(raw, launch_of(raw, raw.copies.correlation), raw.copies.start_us)
+    copies_at = on_host(raw, launch_of(raw, raw.copies), raw.copies.start_us)
     ordered = np.sort(kernels_at)
     found_by, found = next(_found(raw, kernels_at, copies_at), ("none", _Spans((), np.empty(0), np.empty(0))))
     spans = _without_empty_ends(found, ordered)

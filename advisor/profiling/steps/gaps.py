@@ -27,10 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.profiling.kernels.classes import class_by_name
+from advisor.profiling.kernels.device import busiest_device
 from advisor.profiling.linked import Links, StepSpans
+from advisor.profiling.linking.graphs import share_of_graphs
+from advisor.profiling.linking.launches import launch_of
 from advisor.profiling.raw import Copies, Floats, Ints, Kernels, Launches, Marks, Ops, RawTrace
 from advisor.profiling.records import StepFacts
-from advisor.profiling.steps.intervals import TO_GPU, TO_HOST, Union, launch_of, named, on_host
+from advisor.profiling.steps.intervals import TO_GPU, TO_HOST, Union, named, on_host
 
 CAUSES = ("host", "data", "communication", "sync", "gpu")
 _LAUNCH_US = 10.0  # from a launch to its kernel on an idle GPU: at least 9 on a V100, 11 on an A100, as traced
@@ -51,6 +54,7 @@ def step_facts(raw: RawTrace, links: Links, steps: StepSpans) -> StepFacts:
     kernel_rows, copy_rows = _of_busiest_device(raw)
     kernels = _covered(raw.kernels, kernel_rows)
     copies = _covered(raw.copies, copy_rows)
+    of_copy = _copy_kinds(raw)[copy_rows]
     busy = Union.of(np.concatenate([kernels[0], copies[0]]), np.concatenate([kernels[1], copies[1]]))
     lengths = end - start
 
@@ -85,6 +89,10 @@ def step_facts(raw: RawTrace, links: Links, steps: StepSpans) -> StepFacts:
         first_step_differs=bool(steps.names) and 0 not in steps.regular,
         step_gap_s=tuple({name: float(gaps[name][i]) for name in CAUSES} for i in range(len(steps.names))),
         exposed_copy_s=mean_apart(Union.of(*kernels)),
+        exposed_copies_s={
+            kind: mean_apart(_without(kernels, copies, of_copy == kind)) for kind in np.unique(of_copy).tolist()
+        },
+        graph_share=share_of_graphs(raw, links),
         copy_s=float(raw.copies.duration_us[copied].sum()) / len(regular) / 1e6,
     )
 
@@ -99,7 +107,7 @@ def _windows(raw: RawTrace, links: Links, steps: StepSpans) -> tuple[Floats, Flo
         return (np.array([starts.min()]), np.array([ends.max()])) if len(ends) else (np.zeros(1), np.zeros(1))
     launched = np.concatenate([
         on_host(raw, links.launch, raw.kernels.start_us),
-        on_host(raw, launch_of(raw, raw.copies.correlation), raw.copies.start_us),
+        on_host(raw, launch_of(raw, raw.copies), raw.copies.start_us),
     ])  # fmt: skip
     begun = np.searchsorted(steps.start_us, launched, side="right")  # 0: before the first step
     done_before = np.maximum.accumulate(_latest(begun, ends, len(steps.names) + 1))[:-1]
@@ -117,11 +125,25 @@ def _latest(group: Ints, times: Floats, groups: int) -> Floats:
 
 def _of_busiest_device(raw: RawTrace) -> tuple[Ints, Ints]:
     """Rows of the kernels and of the copies of the GPU with most kernel time."""
-    devices, of_kernel = np.unique(raw.kernels.device, return_inverse=True)
-    if len(devices) < 2:
+    if len(np.unique(raw.kernels.device)) < 2:
         return np.arange(len(raw.kernels.name)), np.arange(len(raw.copies.name))
-    busiest = devices[np.argmax(np.bincount(of_kernel, weights=raw.kernels.duration_us))]
+    busiest = busiest_device(raw)
     return np.flatnonzero(raw.kernels.device == busiest), np.flatnonzero(raw.copies.device == busiest)
+
+
+def _copy_kinds(raw: RawTrace) -> NDArray[np.str_]:
+    """Of each copy what it is: "pageable" and "pinned" memory to the GPU, "to host", "on the GPU" (fills too)."""
+    kinds = np.full(len(raw.copies.name), "on the GPU")
+    to_gpu = named(raw, raw.copies.name, TO_GPU)
+    kinds[to_gpu] = "pageable"
+    kinds[np.intersect1d(to_gpu, named(raw, raw.copies.name, re.compile("Pinned").search))] = "pinned"
+    kinds[named(raw, raw.copies.name, TO_HOST)] = "to host"
+    return kinds
+
+
+def _without(kernels: tuple[Floats, Floats], copies: tuple[Floats, Floats], left_out: NDArray[np.bool_]) -> Union:
+    """What is covered by kernels and all other copies."""
+    return Union.of(np.append(kernels[0], copies[0][~left_out]), np.append(kernels[1], copies[1][~left_out]))
 
 
 def _covered(column: _Column | Kernels | Copies, rows: Ints) -> tuple[Floats, Floats]:
@@ -133,7 +155,8 @@ def _causes(raw: RawTrace, links: Links, start: Floats, end: Floats) -> Ints:
     """Index into CAUSES of each gap."""
     threads = np.unique(raw.launches.thread[links.launch[links.launch >= 0]])
     to_gpu, to_host = named(raw, raw.copies.name, TO_GPU), named(raw, raw.copies.name, TO_HOST)
-    feeding, reading = (launch_of(raw, raw.copies.correlation[copies]) for copies in (to_gpu, to_host))
+    started = launch_of(raw, raw.copies)
+    feeding, reading = started[to_gpu], started[to_host]
     feeding, reading = feeding[feeding >= 0], reading[reading >= 0]
     data = _spent(threads, *_ranges(raw, _LOADS), (raw.launches, feeding))
     collective = _spent(threads, *_ranges(raw, _COLLECTIVE))
@@ -158,7 +181,7 @@ def _queued(
     starts = np.append(raw.kernels.start_us[kernels], raw.copies.start_us[copies])
     launched = np.append(
         on_host(raw, links.launch, raw.kernels.start_us)[kernels],
-        on_host(raw, launch_of(raw, raw.copies.correlation), raw.copies.start_us)[copies],
+        on_host(raw, launch_of(raw, raw.copies), raw.copies.start_us)[copies],
     )
     order = np.argsort(starts, kind="stable")
     at = np.minimum(np.searchsorted(starts[order], gap_end), len(order) - 1)

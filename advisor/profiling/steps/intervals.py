@@ -1,4 +1,4 @@
-"""Arithmetic on many intervals of time at once; and finding the rows of a trace by name or correlation."""
+"""Arithmetic on many intervals of time at once; and finding the rows of a trace by name."""
 
 from __future__ import annotations
 
@@ -70,18 +70,6 @@ def named(raw: RawTrace, names: Ints, matches: Callable[[str], object]) -> Ints:
     for name in np.unique(names).tolist():
         wanted[name] = bool(matches(raw.names[name]))
     return np.flatnonzero(wanted[names])
-
-
-def launch_of(raw: RawTrace, correlation: Ints) -> Ints:
-    """Per correlation id, the first call of the runtime or driver with the same, an index into launches; -1: none."""
-    order = np.argsort(raw.launches.correlation, kind="stable")
-    ids = raw.launches.correlation[order]
-    at = np.searchsorted(ids, correlation)
-    known = (correlation >= 0) & (at < len(ids))
-    known[known] = ids[at[known]] == correlation[known]
-    found = np.full(len(correlation), -1, dtype=np.int64)
-    found[known] = order[at[known]]
-    return found
 
 
 def on_host(raw: RawTrace, launch: Ints, otherwise: Floats) -> Floats:

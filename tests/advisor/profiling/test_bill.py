@@ -280,6 +280,42 @@ def test_a_loop_of_small_optimizer_kernels_is_told_of_foreach() -> None:
     assert "foreach=True" in bill.lines[0].todo and "322 add_ a step" in bill.lines[0].todo
 
 
+def test_gradients_zeroed_one_by_one_are_told_of_set_to_none() -> None:
+    fill = Operation("aten::fill_", "aten::zero_", "optimizer", ((64, 64),), ("float",), (), None, "fill")
+    kernels = [
+        group(grid=(27, 32, 1), total_s=4e-3),
+        group(name="FillFunctor", class_="optimizer", phase="optimizer", operation=1, count=161, total_s=161 * 2e-6),
+    ]  # fmt: skip
+    (line,) = bill_of(kernels, [linear(3456, 4096, 4096), fill], step_s=10e-3, gap_s={"host": 5e-3}).lines
+    assert line.todo.startswith("zero_grad(set_to_none=True): gradients are zeroed one by one (161 kernels a step)")
+    assert "foreach" not in line.todo
+
+
+def test_graphs_are_not_advised_where_they_launch_the_kernels_already() -> None:
+    kernel, operation = group(grid=(27, 32, 1), total_s=4e-3), linear(3456, 4096, 4096)
+    gaps = {"host": 3e-3, "gpu": 2e-3}
+    host, gpu = bill_of([kernel], [operation], step_s=10e-3, gap_s=gaps, graph_share=0.97).lines
+    assert host.todo.startswith("97 % of the kernels are launched by CUDA graphs already")
+    assert not any(advised in line.todo for line in (host, gpu) for advised in ("or CUDA graphs", "reduce-overhead"))
+
+
+@pytest.mark.parametrize(
+    "kind, cure",
+    [
+        ("pageable", "pin_memory=True"),
+        ("pinned", "ahead, on a stream"),
+        ("to host", "read less"),
+        ("on the GPU", "fills"),
+    ],
+)
+def test_exposed_copies_are_cured_by_what_they_are(kind: str, cure: str) -> None:
+    bill = bill_of([group(grid=(27, 32, 1), total_s=4e-3)], [linear(3456, 4096, 4096)], step_s=10e-3,
+                   exposed_copy_s=2e-3, exposed_copies_s={kind: 2e-3})  # fmt: skip
+    (line,) = bill.lines
+    assert line.lost_s == 2e-3 and cure in line.todo
+    assert ("pin_memory" in line.todo) == (kind == "pageable")
+
+
 def test_lines_are_seconds_of_a_step_where_the_trace_has_several() -> None:
     kernel, operation = single(4096, 4096, 4096, total_s=80e-3, count=10)
     operation = replace(operation, calls=10)

@@ -57,6 +57,33 @@ def test_a_step_is_busy_while_any_kernel_or_copy_runs_and_kernels_add_up_apart(t
     assert (facts.count, facts.launches, facts.step_s) == (1, 2, pytest.approx(100 * US))
 
 
+def test_copies_that_nothing_hides_are_told_by_kind(tmp_path: Path) -> None:
+    trace = KinetoTrace()
+    trace.step(1, 0, 100)
+    trace.kernel("a", start=10, duration=30, launched=1)
+    trace.copy("Memcpy HtoD (Pageable -> Device)", 0, 8, 4, launched=0)
+    trace.copy("Memcpy HtoD (Pinned -> Device)", 35, 9, 4, launched=2)  # 4 us of it after the kernel
+    trace.copy("Memcpy DtoH (Device -> Pageable)", 50, 3, 4, launched=3)
+    trace.copy("Memset (Device)", 60, 2, 4, launched=4)
+    facts = facts_of(trace, tmp_path)
+    assert facts.exposed_copies_s == pytest.approx(
+        {"pageable": 8 * US, "pinned": 4 * US, "to host": 3 * US, "on the GPU": 2 * US}
+    )
+    assert facts.exposed_copy_s == pytest.approx(17 * US)
+
+
+def test_steps_keep_their_length_where_all_correlation_ids_are_one_number(tmp_path: Path) -> None:
+    trace = KinetoTrace()
+    for number, start in ((1, 0), (2, 100), (3, 200)):
+        trace.step(number, start, 100)
+        trace.copy("Memcpy HtoD (Pageable -> Device)", start + 12, 3, 4, launched=start + 2)
+        trace.kernel("a", start=start + 30, duration=40, launched=start + 20)
+    for event in trace.events:
+        if "correlation" in event.get("args", {}):
+            event["args"]["correlation"] = 7
+    assert facts_of(trace, tmp_path).durations_s == pytest.approx((100 * US,) * 3)
+
+
 def test_a_step_launched_ahead_begins_when_the_work_of_the_one_before_is_done(tmp_path: Path) -> None:
     trace = KinetoTrace()
     trace.step(1, 0, 100)
