@@ -12,6 +12,7 @@ __version__ = "0.1.0.dev0"
 _PUBLIC = {
     "AdvisorError": "advisor.errors",
     "Gpu": "advisor.gpus",
+    "TraceProfile": "advisor.profiling.records",
     "find_gpu": "advisor.gpus",
     "list_gpus": "advisor.gpus",
     "predict_gemm": "advisor.gemm",
@@ -22,6 +23,7 @@ _PUBLIC = {
 __all__ = [
     "AdvisorError",
     "Gpu",
+    "TraceProfile",
     "__version__",
     "find_gpu",
     "list_gpus",
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from advisor.gemm import predict_gemm
     from advisor.gpus import Gpu, find_gpu, list_gpus
     from advisor.profiling.analysis import profile_trace
+    from advisor.profiling.records import TraceProfile
     from advisor.recommendation import recommend
     from advisor.step import predict_step
 

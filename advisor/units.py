@@ -56,6 +56,11 @@ def rate(per_s: float) -> str:
     return f"{per_s:,.0f}" if per_s >= 100 else _three_digits(per_s)
 
 
+def counted(count: int, noun: str) -> str:
+    """Print a number of things: "1 step", "8,868 kernels"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def percent(share: float, digits: int = 0) -> str:
     """Print a share as per cent: 0.031 becomes "3 %"."""
     return f"{100 * share:.{digits}f} %"

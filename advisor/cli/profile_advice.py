@@ -46,8 +46,13 @@ def _answer(advice: Advice, profile: TraceProfile) -> str:
     gain = f", {_gain(speed / base, over)}" if speed and base else ""
     return (
         f"Batch size to try on {_label(advice)}: {advice.batch}{f', {rate(speed)} samples/s' if speed else ''}{gain} "
-        f"(predicted, +-{percent(advice.error)}; {_basis(advice, profile)})."
+        f"(predicted, +-{percent(advice.error)}; {_basis(advice, profile)}{_unsure(advice)})."
     )
+
+
+def _unsure(advice: Advice) -> str:
+    chosen = next((point for point in advice.points if point.batch == advice.batch), None)
+    return "; memory unknown: may not fit" if chosen is not None and chosen.total_bytes is None else ""
 
 
 def _gain(ratio: float, over: str) -> str:

@@ -60,7 +60,7 @@ def _answer_block(profile: TraceProfile, format_: str) -> list[str]:
     """What was found, what costs most, and which batch sizes to try: a line each."""
     lines = [f"**{headline(profile)}**" if format_ == "markdown" else headline(profile), *step_lines(profile)]
     if profile.bill.lines:
-        lines.append(_sentence(profile.bill.verdict))
+        lines.append(_sentence(_clauses(profile)[0]))
     lines += answer_lines(profile)
     return [f"{line}  " for line in lines] if format_ == "markdown" else lines
 
@@ -84,7 +84,7 @@ def _classes_block(profile: TraceProfile, format_: str) -> list[str]:
     if has_steps(profile) and outside_s >= _STRAY_SHARE * profile.kernel_time_s:
         lines.append(f"Beside these, {duration(outside_s)} of the trace's kernels run outside of its steps.")
     gaps = sorted(((s, cause) for cause, s in profile.steps.gap_s.items() if s > 0), reverse=True)
-    if gaps:
+    if gaps and (profile.steps.count or profile.bill.lines):
         idle_s, whole = sum(s for s, _ in gaps), "a step" if profile.steps.count else "the trace"
         causes = ", ".join(f"{duration(s)} {_CAUSES.get(cause, cause)}" for s, cause in gaps)
         lines.append(f"The GPU is idle for {duration(idle_s)} of {whole}: {causes}.")
@@ -201,7 +201,17 @@ def _bill_block(profile: TraceProfile, format_: str) -> list[str]:
     lines = title("What a step loses" if profile.steps.count else "What the trace loses", format_)
     for line in bill.lines:
         lines += _bill_line(line, profile, format_)
-    return lines if bill.lines else [*lines, _sentence(bill.verdict)]
+    _, *behind = _clauses(profile)
+    return (
+        [*lines, *([_sentence("; ".join(behind))] if behind else [])]
+        if bill.lines
+        else [*lines, _sentence(bill.verdict)]
+    )
+
+
+def _clauses(profile: TraceProfile) -> list[str]:
+    """The verdict: what is to gain most, then all else there is to say of it."""
+    return profile.bill.verdict.split("; ")
 
 
 def _cost(line: BillLine, profile: TraceProfile) -> str:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from advisor.errors import AdvisorError, BadInputError, BrokenFileError
 from advisor.gpus import find_gpu
-from advisor.profiling.advice.advise import MOST_SEARCHED, advise
+from advisor.profiling.advice.advise import MOST_SEARCHED, Advised, advise
 from advisor.profiling.bill.make import make_bill
 from advisor.profiling.kernels.device import require_nvidia_kernels, traced_gpu
 from advisor.profiling.kernels.groups import group_kernels, occupancy_note
@@ -20,23 +20,29 @@ from advisor.profiling.kernels.precision import read_precision
 from advisor.profiling.linked import Links, StepSpans
 from advisor.profiling.linking.link import link
 from advisor.profiling.output.provenance import recorded_at, software
-from advisor.profiling.ranks import compare_ranks
+from advisor.profiling.output.text import clean
+from advisor.profiling.ranks import compare_ranks, require_one_job
 from advisor.profiling.raw import RawTrace
-from advisor.profiling.reading.files import trace_files
+from advisor.profiling.reading.files import last_captures, trace_files
 from advisor.profiling.reading.reader import read_trace
-from advisor.profiling.records import KernelGroup, Operation, TraceProfile
+from advisor.profiling.records import Bill, KernelGroup, Operation, StepFacts, TraceProfile
 from advisor.profiling.steps.batch import read_batch
 from advisor.profiling.steps.find import find_steps
 from advisor.profiling.steps.gaps import step_facts
 from advisor.step import check_count
-from advisor.units import parse_bytes
+from advisor.units import duration, parse_bytes, percent
+
+LONGEST_ERROR = 400  # characters
+_NOTES_OF_ERROR = 2
+_FEW_KERNELS = 10
+_LITTLE_BUSY = 0.001
 
 
 def profile_trace(
     path: str | Path,
     *,
     gpu: str | None = None,
-    on: Sequence[str] = (),
+    on: str | Sequence[str] = (),
     memory_limit: str | int | None = None,
     max_batch: int | None = None,
     progress: Callable[[float], None] | None = None,
@@ -45,24 +51,52 @@ def profile_trace(
 
     `path` is one trace (`.json`, `.json.gz`, `.json.zip`) or a folder of them, one per rank. Of a folder the profile is
     that of the slowest rank, and its `ranks` compares them all. `gpu` names the traced GPU where the trace does not
-    tell (any name `advisor gpus` finds); `on` names other GPUs to advise for. `memory_limit` is what a step may take
-    where that is less than the GPU has, in bytes or as "24GiB"; batch sizes up to `max_batch` are searched. `progress`
-    is called with the share of the file that was read.
+    tell (any name `advisor gpus` finds); `on` names another GPU to advise for, or several. `memory_limit` is what a
+    step may take where that is less than the GPU has, in bytes or as "24GiB"; sizes up to `max_batch` are searched.
+    `progress` is called with the share of the file that was read.
 
     Raises BadInputError for a path that is no trace of an NVIDIA GPU, and for limits that are none; BrokenFileError for
     a damaged file, UnknownNameError for a GPU nobody knows.
 
     >>> profile_trace("trace.json.gz").bill.verdict  # doctest: +SKIP
     """
-    for name in (*on, *([gpu] if gpu else [])):
-        find_gpu(name)  # a slip of the pen is told before a gigabyte is read
+    on = (on,) if isinstance(on, str) else tuple(on)
+    for name in (*on, *([] if gpu is None else [gpu])):
+        _check_name(name)  # a slip of the pen is told before a gigabyte is read
     if max_batch is not None:
         check_count("largest batch to search", max_batch, limit=MOST_SEARCHED)
-    asked = _Asked(gpu, tuple(on), _memory_limit(memory_limit), max_batch)
-    files = trace_files(Path(path))
-    if len(files) == 1:
-        return _profile(files[0], asked, progress)
-    return _slowest(files, asked, progress)
+    asked = _Asked(gpu, on, _memory_limit(memory_limit), max_batch)
+    try:
+        files, notes = last_captures(trace_files(_checked(path)))
+        if len(files) == 1:
+            return _noted(_profile(files[0], asked, progress), notes)
+        return _slowest(Path(path), files, notes, asked, progress)
+    except (BadInputError, BrokenFileError) as error:
+        raise _in_one_line(error) from error
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise BadInputError(f"{clean(repr(name), 60)} is no GPU's name: give one that `advisor gpus` lists")
+    find_gpu(name)
+
+
+def _checked(path: object) -> Path:
+    if not isinstance(path, (str, Path)) or not str(path):
+        raise BadInputError(f"{clean(repr(path), 60)} is no path: give a trace file, or a folder with one per rank")
+    return Path(path)
+
+
+def _in_one_line(error: BadInputError | BrokenFileError) -> AdvisorError:
+    """The error itself, or its text without what a file's name may do to a terminal."""
+    line = clean(str(error), LONGEST_ERROR)
+    if line == str(error):
+        return error
+    return BrokenFileError(line) if isinstance(error, BrokenFileError) else BadInputError(line)
+
+
+def _noted(profile: TraceProfile, notes: Sequence[str]) -> TraceProfile:
+    return replace(profile, notes=(*notes, *profile.notes)) if notes else profile
 
 
 @dataclass(frozen=True)
@@ -82,7 +116,13 @@ def _memory_limit(given: str | int | None) -> int | None:
     return check_count("memory limit in bytes", size, limit=1 << 50)
 
 
-def _slowest(files: Sequence[Path], asked: _Asked, progress: Callable[[float], None] | None) -> TraceProfile:
+def _slowest(
+    folder: Path,
+    files: Sequence[Path],
+    notes: Sequence[str],
+    asked: _Asked,
+    progress: Callable[[float], None] | None,
+) -> TraceProfile:
     """The profile of the slowest rank, one rank in memory at a time; damaged ones are left out and named."""
     profiles: list[TraceProfile] = []
     left_out: list[AdvisorError] = []
@@ -94,7 +134,11 @@ def _slowest(files: Sequence[Path], asked: _Asked, progress: Callable[[float], N
             profiles.append(found)
     if not profiles:
         raise left_out[0]
-    ranks = compare_ranks(profiles, left_out=[f"left out: {error}" for error in left_out])
+    notes = (*notes, *(f"left out: {error}" for error in left_out))
+    if len(profiles) == 1:
+        return _noted(profiles[0], notes)
+    require_one_job(folder, profiles)
+    ranks = compare_ranks(profiles, notes)
     return replace(ranks.profiles[ranks.slowest], ranks=ranks)
 
 
@@ -120,11 +164,14 @@ def _profile(path: Path, asked: _Asked, progress: Callable[[float], None] | None
     facts = step_facts(raw, links, steps)
     batch = read_batch(raw, links, steps)
     kernel_time_s = float(raw.kernels.duration_us.sum()) * 1e-6
-    advised = advise(
+    if nothing := _nothing_to_judge(len(raw.kernels.name), kernel_time_s, facts):
+        bill, advised = Bill(kernel_time_s, facts.step_s, (), nothing), Advised(())
+    else:
+        advised = advise(
         raw, links, steps, groups, operations, device, facts, batch,
-        on=asked.on, memory_limit_bytes=asked.memory_limit_bytes, max_batch=asked.max_batch,
+            on=asked.on, memory_limit_bytes=asked.memory_limit_bytes, max_batch=asked.max_batch,
     )  # fmt: skip
-    bill = make_bill(groups, operations, device, facts, kernel_time_s, batch, advised.advice)
+        bill = make_bill(groups, operations, device, facts, kernel_time_s, batch, advised.advice)
     return TraceProfile(
         path=str(path),
         rank=raw.rank,
@@ -155,12 +202,24 @@ def _profile(path: Path, asked: _Asked, progress: Callable[[float], None] | None
     )
 
 
+def _nothing_to_judge(kernels: int, kernel_time_s: float, facts: StepFacts) -> str | None:
+    """Say so where a trace without steps holds so little that waits between kernels are nobody's loss."""
+    if facts.count or (kernels >= _FEW_KERNELS and facts.busy_share >= _LITTLE_BUSY):
+        return None
+    what = "one kernel" if kernels == 1 else f"{kernels:,} kernels"
+    busy = "" if kernels < _FEW_KERNELS else f", {percent(facts.busy_share, 3)} of the trace"
+    return f"{what} of {duration(kernel_time_s)}{busy}: no step to judge"
+
+
 def _require_kernels(raw: RawTrace) -> None:
     """Refuse what holds no kernel of an NVIDIA GPU; what could not be read may be why."""
     try:
         require_nvidia_kernels(raw)
     except BadInputError as error:
-        raise BadInputError("; ".join((str(error), *raw.notes))) from error
+        more = len(raw.notes) - _NOTES_OF_ERROR
+        rest = [f"and {more} more notes"] if more > 0 else []
+        shown = (clean(note, 100) for note in raw.notes[:_NOTES_OF_ERROR])
+        raise BadInputError("; ".join((str(error), *shown, *rest))) from error
 
 
 def _told(*notes: str | None) -> tuple[str, ...]:

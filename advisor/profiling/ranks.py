@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from advisor.profiling.reading.files import repeated_ranks
+from advisor.errors import BadInputError
+from advisor.profiling.output.text import clean
 from advisor.profiling.records import RankFacts, RanksProfile, TraceProfile
 from advisor.units import duration, percent
 
 EVEN = 0.02
 """Ranks whose own times lie this close to their mean are called even: runs of one container differ as much."""
+
+
+def require_one_job(folder: Path, profiles: Sequence[TraceProfile]) -> None:
+    """Raise BadInputError where the traces of a folder are not of the ranks of one job.
+
+    GPUs may differ where every trace tells its rank and all tell one world size.
+    """
+    sizes = {profile.world_size for profile in profiles if profile.world_size is not None}
+    counted = Counter(profile.rank for profile in profiles if profile.rank is not None)
+    gpus = dict.fromkeys(profile.gpu.name for profile in profiles)
+    told = counted.total() == sum(profile.world_size is not None for profile in profiles) == len(profiles)
+    if len(sizes) > 1:
+        why = f"world sizes {', '.join(map(str, sorted(sizes)))}"
+    elif counted and max(counted.values()) > 1:
+        rank, count = counted.most_common(1)[0]
+        why = f"rank {rank} {count} times"
+    elif len(gpus) > 1 and not told:
+        why = f"on {', '.join(clean(name, 40) for name in list(gpus)[:3])}"
+    else:
+        return
+    raise BadInputError(f"folder {folder} holds separate runs, not ranks of one job ({why}): give one file")
 
 
 def compare_ranks(profiles: Sequence[TraceProfile], left_out: Sequence[str] = ()) -> RanksProfile:
@@ -89,7 +112,7 @@ def _notes(profiles: Sequence[TraceProfile]) -> tuple[str, ...]:
     ranks = [profile.rank for profile in profiles]
     size = max((profile.world_size or 0 for profile in profiles), default=0)
     known = {rank for rank in ranks if rank is not None}
-    notes = list(repeated_ranks(ranks))
+    notes: list[str] = []
     if size > len(known) > 0:
         notes.append(f"{len(known)} of {size} ranks are here: the slowest of them all may be another")
     if len({profile.steps.count for profile in profiles}) > 1:

@@ -273,6 +273,12 @@ class TraceProfile:
     recorded: RecordedBy | None = None  # what `advisor profile --model` says of the run it recorded
     ranks: RanksProfile | None = None  # of a folder of ranks, of which this is the slowest
 
+    def __repr__(self) -> str:
+        """Path and headline: the records themselves fill hundreds of pages."""
+        from advisor.profiling.output.headline import headline
+
+        return f"<TraceProfile {self.path!r}: {headline(self)}>"
+
     def to_pandas(self) -> pd.DataFrame:
         """The kernels as a table, a row per group, the columns those of `--format csv`.
 

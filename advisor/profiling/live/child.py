@@ -43,6 +43,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from advisor.errors import AdvisorError, BadInputError, DoesNotFitError, MissingDependencyError, NoGpuError, TraceError
 from advisor.parent import end_with, one_line, private_pipe, say
 from advisor.recipe import Recipe
+from advisor.units import counted, duration
 
 if TYPE_CHECKING:
     from advisor.profiling.live.step import Settled, Step
@@ -131,7 +132,7 @@ def _record(source: Source, recipe: Recipe, request: dict[str, Any], tell: Say) 
     if step.scale() < before:
         step.notes.append("GradScaler skipped steps: gradients overflowed")
     facts = _facts(step, source, request, settled, times_s, peaks)
-    tell(f"recording {steps} steps of {statistics.median(times_s) * 1e3:.3g} ms each without the profiler")
+    tell(f"recording {counted(steps, 'step')} of {duration(statistics.median(times_s))} without the profiler")
 
     def in_head(profiled_s: list[float]) -> dict[str, str]:
         facts["profiled_step_s"] = profiled_s

@@ -54,7 +54,8 @@ def record_live(
     `model`: a name of the catalogue, "torchvision:NAME", "timm:NAME", "hf:NAME", or "package.module:factory", which is
     imported and run by the child; the libraries must be installed. `batch` samples on the one GPU; the recipe is as in
     `advisor.step.prepare`. `keep`: a new file, .json or .json.gz, or a folder; left out, a file in the current folder
-    that is named after the run. `device` is "cuda", "cuda:N" or "cpu" (for trying the chain; no kernels are recorded).
+    that is named after the run. `device` is "cuda", "cuda:N" or "cpu" (for trying the chain, in FP32 unless
+    `precision` says otherwise; no kernels are recorded).
     Before it records, the child warms up until step times are steady, and times as many steps without the profiler:
     both times, peaks of memory, recipe and versions are in the trace's head under "batchwave". `say` gets a line of
     progress at a time.
@@ -63,6 +64,8 @@ def record_live(
     MissingDependencyError, NoGpuError, DoesNotFitError out of memory, TraceError where the model raises, AdvisorError
     where the profiler got no kernels, at the time limit, and where the child crashes.
     """
+    if precision is None and device == "cpu":
+        precision = "fp32"  # processors are slow in half precision, or have none
     chosen = make_recipe(recipe, layout=layout, precision=precision, optimizer=optimizer, mode=mode)
     source, shape, length = _source(model, input_shape, seq_len)
     request = {

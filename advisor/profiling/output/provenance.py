@@ -74,7 +74,7 @@ def step_lines(profile: TraceProfile) -> list[str]:
     if not steps.count:
         lines.append(
             "No steps were found: all figures are of the whole trace. Call profiler.step() after each training step, "
-            "and record two or more: torch.profiler.schedule(wait=2, warmup=3, active=5)."
+            "and record two or more: torch.profiler.schedule(wait=2, warmup=3, active=5, repeat=1)."
         )
     if steps.found_by == "period":
         lines.append("The trace marks no steps: they were found where its sequence of kernels repeats.")

@@ -26,6 +26,7 @@ from advisor.profiling.reading.columns import (
     repeated,
 )
 from advisor.profiling.reading.interned import Interned, TextBudget, dims_of, sizes_of, texts_of
+from advisor.units import counted
 
 MOST_KEPT = 8_000_000
 """Events kept of one trace: about 150 bytes each. A gigabyte of JSON with shapes holds two million."""
@@ -203,21 +204,21 @@ class Collector:
         for name, table in zip(names, self._tables().values(), strict=True):
             if table.without_time:
                 notes.append(
-                    f"{table.without_time} {name} events have no usable time (absent, NaN or beyond 2^53 us) and were "
-                    "left out"
+                    f"{counted(table.without_time, f'{name} event')} without a usable time (absent, NaN or beyond "
+                    "2^53 us) left out"
                 )
             if table.negative:
-                notes.append(f"{table.negative} {name} events have a negative duration, taken as 0")
+                notes.append(f"{counted(table.negative, f'{name} event')} of negative duration, taken as 0")
         twice = repeated(kernels)
         if twice:
             notes.append(
-                f"{twice} kernel events repeat another exactly (name, time, stream, correlation): kept, since branches "
-                "of a CUDA graph may; if two traces were merged into this file, their time counts twice"
+                f"{counted(twice, 'kernel event')} with name, time, stream and correlation of another: kept, since "
+                "branches of a CUDA graph may; if two traces were merged into this file, their time counts twice"
             )
         if self._before_kineto:
             notes.append(
-                f"{self._before_kineto} GPU ranges are of the profiler before PyTorch 1.8.1, which records neither "
-                "kernels' grids nor their registers: record the trace with torch.profiler"
+                f"{counted(self._before_kineto, 'GPU range')} of the profiler before PyTorch 1.8.1, which records "
+                "neither kernels' grids nor their registers: record the trace with torch.profiler"
             )
         return notes
 
@@ -252,11 +253,3 @@ def _copy_row(event: Event, name: int, a: Arguments, is_set: bool) -> tuple[Any,
     external = a.old_external if a.external is None else a.external
     device = a.in_device if a.device is None else a.device  # between two GPUs: the one that copied
     return (name, event.ts, event.dur, device, a.stream, a.correlation, external, a.bytes_, is_set)
-
-
-def _intern_raw(interned: Interned, raw: msgspec.Raw) -> int:
-    text = bytes(raw)
-    if not text:
-        return -1
-    index = interned.index.get(text)
-    return interned.add(text, len(text)) if index is None else index

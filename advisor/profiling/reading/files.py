@@ -8,7 +8,6 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -22,6 +21,7 @@ _SUFFIXES = (".json", ".json.gz", ".json.zip")
 _PACKED_PIECE = 2**18
 _HEAD_BYTES = 2**18
 _RANK = re.compile(rb'"distributedInfo"\s*:\s*\{[^{}]*?"rank"\s*:\s*(\d{1,9})')
+_CAPTURE = re.compile(r"(?P<process>.+)\.(?P<time>\d{10,19})\.pt\.trace\.json(\.gz|\.zip)?$", re.ASCII)
 _MOST_DIRECTORY_BYTES = 2**20  # of a zip file: one member needs a hundred
 _ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, ValueError, struct.error)
 """Of zipfile on damaged files; NotImplementedError is a RuntimeError."""
@@ -156,10 +156,23 @@ def trace_files(path: Path) -> list[Path]:
     return sorted(files, key=_by_rank)
 
 
-def repeated_ranks(ranks: Sequence[int | None]) -> tuple[str, ...]:
-    """Say, a line each, which ranks several traces of a folder share: they are captures of one process."""
-    counted = Counter(rank for rank in ranks if rank is not None)
-    return tuple(f"rank {rank} has {count} traces, each kept" for rank, count in sorted(counted.items()) if count > 1)
+def last_captures(files: Sequence[Path]) -> tuple[list[Path], tuple[str, ...]]:
+    """Of each process's captures the last, in the order given, and a note for each process that has several.
+
+    tensorboard_trace_handler names a capture host_pid.nanoseconds.pt.trace.json; ranks that were given one name are
+    told apart by what the files say.
+    """
+    captures: dict[tuple[str, int | None], list[tuple[int, Path]]] = {}
+    for file in files:
+        if found := _CAPTURE.match(file.name):
+            captures.setdefault((found["process"], _told_rank(file)), []).append((int(found["time"]), file))
+    several = {process: sorted(those) for (process, _), those in captures.items() if len(those) > 1}
+    earlier = {file for those in several.values() for _, file in those[:-1]}
+    notes = tuple(
+        f"{len(those)} captures of one process ({process}); the last is profiled, {those[-1][1].name}"
+        for process, those in several.items()
+    )
+    return [file for file in files if file not in earlier], notes
 
 
 def _by_rank(path: Path) -> tuple[bool, int, list[tuple[int, str]]]:

@@ -20,6 +20,7 @@ from advisor.profiling.reading.events import Collector, Event
 from advisor.profiling.reading.files import TraceSource, named_rank, open_trace
 from advisor.profiling.reading.jsontext import repaired, split
 from advisor.profiling.reading.top import KEPT_KEYS, read_top
+from advisor.units import counted
 
 WINDOW_BYTES = 2**23
 MOST_ELEMENT_BYTES = 2**25
@@ -277,11 +278,13 @@ class _Reader:
         if self._unreadable:
             total = self._unreadable + self._collector.events
             notes.append(
-                f"{self._unreadable} of {total} events could not be read and were left out (first: {self._first_error})"
+                f"{self._unreadable:,} of {counted(total, 'event')} left out, as unreadable "
+                f"(first: {self._first_error})"
             )
         if self._repaired:
             notes.append(
-                f"{self._repaired} events hold text that JSON does not allow (NaN, N/A, quotes, lone backslashes)"
+                f"text that JSON does not allow (NaN, N/A, quotes, lone backslashes) in "
+                f"{counted(self._repaired, 'event')}"
             )
         return notes
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import advisor
-from advisor.errors import BadInputError, BrokenFileError, UnknownNameError
+from advisor.errors import AdvisorError, BadInputError, BrokenFileError, UnknownNameError
 from advisor.profiling.output.tables import time_by
 from advisor.profiling.records import TraceProfile
 from tests.data import recorded_trace
@@ -107,6 +107,59 @@ def test_a_damaged_rank_is_left_out_and_named(tmp_path: Path) -> None:
     profile = advisor.profile_trace(tmp_path)
     assert profile.ranks is not None
     assert any("rank2.json" in note for note in profile.ranks.notes)
+
+
+def test_what_is_no_trace_is_left_out_of_a_folder_and_named(tmp_path: Path) -> None:
+    small_trace(tmp_path / "trace.json")
+    (tmp_path / "settings.json").write_text('{"a": 1}')
+    profile = advisor.profile_trace(tmp_path)
+    assert profile.ranks is None
+    assert "settings.json" in profile.notes[0]
+
+
+def test_captures_of_one_process_are_no_ranks(tmp_path: Path) -> None:
+    for time in (1700000000000000001, 1700000000000000002):
+        small_trace(tmp_path / f"host_9.{time}.pt.trace.json.gz")
+    profile = advisor.profile_trace(tmp_path)
+    assert profile.ranks is None
+    assert profile.path.endswith("2.pt.trace.json.gz")
+    assert "2 captures of one process" in profile.notes[0]
+
+
+def test_a_trace_that_holds_next_to_nothing_is_not_judged(tmp_path: Path) -> None:
+    trace = KinetoTrace()
+    trace.op("aten::add", 0, 5)
+    trace.kernel("k", 13_000_000, 1.76, launched=12_999_990)
+    profile = advisor.profile_trace(trace.write(tmp_path / "t.json"))
+    assert profile.bill.verdict == "one kernel of 1.76 us: no step to judge"
+    assert (profile.bill.lines, profile.advice) == ((), ())
+
+
+def test_a_profile_prints_as_one_line(resnet: TraceProfile) -> None:
+    assert repr(resnet).startswith("<TraceProfile '")
+    assert repr(resnet).endswith("no kernel ran on Tensor Cores.>")
+    assert len(repr(resnet)) < 400
+    assert advisor.TraceProfile is TraceProfile
+
+
+def test_a_gpu_to_advise_for_may_be_given_by_itself(tmp_path: Path) -> None:
+    path = small_trace(tmp_path / "t.json")
+    assert advisor.profile_trace(path, on="h100").advice == advisor.profile_trace(path, on=("h100",)).advice
+
+
+@pytest.mark.parametrize("wrong", [{"gpu": 3}, {"path": ""}, {"path": 3}, {"on": (3,)}, {"gpu": ""}])
+def test_what_is_no_name_and_no_path_is_refused_in_one_line(tmp_path: Path, wrong: dict) -> None:
+    with pytest.raises(BadInputError) as caught:
+        advisor.profile_trace(**{"path": tmp_path, **wrong})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_of_several_lines_is_told_in_one(tmp_path: Path) -> None:
+    (tmp_path / "a\nb.json").write_text("no trace")
+    for name in ("a\nb.json", "absent\x1b[31m.json"):
+        with pytest.raises(AdvisorError) as caught:
+            advisor.profile_trace(tmp_path / name)
+        assert str(caught.value).isprintable()
 
 
 def test_a_folder_of_one_trace_is_that_trace(tmp_path: Path) -> None:

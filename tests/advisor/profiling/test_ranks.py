@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from advisor.cli.profile_report import report
-from advisor.profiling.ranks import compare_ranks
+from advisor.errors import BadInputError
+from advisor.profiling.ranks import compare_ranks, require_one_job
 from advisor.profiling.records import TraceProfile
 from tests.advisor.profiling.profiles import small_profile
 
@@ -46,3 +48,21 @@ def test_ranks_are_in_their_own_order_and_shown_first() -> None:
     document = json.loads(whole.to_json())
     assert [facts["rank"] for facts in document["ranks"]["ranks"]] == [0, 1, 2]
     assert document["rank"] == 0
+
+
+def on(profile: TraceProfile, gpu: str) -> TraceProfile:
+    return replace(profile, gpu=replace(profile.gpu, name=gpu))
+
+
+def test_traces_of_several_jobs_are_not_taken_for_ranks_of_one() -> None:
+    one = rank(0, step_s=10e-3, exposed_s=1e-3)
+    alone = replace(one, rank=None, world_size=None)
+    for others, why in (
+        ([one], "rank 0 2 times"),
+        ([rank(1, step_s=10e-3, exposed_s=1e-3, world_size=2)], "world sizes 2, 4"),
+        ([on(alone, "H100")], "on Tesla V100-SXM2-16GB, H100"),
+    ):
+        with pytest.raises(BadInputError, match=why):
+            require_one_job(Path("traces"), [one, *others])
+    require_one_job(Path("traces"), [one, on(rank(1, step_s=10e-3, exposed_s=1e-3), "H100")])
+    require_one_job(Path("traces"), [alone, alone])

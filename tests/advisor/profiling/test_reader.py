@@ -164,13 +164,13 @@ def test_a_gpu_range_of_the_profiler_before_kineto_is_noted(tmp_path: Path) -> N
 def test_a_kernel_without_a_usable_start_is_left_out_and_counted(tmp_path: Path, start: object) -> None:
     raw = written(tmp_path, kernel(start), kernel(7))
     assert len(raw.kernels.name) == 1
-    assert raw.notes == ("1 kernel events have no usable time (absent, NaN or beyond 2^53 us) and were left out",)
+    assert raw.notes == ("1 kernel event without a usable time (absent, NaN or beyond 2^53 us) left out",)
 
 
 def test_a_negative_duration_is_taken_as_none_and_counted(tmp_path: Path) -> None:
     raw = written(tmp_path, kernel(1, -4), kernel(2, 3))
     assert raw.kernels.duration_us.tolist() == [0, 3]
-    assert raw.notes == ("1 kernel events have a negative duration, taken as 0",)
+    assert raw.notes == ("1 kernel event of negative duration, taken as 0",)
 
 
 def test_times_may_be_text_or_have_decimals(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_kernels_that_repeat_exactly_are_kept_and_noted(tmp_path: Path) -> None:
     same = kernel(1, correlation=4, device=0, stream=7)
     raw = written(tmp_path, same, same, kernel(1, correlation=5, device=0, stream=7))
     assert len(raw.kernels.name) == 3
-    assert raw.notes[0].startswith("1 kernel events repeat another exactly")
+    assert raw.notes[0].startswith("1 kernel event with name, time, stream and correlation of another")
 
 
 def test_an_event_that_cannot_be_read_costs_itself_alone(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_an_event_that_cannot_be_read_costs_itself_alone(tmp_path: Path) -> None
     assert len(raw.kernels.name) == 2
     ends = raw.path.read_text().index('["list"]}') + len('["list"]}')
     assert raw.notes == (
-        "2 of 4 events could not be read and were left out (first: Expected `str`, got `array` - at `$.name` in the "
+        "2 of 4 events left out, as unreadable (first: Expected `str`, got `array` - at `$.name` in the "
         f"one that ends at byte {ends})",
     )
 
@@ -229,7 +229,7 @@ def test_what_writers_of_traces_get_wrong_is_repaired_and_counted(tmp_path: Path
     assert named(raw, raw.kernels.name) == ["a", "b"]
     assert raw.kernels.correlation.tolist() == [9, -1]
     assert raw.kernels.start_us.tolist() == [0, 0.5]
-    assert raw.notes == ("1 events hold text that JSON does not allow (NaN, N/A, quotes, lone backslashes)",)
+    assert raw.notes == ("text that JSON does not allow (NaN, N/A, quotes, lone backslashes) in 1 event",)
 
 
 @pytest.mark.parametrize("name", ['{"device": "cpu", "dtype": "float32"}(12): run', 'a"b.py(1): f', '}},{"'])
@@ -254,7 +254,7 @@ def test_a_range_named_with_quotes_keeps_its_name(tmp_path: Path) -> None:
     path.write_text(json.dumps(trace.document(), indent=2).replace("NAME", 'step "a", of "b"'))
     raw = read_trace(path)
     assert named(raw, raw.marks.name) == ['step "a", of "b"']
-    assert "1 events hold text that JSON does not allow" in raw.notes[0]
+    assert "text that JSON does not allow" in raw.notes[0]
 
 
 def test_text_that_is_not_utf_8_is_kept_as_far_as_it_goes(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from advisor.errors import BadInputError, BrokenFileError
 from advisor.profiling.reading import files, reader
-from advisor.profiling.reading.files import repeated_ranks, trace_files
+from advisor.profiling.reading.files import last_captures, trace_files
 from advisor.profiling.reading.reader import read_trace
 from tests.kineto import KinetoTrace
 
@@ -263,5 +263,18 @@ def test_a_path_without_traces_is_said(tmp_path: Path) -> None:
         trace_files(tmp_path)
 
 
-def test_two_captures_of_one_rank_are_said() -> None:
-    assert repeated_ranks([0, 1, 1, None, None]) == ("rank 1 has 2 traces, each kept",)
+def test_of_several_captures_of_a_process_the_last_is_kept_and_that_is_said(tmp_path: Path) -> None:
+    names = [f"host_123.{time}.pt.trace.json" for time in (1700000000000000009, 1700000000000000010)]
+    files = [tmp_path / name for name in (*reversed(names), "host_124.1700000000000000001.pt.trace.json")]
+    for file in files:
+        file.write_text("[]")
+    kept, notes = last_captures(files)
+    assert kept == [files[0], files[2]]
+    assert notes == (f"2 captures of one process (host_123); the last is profiled, {names[1]}",)
+
+
+def test_ranks_of_one_name_are_no_captures_of_one_process(tmp_path: Path) -> None:
+    files = [tmp_path / f"worker.170000000000000000{rank}.pt.trace.json" for rank in range(2)]
+    for rank, file in enumerate(files):
+        file.write_text(f'{{"distributedInfo": {{"rank": {rank}}}, "traceEvents": []}}')
+    assert last_captures(files) == (files, ())

@@ -132,6 +132,17 @@ def test_what_the_host_hides_of_a_saving_is_told_apart_and_the_unknown_is_not_0(
     assert "  ??  4 convolutions run in FP32" in text
 
 
+def test_a_size_whose_memory_nobody_knows_may_not_fit_and_that_is_said() -> None:
+    assert "calibrated on this trace; memory unknown: may not fit)." in report(small_profile())
+
+
+def test_above_stands_one_clause_of_the_verdict_and_the_rest_below() -> None:
+    profile = small_profile()
+    text = report(replace(profile, bill=replace(profile.bill, verdict="the most to gain: gaps; lines overlap")))
+    assert "The most to gain: gaps.\n" in text
+    assert text.index("Lines overlap.") > text.index("What a step loses")
+
+
 def test_rows_are_cut_and_that_is_said() -> None:
     text = report(small_profile(), rows=1)
     assert "... and 2 more" in text
