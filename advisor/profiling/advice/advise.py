@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,17 +13,22 @@ from advisor.gpus import Gpu, ResolvedGpu, resolve_gpu
 from advisor.loading import profiles_for
 from advisor.memory import default_margin, usable_memory_bytes
 from advisor.profiling.advice.calibrated import HELD_FACTOR, AmpModel, CalibratedModel
+from advisor.profiling.advice.hosts import traced_host
+from advisor.profiling.advice.lacks import lack_of
 from advisor.profiling.advice.passes import is_one_step
 from advisor.profiling.advice.remarks import (
     UNKNOWN_MEMORY,
     comparison,
     gain,
+    kernel_gain,
     own_notes,
     own_setup,
     setting,
     supports_as_traced,
+    told_apart,
+    under_autocast,
 )
-from advisor.profiling.advice.traced import Traced, lack_of, read_traced
+from advisor.profiling.advice.traced import Traced, read_traced
 from advisor.profiling.advice.traced_recipe import with_amp
 from advisor.profiling.advice.traced_setup import Measured, TracedSetup
 from advisor.profiling.kernels.device import DeviceFacts
@@ -30,7 +36,7 @@ from advisor.profiling.linked import Links, StepSpans
 from advisor.profiling.raw import RawTrace
 from advisor.profiling.records import Advice, BatchSize, CurvePoint, KernelGroup, Operation, StepFacts
 from advisor.recipe import Recipe
-from advisor.recommendation import DEFAULT_MAX_BATCH, TOOTH, Recommendation, decide
+from advisor.recommendation import DEFAULT_MAX_BATCH, Recommendation, decide
 from advisor.step import check_count
 
 MOST_SEARCHED = 1 << 18
@@ -85,7 +91,7 @@ def advise(
     if batch.batch > MOST_SEARCHED:
         return Advised((), (f"no advice on the batch size: {batch.batch} is beyond the search, 1 to {MOST_SEARCHED}",))
     traced = read_traced(raw, links, steps, groups, operations, facts, batch.batch)
-    if (lack := lack_of(traced)) is not None:
+    if (lack := lack_of(raw, links, traced)) is not None:
         return Advised((), (f"no advice on the batch size: {lack}",))
     advice: list[Advice] = []
     notes: list[str] = []
@@ -128,7 +134,7 @@ def _advice(traced: Traced, resolved: ResolvedGpu, recipe: Recipe, bounds: _Boun
     except AdvisorError as error:
         return f"no advice for {resolved.gpu.name} in {recipe.precision}: {error}"
     answer, memory = found.answer, setup.traced_memory
-    chosen = settled(found)
+    chosen, host = settled(found), traced_host(found, traced)
     return Advice(
         gpu=resolved.gpu.id,
         gpu_name=resolved.gpu.name,
@@ -143,11 +149,13 @@ def _advice(traced: Traced, resolved: ResolvedGpu, recipe: Recipe, bounds: _Boun
         error=answer.error.mean_abs_log,
         error_origin=answer.error.origin,
         memory_origin=memory.origin if memory is not None else UNKNOWN_MEMORY,
-        reasons=(*answer.reasons, *comparison(found, chosen, traced)),
+        reasons=(*_reasons(found, chosen), *comparison(found, chosen, traced), *([host.reason] if host else [])),
         notes=(
             *setting(found, traced, own=own),
             *own_notes(found, chosen, traced, asked=bounds.batch is not None),
         ),
+        kernel_gain=kernel_gain(found, chosen, traced),
+        autocast=under_autocast(found, traced),
     )
 
 
@@ -175,12 +183,17 @@ def _setup(traced: Traced, resolved: ResolvedGpu, recipe: Recipe, limit_bytes: i
 
 
 def settled(found: Recommendation) -> int:
-    """The recommended size; the traced one where it ties with it and is as good as the same."""
+    """The recommended size; the traced one where moving from it changes less than can be told apart."""
     comparison = found.answer.comparison
-    if comparison is None or not comparison.tie or not comparison.fits:
+    if comparison is None or not comparison.fits:
         return found.batch_size
-    near = max(comparison.current, found.batch_size) <= TOOTH * min(comparison.current, found.batch_size)
-    return comparison.current if near else found.batch_size
+    return comparison.current if abs(math.log1p(comparison.gain)) <= told_apart(found) else found.batch_size
+
+
+def _reasons(found: Recommendation, chosen: int) -> tuple[str, ...]:
+    """The recommendation's own, which are of its own size."""
+    first, *others = found.answer.reasons
+    return found.answer.reasons if chosen == found.batch_size else (f"Of batch {found.batch_size}: {first}", *others)
 
 
 def _points(found: Recommendation, chosen: int) -> tuple[CurvePoint, ...]:
@@ -192,7 +205,9 @@ def _points(found: Recommendation, chosen: int) -> tuple[CurvePoint, ...]:
         for candidate in answer.candidates
     }
     roles.setdefault(chosen, []).insert(0, "recommended")
-    if chosen != answer.batch_size and not roles[answer.batch_size]:
+    if answer.batch_size < chosen:
+        roles[answer.batch_size].append("as fast")
+    elif not roles[answer.batch_size]:
         del roles[answer.batch_size]
     traced = answer.comparison.current if answer.comparison is not None else answer.batch_size
     sizes = {*roles, *_round_sizes(max(1, traced // 2), 2 * answer.largest_fitting, len(answer.curve.batches))}

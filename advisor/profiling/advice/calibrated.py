@@ -15,8 +15,9 @@ import numpy as np
 
 from advisor.profiling.advice.traced_step import TracedStep
 from advisor.profiling.records import StepFacts
+from advisor.recipe import Recipe
 from advisor.steptime import CLASSES, OVERLAP_POWER, Batches, Floats, StepCurve, StepError, StepModel, update_work
-from advisor.workload.schema import Op
+from advisor.workload.schema import Op, Workload
 
 HELD_FACTOR = 8
 # |ln(predicted / measured)| of samples/s of a curve that is right at one batch of a sweep, at another that is at most
@@ -41,6 +42,15 @@ class StepTimes:
     communication_s: float = 0.0  # of `busy_s`, in which kernels of communication run alone
     copies_s: float = 0.0  # of `busy_s`, in which copies run alone
     profiled_s: float | None = None  # the step under the profiler, where `step_s` was measured without it
+
+    @property
+    def launching_s(self) -> float:
+        """What the host took to launch the step: with it, kernels and launches together take what was measured.
+
+        0 where the GPU never waited for it.
+        """
+        p = OVERLAP_POWER
+        return float(max(0.0, (self.busy_s + self.host_s) ** p - self.busy_s**p) ** (1 / p))
 
     @classmethod
     def of(cls, facts: StepFacts, passes: int, unprofiled_s: float | None = None) -> StepTimes:
@@ -90,8 +100,8 @@ class CalibratedModel(StepModel):
     def kernels_per_s(self, batches: Batches) -> Floats:
         """Samples/s if nothing but the kernels took time: no waits for the host, data or other GPUs."""
         sizes = np.asarray(batches, dtype=float)
-        gained: Floats = sizes / (self._gpu_seconds(self._weighted(sizes), sizes))
-        return gained
+        found: Floats = sizes / self._gpu_seconds(self._weighted(sizes), sizes)
+        return found
 
     def _curve(self, batches: Batches) -> StepCurve:
         sizes = batches.astype(float)
@@ -142,16 +152,13 @@ class CalibratedModel(StepModel):
         return found
 
     def _host_seconds(self) -> float:
-        """The host's time to launch a step: with it, kernels and launches together take what was measured.
+        """The host's time to launch a step.
 
         Where the GPU never waited for it, it took less than was seen: the model's own figure stands in, as far as it
         would have gone unseen.
         """
-        times, p = self._times, OVERLAP_POWER
-        together = times.busy_s + times.host_s
-        solved = max(0.0, together**p - times.busy_s**p) ** (1 / p)
         own = self._traced.kernels * self._values["host_s"]
-        return float(max(solved, min(own, UNSEEN * times.busy_s)))
+        return float(max(self._times.launching_s, min(own, UNSEEN * self._times.busy_s)))
 
     def _exactness(self) -> float:
         together = self._times.busy_s + self._times.host_s
@@ -166,13 +173,20 @@ class AmpModel(CalibratedModel):
     def __init__(self, traced: TracedStep, times: StepTimes, *, amp: StepModel, **model: Any) -> None:
         super().__init__(traced, times, **model)
         self._amp, self._plain = amp, StepModel(**model)
-        self.more_launches = _launches(amp) / _launches(self._plain)
+        self.more_launches = launches(amp.variant.ops, amp.workload, amp.recipe) / launches(
+            self._plain.variant.ops, self._plain.workload, self._plain.recipe
+        )
         """What the host launches under AMP over what it launches in FP32: casts of weights, inputs and gradients."""
 
     @property
     def error(self) -> StepError:
         """The error of the model on GPUs like this one: how much AMP gains is its word alone."""
         return self._amp.error
+
+    def kernels_per_s(self, batches: Batches) -> Floats:
+        """Samples/s under AMP if nothing but the kernels took time."""
+        found: Floats = batches / self.curve(batches).gpu_time_s
+        return found
 
     def as_traced(self, batches: Batches) -> StepCurve:
         """The curve of the FP32 step."""
@@ -204,8 +218,9 @@ def host_work(ops: Sequence[Op]) -> float:
     return sum(op.count * (1 if op.kind.startswith("conv") else op.kernels) for op in ops)
 
 
-def _launches(model: StepModel) -> float:
-    return host_work(model.variant.ops) + update_work(model.workload, model.recipe).kernels
+def launches(ops: Sequence[Op], workload: Workload, recipe: Recipe) -> float:
+    """What the host launches in a step of these operations, the optimizer's work included."""
+    return host_work(ops) + update_work(workload, recipe).kernels
 
 
 def _longest(gpu_s: Floats, host_s: Floats) -> Floats:

@@ -13,6 +13,7 @@ from advisor.profiling.advice.memory import TracedMemory, known_model, measured_
 from advisor.profiling.advice.parameters import Parameters, find_parameters
 from advisor.profiling.advice.traced_recipe import traced_recipe, with_amp
 from advisor.profiling.advice.traced_step import TracedStep, traced_step
+from advisor.profiling.kernels.precision import read_precision
 from advisor.profiling.linked import Links, StepSpans
 from advisor.profiling.raw import RawTrace
 from advisor.profiling.records import KernelGroup, Operation, StepFacts
@@ -26,9 +27,6 @@ UNSEEN_SHARE = 0.10  # of the kernels' time outside of known operators, above wh
 # A step without the profiler takes no less than nearly all of its kernels' time, and hardly more than under it.
 LEAST_OF_BUSY, MOST_OF_PROFILED = 0.8, 1.25
 WAITING = 0.10  # share of the step's time spent waiting for the host above which it is said
-MOST_UNKNOWN = 0.5  # share of the kernels' time beyond which a curve would be a guess
-LEAST_KERNEL_S = 50e-9  # an empty kernel takes about 1 us
-MOST_AT_ONCE = 128  # kernels resident on one GPU (CUDA C++ Programming Guide, "Technical Specifications")
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,14 @@ class Traced:
     memory: TracedMemory | None
     amp_memory: TracedMemory | None
     gpus: int  # that train together
+    autocast: bool  # a 2-byte step ran under autocast, and not wholly in that type
     notes: tuple[str, ...]  # on any prediction
     own_notes: tuple[str, ...]  # on those that are calibrated
+
+    @property
+    def waits_profiled(self) -> bool:
+        """Whether the step waits for a host that the profiler slows: what hides that gains as much at most."""
+        return self.times.host_s > WAITING * self.times.step_s and self.times.profiled_s is None
 
 
 def read_traced(
@@ -72,27 +76,10 @@ def read_traced(
         if recipe.autocast or sharded
         else _modelled_memory(workload, step, parameters, with_amp(recipe), name),
         gpus=_gpus(raw, step),
+        autocast=read_precision(groups, operations) not in ("fp16", "bf16"),
         notes=(*assumed, *doubt, *_assumptions(step, steps, parameters)),
         own_notes=_measurement(step, steps, times),
     )
-
-
-def lack_of(traced: Traced) -> str | None:
-    """Why no curve can be made of a traced step; None: it can."""
-    step, busy_s = traced.step, traced.times.busy_s
-    if not step.ops:
-        return "no kernel belongs to an operator with shapes"
-    mean_s = step.kernel_s / max(step.kernels, 1.0)
-    if not mean_s >= LEAST_KERNEL_S:
-        return f"the kernels of the trace take {1e9 * mean_s:.2g} ns in the mean, and none takes so little"
-    if not MOST_AT_ONCE * busy_s >= step.kernel_s:
-        return (
-            f"{duration(step.kernel_s)} of kernels a step cannot have run in the {1e6 * busy_s:.3g} us of it in which "
-            "the trace has the GPU work"
-        )
-    if step.unknown_share > MOST_UNKNOWN:
-        return f"{percent(step.unknown_share)} of the kernels' time has no known operator or shapes"
-    return None
 
 
 def _unprofiled(raw: RawTrace, facts: StepFacts) -> tuple[float | None, tuple[str, ...]]:

@@ -20,6 +20,12 @@ from advisor.steptime import StepCurve, StepModel
 MOST_PREDICTED = 4096  # sizes of a search; the steps between them are then far smaller than a tooth of the curve
 
 
+def some_sizes(least: int, most: int) -> np.ndarray:
+    """All sizes from `least` to `most`, or so many of them that are ever further apart."""
+    few = np.geomspace(least, most, min(MOST_PREDICTED, most - least + 1))
+    return np.unique(np.rint(few)).astype(np.int64)
+
+
 @dataclass(frozen=True)
 class Measured:
     """What calibrates a curve: the traced step, its times, and the recipe it ran in."""

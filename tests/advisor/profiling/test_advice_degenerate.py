@@ -5,11 +5,21 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from advisor.profiling.advice.calibrated import StepTimes
+from advisor.profiling.advice.lacks import lack_of
+from advisor.profiling.advice.traced import read_traced
+from advisor.profiling.kernels.device import traced_gpu
+from advisor.profiling.kernels.groups import group_kernels
+from advisor.profiling.linking.link import link
+from advisor.profiling.reading.reader import read_trace
+from advisor.profiling.steps.find import find_steps
+from advisor.profiling.steps.gaps import step_facts
 from tests.advisor.profiling.test_advice import RESNET, advised, linear_trace
 from tests.data import recorded_trace
 
@@ -41,11 +51,25 @@ def lasting(duration: float) -> Callable[[Event], None]:
     return change
 
 
-def test_kernels_of_one_launch_in_steps_of_no_time_get_no_advice(tmp_path: Path) -> None:
+def test_kernels_that_all_have_one_correlation_id_get_no_advice(tmp_path: Path) -> None:
     found = advised(changed(tmp_path, one_correlation), on=("h100",))
     assert found.advice == ()
     (note,) = found.notes
-    assert "99.0 ms of kernels a step cannot have run in the 0 us" in note
+    assert "of the kernels share a launch" in note
+
+
+def test_kernels_do_not_outlast_the_steps_that_they_run_in() -> None:
+    raw = read_trace(recorded_trace(RESNET))
+    links = link(raw)
+    steps, device = find_steps(raw, links), traced_gpu(raw)
+    groups = group_kernels(raw, links, steps, device)
+    facts = step_facts(raw, links, steps)
+    traced = read_traced(raw, links, steps, groups, links.operations, facts, 32)
+    assert lack_of(raw, links, traced) is None
+    times = StepTimes.of(replace(facts, step_s=0.0), passes=1)
+    lack = lack_of(raw, links, replace(traced, times=times))
+    assert lack is not None
+    assert lack.startswith("99.0 ms of kernels a step cannot have run in the 0 us")
 
 
 @pytest.mark.parametrize("us, told", [(0, "take 0 ns in the mean"), (1e-300, "ns in the mean"), (1e-3, "take 1 ns")])

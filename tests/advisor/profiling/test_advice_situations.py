@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ import pytest
 from advisor.errors import BadInputError
 from advisor.profiling.records import Advice
 from advisor.recipe import Recipe
+from tests.advisor.profiling.simulated import simulate
+from tests.advisor.profiling.simulated_kernels import A100 as SIMULATED_A100
+from tests.advisor.profiling.simulated_models import resnet_fp32
 from tests.advisor.profiling.test_advice import RESNET, advised, at, linear_trace
 from tests.data import recorded_trace
 from tests.kineto import A100, V100, KinetoTrace
@@ -114,7 +117,44 @@ def test_no_steps_no_advice_and_the_way_out(tmp_path: Path) -> None:
     assert "profiler.step()" in found.notes[0]
 
 
+# Ties -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{}, {"has_tf32": False}, {"loads_us": 150e3}])
+def test_a_size_as_fast_as_any_is_kept_and_a_smaller_one_named(tmp_path: Path, settings: dict[str, Any]) -> None:
+    loads_us = settings.pop("loads_us", 0.0)
+    path = tmp_path / "trace.json"
+    simulate(resnet_fp32(), replace(SIMULATED_A100, **settings), path, host_us={"enumerate(DataLoader)": loads_us})
+    found = advised(path).advice[0]
+    assert (found.traced_batch, found.batch, found.gain) == (256, 256, pytest.approx(0))
+    assert {"recommended", "traced"} <= set(at(found, 256).roles)
+    smaller = next(point for point in found.points if "as fast" in point.roles)
+    assert smaller.batch < 256
+    assert smaller.samples_per_s == pytest.approx(at(found, 256).samples_per_s, rel=found.error)
+    kept = f"Keep 256, it hardly matters here: {smaller.batch} would change"
+    assert any(reason.startswith(kept) and "need less memory" in reason for reason in found.reasons)
+    assert found.reasons[0].startswith(f"Of batch {smaller.batch}: ")
+
+
 # The host ---------------------------------------------------------------------------------------------------
+
+
+def test_what_the_traced_host_would_make_of_another_gpu_is_said() -> None:
+    """(102.2 ms busy, 130.7 ms with the waits for launches): (130.7^6 - 102.2^6)^(1/6) = 125 ms."""
+    traced, _, h100, amp = advised(recorded_trace(RESNET), on=("h100",)).advice
+    assert "would take about 125 ms to launch such a step, and the model's own 14.2 ms are assumed" in said(h100)
+    (batch,) = map(int, re.findall(r"nothing under batch (\d+) would be faster than that: 32 samples", said(h100)))
+    assert h100.batch > batch > 32
+    assert batch / 0.125 == pytest.approx(at(h100, h100.batch).samples_per_s, rel=0.03)
+    assert "32 samples would run at 256 a second, not 1,174" in said(h100)
+    assert "would take about 154 ms" in said(amp)  # 1.23 times the operators
+    assert "the traced host" not in said(traced)
+    assert h100.kernel_gain is None
+
+
+def test_a_host_that_kept_ahead_is_not_held_against_another_gpu(tmp_path: Path) -> None:
+    path = linear_trace(busy=900.0).write(tmp_path / "trace.json")
+    assert "the traced host" not in said(advised(path, on=("h100",)).advice[-1])
 
 
 def head(**changes: Any) -> dict[str, Any]:
@@ -213,9 +253,36 @@ def test_shapes_tell_no_memory_where_parameters_are_sharded(tmp_path: Path) -> N
 # Precisions and GPUs ---------------------------------------------------------------------------------------------
 
 
-def test_a_gpu_without_bf16_is_predicted_in_fp16(tmp_path: Path) -> None:
+def casting(trace: KinetoTrace) -> KinetoTrace:
+    """With a cast of the weights to BF16 in the first step, as autocast makes it."""
+    types = ["c10::BFloat16", "float", "", ""]
+    trace.op("aten::copy_", 130, 20, dims=[[512, 256], [512, 256], []], types=types)
+    trace.kernel("void at::native::unrolled_elementwise_kernel<at::native::direct_copy_kernel_cuda>", 1000, 5,
+                 launched=135, grid=(256, 1, 1))  # fmt: skip
+    return trace
+
+
+def test_a_model_wholly_in_two_bytes_is_not_called_amp(tmp_path: Path) -> None:
     path = training(kernel=BF16_KERNEL, type_="c10::BFloat16").write(tmp_path / "trace.json")
+    traced, v100 = advised(path, on=("v100-sxm2-16gb",)).advice
+    assert (traced.precision, traced.autocast) == ("bf16", False)
+    assert (v100.precision, v100.autocast) == ("fp16", False)
+    assert "has no BF16 Tensor Cores: predicted in FP16 instead" in said(v100)
+
+
+def test_bf16_timings_are_said_to_stand_for_fp16_and_whose_they_are(tmp_path: Path) -> None:
+    plain, amp = advised(linear_trace().write(tmp_path / "trace.json")).advice
+    assert "BF16" not in said(plain)
+    whose = "the GEMM timings that the coefficients of NVIDIA A100-SXM4-80GB were fitted to are BF16"
+    assert whose in said(amp)
+    bf16 = own(training(kernel=BF16_KERNEL, type_="c10::BFloat16"), tmp_path)
+    assert "timings" not in said(bf16)
+
+
+def test_a_gpu_without_bf16_is_predicted_in_fp16(tmp_path: Path) -> None:
+    path = casting(training(kernel=BF16_KERNEL, type_="c10::BFloat16")).write(tmp_path / "trace.json")
     traced, *others = advised(path, on=("v100-sxm2-16gb", "t4", "h100")).advice
+    assert all(advice.autocast for advice in (traced, *others))
     assert traced.precision == "bf16"
     assert [advice.precision for advice in others] == ["fp16", "fp16", "bf16"]
     assert "has no BF16 Tensor Cores: predicted in FP16 AMP instead" in said(others[0])
