@@ -44,7 +44,7 @@ class JudgedCall:
     measured_s: float
     predicted_s: float
     without_names_s: float  # predicted with the algorithm left to the model
-    step_model_s: float  # by the step model alone, as before single convolutions were fitted
+    step_model_s: float  # by the step model alone, without what single convolutions taught
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def score(calls: Sequence[JudgedCall], predicted: str = "predicted_s") -> list[s
 
 
 def algorithms_part(judged: Sequence[JudgedTrace]) -> str:
-    """FP32 convolutions by algorithm, and what knowing it, and fitting single convolutions at all, is worth."""
+    """FP32 convolutions by algorithm, and what knowing it, and the fit of single convolutions, are worth."""
     every = [call for trace in judged for call in trace.calls]
     calls = [call for call in every if call.precision == "fp32" and call.class_ in PASSES]
     rows = []

@@ -4,6 +4,8 @@ One call of one product, the kernels alone, as a profiler sees them: no launches
 predicts what:
 
     GEMM, batched            advisor.gemm with the GPU's GEMM profile, less the launch that it includes
+    matrix times vector      a kernel's least duration, one latency of the memory and the traffic, where that is less:
+                             libraries have kernels of their own for it, which the GEMM profile's tiles do not show
     FP32 convolutions        advisor.convolution_time, by the algorithm that the kernels' names tell
     other convolutions       advisor.step_costs with the step profile, in the traced layout
     fused attention          the same
@@ -91,8 +93,7 @@ class TimeModel:
 
     def gemm_hardness(self, precision: str) -> float:
         """Wave hardness of matrix products (advisor.gemm.physics.rounds_of)."""
-        section = "fp32" if precision == "fp32" or "fp16" not in self.gemm.gemm else "fp16"
-        model = self.gemm.gemm.get(section)
+        model = self.gemm.gemm.get(self._section(precision))
         return model.coefficients.wave_hardness if model else float(self.coefficients.hardness[1])
 
     def conv_hardness(self) -> float:
@@ -147,9 +148,19 @@ class TimeModel:
         traffic = traffic_seconds(bytes_, share, self.coefficients, self.machine(precision))
         seconds = np.maximum(p.time_s - p.launch_s, KERNEL_S)
         whole = np.maximum(p.time_s - p.launch_s - p.tile_loss_s - p.wave_loss_s, 0)
+        gemv = KERNEL_S + self._latency_s(precision) + traffic
+        is_gemv = (np.minimum(m, n) == 1) & (gemv < seconds)
+        seconds, whole = np.where(is_gemv, gemv, seconds), np.where(is_gemv, gemv, np.minimum(whole, seconds))
         compute = np.sqrt(np.maximum(seconds**2 - np.minimum(traffic, seconds) ** 2, 0))
-        columns = (seconds, compute, traffic, np.minimum(whole, seconds))
-        return members, _times(*columns, models=["GEMM profile"] * len(members))
+        models = ["matrix times vector" if each else "GEMM profile" for each in is_gemv.tolist()]
+        return members, _times(seconds, compute, traffic, whole, models=models)
+
+    def _latency_s(self, precision: str) -> float:
+        """What the first bytes from memory take."""
+        return self.gemm.gemm[self._section(precision)].coefficients.dram_latency_s
+
+    def _section(self, precision: str) -> str:
+        return "fp32" if precision == "fp32" or "fp16" not in self.gemm.gemm else "fp16"
 
     def _fp32_convolutions(self, calls: Sequence[Call], precision: str) -> tuple[list[int], list[ProductTime]]:
         if precision != "fp32" or self.steps.measured is not None:  # what was measured on the very card knows better

@@ -234,3 +234,14 @@ def test_no_kernel_loses_all_its_time_or_less_than_nothing(
     found = quantization_loss(kernel, linear(m, n, k), ON_A100)
     assert found is not None and 0 <= found.share < 1
     assert found.tiling is not None and 0 < found.tiling.efficiency <= 1
+
+
+def test_a_matrix_times_a_vector_takes_its_traffic_and_no_tile() -> None:
+    model = TimeModel(find_gpu("a100-sxm4-40gb"))
+    row, tile = Product("gemm", 1, 512, 2048), Product("gemm", 32, 512, 2048)
+    found, whole = model.predict([Call(row), Call(tile)], "fp32")
+    # 1.05 M elements of 4 B at two thirds of 1555 GB/s: 4 us, beside 3 us for a kernel and the memory's first bytes
+    assert found is not None and found.model == "matrix times vector"
+    assert 3e-6 + 4.2e6 / 1555e9 < found.seconds < 3e-6 + 2 * 4.2e6 / 1555e9
+    assert found.unquantized_s == found.seconds
+    assert whole is not None and whole.model == "GEMM profile" and whole.seconds > found.seconds
