@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from advisor.cli.output import emit, output_options, render_rows
-from advisor.cli.setup_options import complete_gpus, complete_models, parse_shape
+from advisor.cli.setup_options import SIZE_AND_RECIPE_OPTIONS, complete_gpus, complete_models, parse_shape
 from advisor.plots.canvas import check_path
-from advisor.recipe import MODES, OPTIMIZERS, PRECISIONS, Layout
+from advisor.profiling.output.text import LONGEST_READ, clean
 
 if TYPE_CHECKING:
     from advisor.profiling.records import TraceProfile
@@ -29,16 +30,10 @@ _LIVE_OPTIONS = (
     click.option("--model", "-m", shell_complete=complete_models,
                  help="Run steps of this model on the local GPU and profile them; as in `advisor recommend`."),
     click.option("--batch", type=int, help="Samples per step of such a run."),
-    click.option("--input", "input_shape", metavar="CxHxW", help="One sample's shape, e.g. 3x224x224."),
-    click.option("--seq-len", type=int, help="Sequence length of a language model."),
-    click.option("--layout", type=click.Choice([layout for layout in get_args(Layout) if layout != "any"]),
-                 help="Memory layout of images: nhwc is channels_last.  [default: nhwc]"),
-    click.option("--precision", type=click.Choice(PRECISIONS),
-                 help="fp16 and bf16: automatic mixed precision.  [default: fp16]"),
-    click.option("--optimizer", type=click.Choice(OPTIMIZERS), help="sgd is with momentum.  [default: sgd]"),
-    click.option("--mode", type=click.Choice(MODES), help="infer: the forward pass alone.  [default: train]"),
+    *SIZE_AND_RECIPE_OPTIONS,
     click.option("--steps", type=int, help="Steps to record.  [default: 5]"),
-    click.option("--device", metavar="cuda:N", help="Which GPU to run on.  [default: cuda]"),
+    click.option("--device", metavar="cuda:N",
+                 help="Which GPU to run on; cpu tries it without one, in fp32.  [default: cuda]"),
     click.option("--keep", type=click.Path(path_type=Path), metavar="FILE.json.gz",
                  help="Where the recorded trace is kept, a file or a folder.  [default: the current folder]"),
 )  # fmt: skip
@@ -74,7 +69,13 @@ def _live_options(command: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="What the long table, or the CSV, has a row for.",
 )
-@click.option("--rows", type=int, default=DEFAULT_ROWS, show_default=True, help="Rows of that table; 0 shows all.")
+@click.option(
+    "--rows",
+    type=click.IntRange(min=0),
+    default=DEFAULT_ROWS,
+    show_default=True,
+    help="Rows of that table; 0 shows all.",
+)
 @click.option(
     "--plot",
     type=click.Path(path_type=Path),
@@ -105,11 +106,20 @@ def command(
 
     if trace is None:
         trace = _record(given)
+        if given.get("device") == "cpu":
+            click.echo(
+                f"advisor: ran on the processor: kept {clean(str(trace))}, with nothing of a GPU in it", err=True
+            )
+            return
+        click.echo(f"kept {clean(str(trace))}", err=True)
     with _progress(trace) as progress:
         profile = profile_trace(
             trace, gpu=gpu, on=on, memory_limit=memory_limit, max_batch=max_batch, progress=progress
         )
-    emit(_render(profile, by, rows, format_), output)
+    width = None
+    if output is None and format_ == "table" and sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+    emit(_render(profile, by, rows, format_, width), output)
     if plot is not None:
         from advisor.plots.profile import save_profile
 
@@ -129,14 +139,13 @@ def _check_form(trace: Path | None, live: dict[str, Any]) -> None:
 def _record(live: dict[str, Any]) -> Path:
     from advisor.profiling.live.record import record_live
 
-    if "input_shape" in live:
-        live["input_shape"] = parse_shape(live["input_shape"])
-    path = record_live(live.pop("model"), **live, say=lambda line: click.echo(f"advisor: {line}", err=True))
-    click.echo(f"kept {path}", err=True)
-    return path
+    options = {name: value for name, value in live.items() if name != "model"}
+    if "input_shape" in options:
+        options["input_shape"] = parse_shape(options["input_shape"])
+    return record_live(live["model"], **options, say=lambda line: click.echo(f"advisor: {line}", err=True))
 
 
-def _render(profile: TraceProfile, by: Any, rows: int, format_: str) -> str:
+def _render(profile: TraceProfile, by: Any, rows: int, format_: str, width: int | None) -> str:
     from advisor.cli.profile_report import report
     from advisor.profiling.output.tables import kernel_rows, plain, time_by
 
@@ -145,14 +154,18 @@ def _render(profile: TraceProfile, by: Any, rows: int, format_: str) -> str:
     if format_ == "csv":
         found = kernel_rows(profile) if by == "kernel" else time_by(profile, by)
         return render_rows([_one_line(row) for row in plain(found)], format_)
-    return report(profile, by=by, rows=rows, format_=format_)
+    return report(profile, by=by, rows=rows, format_=format_, width=width)
 
 
 def _one_line(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without control characters, so that a line of CSV is a row whoever reads it."""
-    from advisor.profiling.output.text import LONGEST_READ, clean
+    """A row of CSV: no control characters, so that a line is a row whoever reads it; nine digits of each figure."""
+    return {key: _field(value) for key, value in row.items()}
 
-    return {key: clean(value, LONGEST_READ) if isinstance(value, str) else value for key, value in row.items()}
+
+def _field(value: Any) -> Any:
+    if isinstance(value, float):
+        return f"{value:.9g}"
+    return clean(value, LONGEST_READ) if isinstance(value, str) else value
 
 
 @contextmanager
@@ -161,7 +174,7 @@ def _progress(trace: Path) -> Iterator[Callable[[float], None] | None]:
     if not sys.stderr.isatty() or _size(trace) < _SLOW_BYTES:
         yield None
         return
-    with click.progressbar(length=1000, label=f"reading {trace.name}", file=sys.stderr) as bar:
+    with click.progressbar(length=1000, label=f"reading {clean(trace.name, 60)}", file=sys.stderr) as bar:
         yield lambda share: bar.update(max(int(1000 * share) - bar.pos, 0))
 
 

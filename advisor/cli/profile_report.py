@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +23,7 @@ from advisor.profiling.output.tables import (
 )
 from advisor.profiling.output.text import cell, clean, code, short_kernel, title
 from advisor.profiling.ranks import EVEN
-from advisor.profiling.records import HIDDEN, QUANTIZED, BillLine, KernelGroup, RanksProfile, TraceProfile
+from advisor.profiling.records import HIDDEN, LITTLE_BUSY, QUANTIZED, BillLine, KernelGroup, RanksProfile, TraceProfile
 from advisor.units import duration, percent
 
 TableBy = Literal["class", "operator", "layer", "shape", "kernel"]
@@ -32,12 +34,19 @@ _CAUSES = {
     "sync": "the host waited for the GPU (.item(), synchronize()) instead of working ahead",
     "gpu": "from one queued kernel to the next",
 }
+_LEAST_WIDTH = 40  # characters: a terminal narrower than that breaks lines itself
+_LABEL = re.compile(r"(?:error|memory|note|batch|recorded) +|      -> ")
 _STRAY_SHARE = 0.01  # of kernel time: so much outside of all steps is said
 _KERNEL_WIDTH, _LAYER_WIDTH, _OPERATOR_WIDTH, _NOTE_WIDTH = 44, 36, 56, 40
 
 
-def report(profile: TraceProfile, *, by: TableBy = "kernel", rows: int = 15, format_: str = "table") -> str:
-    """The whole profile as "table" or "markdown"; `rows` of the longest table, 0 for all."""
+def report(
+    profile: TraceProfile, *, by: TableBy = "kernel", rows: int = 15, format_: str = "table", width: int | None = None
+) -> str:
+    """The whole profile as "table" or "markdown"; `rows` of the longest table, 0 for all.
+
+    Lines that are not of a table are wrapped at `width`, where one is given.
+    """
     blocks = [
         _answer_block(profile, format_),
         _ranks_block(profile.ranks, format_) if profile.ranks else [],
@@ -47,8 +56,18 @@ def report(profile: TraceProfile, *, by: TableBy = "kernel", rows: int = 15, for
         *advice_blocks(profile, format_),
         _notes_block(profile, format_),
     ]
-    text = "\n\n".join("\n".join(block) for block in blocks if block)
+    text = "\n\n".join("\n".join(_wrapped(line, width) for line in block) for block in blocks if block)
     return _without_tags(text) if format_ == "markdown" else text
+
+
+def _wrapped(text: str, width: int | None) -> str:
+    """A line of prose within a width, its later lines indented below its first; a table, which has lines, as it is."""
+    if width is None or len(text) <= max(width, _LEAST_WIDTH) or "\n" in text:
+        return text
+    found = _LABEL.match(text)
+    indent = found.end() if found else len(text) - len(text.lstrip()) + 2
+    return textwrap.fill(text, max(width, _LEAST_WIDTH), subsequent_indent=" " * indent, break_long_words=False,
+                         break_on_hyphens=False)  # fmt: skip
 
 
 def _without_tags(markdown: str) -> str:
@@ -59,8 +78,7 @@ def _without_tags(markdown: str) -> str:
 def _answer_block(profile: TraceProfile, format_: str) -> list[str]:
     """What was found, what costs most, and which batch sizes to try: a line each."""
     lines = [f"**{headline(profile)}**" if format_ == "markdown" else headline(profile), *step_lines(profile)]
-    if profile.bill.lines:
-        lines.append(_sentence(_clauses(profile)[0]))
+    lines.append(_sentence(_clauses(profile)[0] if profile.bill.lines else profile.bill.verdict))
     lines += answer_lines(profile)
     return [f"{line}  " for line in lines] if format_ == "markdown" else lines
 
@@ -84,7 +102,7 @@ def _classes_block(profile: TraceProfile, format_: str) -> list[str]:
     if has_steps(profile) and outside_s >= _STRAY_SHARE * profile.kernel_time_s:
         lines.append(f"Beside these, {duration(outside_s)} of the trace's kernels run outside of its steps.")
     gaps = sorted(((s, cause) for cause, s in profile.steps.gap_s.items() if s > 0), reverse=True)
-    if gaps and (profile.steps.count or profile.bill.lines):
+    if gaps and (profile.bill.lines or profile.steps.busy_share >= LITTLE_BUSY):
         idle_s, whole = sum(s for s, _ in gaps), "a step" if profile.steps.count else "the trace"
         causes = ", ".join(f"{duration(s)} {_CAUSES.get(cause, cause)}" for s, cause in gaps)
         lines.append(f"The GPU is idle for {duration(idle_s)} of {whole}: {causes}.")
@@ -198,15 +216,13 @@ def _used(group: KernelGroup) -> str | None:
 
 def _bill_block(profile: TraceProfile, format_: str) -> list[str]:
     bill = profile.bill
+    if not bill.lines:
+        return []
     lines = title("What a step loses" if profile.steps.count else "What the trace loses", format_)
     for line in bill.lines:
         lines += _bill_line(line, profile, format_)
     _, *behind = _clauses(profile)
-    return (
-        [*lines, *([_sentence("; ".join(behind))] if behind else [])]
-        if bill.lines
-        else [*lines, _sentence(bill.verdict)]
-    )
+    return [*lines, *_after_table([_sentence("; ".join(behind))] if behind else [], format_)]
 
 
 def _clauses(profile: TraceProfile) -> list[str]:

@@ -42,13 +42,7 @@ def complete_models(_context: click.Context, _parameter: click.Parameter, incomp
     return [CompletionItem(name) for name in catalogue_names() if name.startswith(incomplete)]
 
 
-_OPTIONS = (
-    click.option("--model", "-m", required=True, shell_complete=complete_models,
-                 help="A name from `advisor models`; torchvision:NAME, timm:NAME or hf:NAME where that library is "
-                      "installed; or package.module:factory, which imports and runs that code."),
-    click.option("--gpu", "-g", default="auto", show_default=True, shell_complete=complete_gpus,
-                 help="A name from `advisor gpus`; auto: the local GPU, else the one named by ADVISOR_GPU, else "
-                      "A100-SXM4-80GB; local: the local GPU or an error."),
+SIZE_AND_RECIPE_OPTIONS = (
     click.option("--input", "input_shape", metavar="CxHxW", help="One sample's shape, e.g. 3x224x224."),
     click.option("--seq-len", type=int, help="Sequence length of a language model."),
     click.option("--layout", type=click.Choice([layout for layout in get_args(Layout) if layout != "any"]),
@@ -57,6 +51,15 @@ _OPTIONS = (
                  help="fp16 and bf16: automatic mixed precision.  [default: fp16]"),
     click.option("--optimizer", type=click.Choice(OPTIMIZERS), help="sgd is with momentum.  [default: sgd]"),
     click.option("--mode", type=click.Choice(MODES), help="infer: the forward pass alone.  [default: train]"),
+)  # fmt: skip
+_OPTIONS = (
+    click.option("--model", "-m", required=True, shell_complete=complete_models,
+                 help="A name from `advisor models`; torchvision:NAME, timm:NAME or hf:NAME where that library is "
+                      "installed; or package.module:factory, which imports and runs that code."),
+    click.option("--gpu", "-g", default="auto", show_default=True, shell_complete=complete_gpus,
+                 help="A name from `advisor gpus`; auto: the local GPU, else the one named by ADVISOR_GPU, else "
+                      "A100-SXM4-80GB; local: the local GPU or an error."),
+    *SIZE_AND_RECIPE_OPTIONS,
     click.option("--recipe", type=click.Choice(list(RECIPES)), default="default", show_default=True,
                  help="The rest of the way a step is run."),
     click.option("--memory-limit", metavar="SIZE", help="Memory to fit into, e.g. 24GiB.  [default: what is free]"),

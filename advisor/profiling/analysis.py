@@ -25,17 +25,16 @@ from advisor.profiling.ranks import compare_ranks, require_one_job
 from advisor.profiling.raw import RawTrace
 from advisor.profiling.reading.files import last_captures, trace_files
 from advisor.profiling.reading.reader import read_trace
-from advisor.profiling.records import Bill, KernelGroup, Operation, StepFacts, TraceProfile
+from advisor.profiling.records import LITTLE_BUSY, Bill, KernelGroup, Operation, StepFacts, TraceProfile
 from advisor.profiling.steps.batch import read_batch
 from advisor.profiling.steps.find import find_steps
 from advisor.profiling.steps.gaps import step_facts
 from advisor.step import check_count
-from advisor.units import duration, parse_bytes, percent
+from advisor.units import duration, parse_bytes
 
 LONGEST_ERROR = 400  # characters
 _NOTES_OF_ERROR = 2
 _FEW_KERNELS = 10
-_LITTLE_BUSY = 0.001
 
 
 def profile_trace(
@@ -203,12 +202,11 @@ def _profile(path: Path, asked: _Asked, progress: Callable[[float], None] | None
 
 
 def _nothing_to_judge(kernels: int, kernel_time_s: float, facts: StepFacts) -> str | None:
-    """Say so where a trace without steps holds so little that waits between kernels are nobody's loss."""
-    if facts.count or (kernels >= _FEW_KERNELS and facts.busy_share >= _LITTLE_BUSY):
+    """Say so where a trace holds so little that waits between kernels are nobody's loss."""
+    if facts.busy_share >= LITTLE_BUSY and (facts.count or kernels >= _FEW_KERNELS):
         return None
     what = "one kernel" if kernels == 1 else f"{kernels:,} kernels"
-    busy = "" if kernels < _FEW_KERNELS else f", {percent(facts.busy_share, 3)} of the trace"
-    return f"{what} of {duration(kernel_time_s)}{busy}: no step to judge"
+    return f"{what} of {duration(kernel_time_s)}: no step to judge"
 
 
 def _require_kernels(raw: RawTrace) -> None:

@@ -20,6 +20,8 @@ QUANTIZED: frozenset[str] = frozenset({"gemm", "fprop", "dgrad", "wgrad", "conv"
 """Classes that tiles and waves are billed for; all others are bound by memory."""
 HIDDEN = 0.9
 """Of a saving: a step that shows less of it hides the rest."""
+LITTLE_BUSY = 0.001
+"""A GPU that is busy for less of the time was hardly used: its waits are nobody's loss."""
 Phase = Literal["forward", "backward", "optimizer", "data", "other"]
 
 

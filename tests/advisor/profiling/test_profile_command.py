@@ -169,6 +169,7 @@ def test_a_trace_without_nvidia_kernels_is_bad_input(run: Run, name: str) -> Non
         (["t.json", "--on", "nosuchgpu"], "nosuchgpu"),
         (["t.json", "--memory-limit", "lots"], "24GiB"),
         (["t.json", "--max-batch", "0"], "largest batch to search"),
+        (["t.json", "--rows", "-1"], "--rows"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(run: Run, words: list[str], says: str) -> None:
@@ -192,6 +193,21 @@ def test_the_live_form_records_then_shows_the_same(run: Run, tmp_path: Path, mon
     del asked["say"]
     assert asked == {"model": "resnet50", "batch": 256, "input_shape": (3, 64, 64), "keep": tmp_path / "kept.json"}
     assert run(tmp_path / "kept.json")[1] == live
+
+
+def test_a_run_on_the_processor_is_kept_and_not_judged(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(advisor.profiling.live.record, "record_live", lambda *_, **__: tmp_path / "kept.json")
+    code, out, err = run("--model", "resnet50", "--batch", 2, "--device", "cpu")
+    assert (code, out) == (0, "")
+    assert err == f"advisor: ran on the processor: kept {tmp_path / 'kept.json'}, with nothing of a GPU in it\n"
+
+
+def test_figures_of_csv_have_nine_digits_at_most(run: Run, tmp_path: Path) -> None:
+    _, out, _ = run(small_trace(tmp_path / "trace.json"), "--format", "csv")
+    (row,) = csv.DictReader(io.StringIO(out))
+    assert (row["total_s"], row["per_step_s"]) == ("0.0012", "0.0004")
 
 
 def test_neither_torch_nor_matplotlib_is_imported_for_a_table(tmp_path: Path) -> None:

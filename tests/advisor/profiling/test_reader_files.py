@@ -201,7 +201,7 @@ def test_deep_nesting_costs_its_event_alone(tmp_path: Path) -> None:
     path.write_bytes(b"[" + deep + b',{"ph":"X","cat":"kernel","name":"k","ts":1,"dur":1}]')
     raw = read_trace(path)
     assert len(raw.kernels.name) == 1
-    assert "1 of 2 events could not be read" in raw.notes[0]
+    assert "1 of 2 events left out, as unreadable" in raw.notes[0]
 
 
 def test_too_many_unreadable_events_or_keys_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

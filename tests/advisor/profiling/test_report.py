@@ -143,6 +143,15 @@ def test_above_stands_one_clause_of_the_verdict_and_the_rest_below() -> None:
     assert text.index("Lines overlap.") > text.index("What a step loses")
 
 
+def test_prose_is_wrapped_at_the_width_of_a_terminal_and_tables_are_not() -> None:
+    whole, wrapped = report(small_profile()), report(small_profile(), width=80)
+    assert " ".join(whole.split()) == " ".join(wrapped.split())
+    tables = [line for line in whole.splitlines() if line.startswith(("class ", "kernel ", "fprop "))]
+    for line in tables:
+        assert line in wrapped.splitlines()
+    assert max(len(line) for line in wrapped.splitlines() if "  " not in line.strip()) <= 80
+
+
 def test_rows_are_cut_and_that_is_said() -> None:
     text = report(small_profile(), rows=1)
     assert "... and 2 more" in text
