@@ -98,10 +98,14 @@ def _verdict(ranks: Sequence[RankFacts], slowest: int, fastest: int, imbalance: 
         return f"The ranks are evenly loaded: the slowest does {percent(imbalance, 1)} more than their mean."
     return (
         f"{_called(slow)} is the slowest: {duration(slow.own_s)} of its own work per step, "
-        f"{percent(imbalance, 1)} more than the mean; {_called(fast)} needs {duration(fast.own_s)} and spends "
+        f"{_more(imbalance)} the mean; {_called(fast)} needs {duration(fast.own_s)} and spends "
         f"{duration(fast.waiting_s)} longer in communication, waiting. Even ranks would save at most "
         f"{duration(slow.own_s - slow.own_s / (1 + imbalance))} per step."
     )
+
+
+def _more(share: float) -> str:
+    return f"{percent(share, 1)} more than" if share < 2 else f"{1 + share:.3g} times"
 
 
 def _called(facts: RankFacts) -> str:
