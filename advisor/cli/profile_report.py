@@ -221,7 +221,7 @@ def _bill_block(profile: TraceProfile, format_: str) -> list[str]:
     lines = title("What a step loses" if profile.steps.count else "What the trace loses", format_)
     for line in bill.lines:
         lines += _bill_line(line, profile, format_)
-    _, *behind = _clauses(profile)
+    behind = [clause for clause in _clauses(profile)[1:] if not clause.startswith("then ")]  # it is a line above
     return [*lines, *_after_table([_sentence("; ".join(behind))] if behind else [], format_)]
 
 
