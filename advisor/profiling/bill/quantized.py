@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from advisor.convolution_time import KERNEL_S, tensor_sizes, winograd_product
 from advisor.profiling.bill.timing import Call, Layout, TimeModel, is_predictable, pass_of_group
+from advisor.profiling.kernels.waves import slices_of
 from advisor.profiling.records import QUANTIZED, KernelGroup, Operation, Product
 from advisor.quantization import ceil_div, largest_size, tile_efficiency
 from advisor.step_costs import PRODUCT_KINDS
@@ -172,18 +173,17 @@ def _named(group: KernelGroup, m: int, n: int, count: int) -> Tiling | None:
     tile_m, tile_n = _tile(group)
     if not (0 < tile_m <= LARGEST_TILE and 0 < tile_n <= LARGEST_TILE) or group.ctas is None:
         return None
+    found = []
     for a, b in ((tile_m, tile_n), (tile_n, tile_m)):
         rows, columns = ceil_div(m, a), ceil_div(n, b)
-        tiles = rows * columns * count
         if group.persistent:
             return Tiling(a, b, m, n, columns * count)
-        slices, rest = divmod(group.ctas, tiles)
-        if rest == 0 and (slices == 1 or (group.grid is not None and group.grid[2] == slices * count)):
-            return Tiling(a, b, m, n, columns * count * slices, split=slices > 1)
-        folded = _swizzled_slices(group, rows, columns, count)
-        if folded is not None:
-            return Tiling(a, b, m, n, columns * count * folded, split=folded > 1)
-    return None
+        slices = slices_of(group.grid, rows, columns, count)
+        if slices is None and group.ctas == rows * columns * count:
+            slices = 1
+        if slices is not None:
+            found.append(Tiling(a, b, m, n, columns * count * slices, split=slices > 1))
+    return max(found, key=lambda tiling: tiling.ctas, default=None)  # the fewest CTAs without a tile
 
 
 def _tile(group: KernelGroup) -> tuple[int, int]:
@@ -194,21 +194,6 @@ def _tile(group: KernelGroup) -> tuple[int, int]:
     if len(printed) < 2 or max(map(len, printed)) > len(str(LARGEST_TILE)):
         return 0, 0
     return int(printed[0]), int(printed[1])
-
-
-def _swizzled_slices(group: KernelGroup, rows: int, columns: int, count: int) -> int | None:
-    """Slices of the contraction of a swizzled grid; None: the grid is none of these tiles.
-
-    CUTLASS folds 2, 4 or 8 columns of tiles into the first dimension of the grid and pads them to that number; CTAs
-    past the edge end at once (cutlass/gemm/threadblock/threadblock_swizzle.h).
-    """
-    if group.grid is None:
-        return None
-    x, y, z = group.grid
-    for across, along in ((rows, columns), (columns, rows)):
-        if any((x, y) == (across * fold, ceil_div(along, fold)) for fold in (2, 4, 8)) and z % count == 0:
-            return z // count
-    return None
 
 
 def _by_grid(group: KernelGroup, product: Product) -> Tiling | None:

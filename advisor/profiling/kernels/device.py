@@ -23,6 +23,7 @@ RECORD_KERNELS = "record with torch.profiler.profile(activities=[ProfilerActivit
 MAX_SMS = 4096  # far above any GPU: a hostile trace must not make arrays of its own size
 _AMD = re.compile(r"\b(?:amd|radeon|instinct)\b|\bgfx\d", re.IGNORECASE)
 _MIG = re.compile(r"\s+MIG\s.*", re.IGNORECASE)
+_WITH_MIG = ((8, 0), (9, 0), (10, 0), (10, 3), (12, 0))  # A100, A30; H100, H200; B200; B300; RTX PRO 6000
 _SHARE_FOR_CUDA = (0.88, 1.02)  # of the memory as sold; the least in our table is 0.91, of the T4
 _FROM_TRACE = "the trace's device properties"
 
@@ -52,8 +53,8 @@ def require_nvidia_kernels(raw: RawTrace) -> None:
 def traced_gpu(raw: RawTrace, gpu: str | None = None) -> DeviceFacts:
     """The GPU of the trace; of several, the one with the most kernel time. `gpu`: its name, where the trace has none.
 
-    Raises BadInputError where `gpu` has other SMs or another compute capability than the trace's own properties,
-    UnknownNameError where nobody knows the name.
+    Raises BadInputError where `gpu` has other SMs or another compute capability than the trace's own properties, or
+    other SMs than its kernels tell, UnknownNameError where nobody knows the name.
     """
     device, properties, notes = _main_device(raw)
     counted = sms_from_kernels(raw, device)
@@ -130,13 +131,27 @@ def _without_properties(named: Gpu | None, counted: tuple[int, int, int] | None,
     if sms is None:
         sms = named.sms
     elif sms != named.sms:
-        notes.append(f"{named.name} has {named.sms} SMs, and the kernels tell {sms}, which count: is --gpu right?")
+        if counted and 2 * counted[1] > counted[2]:
+            _refuse_counted(named, sms, notes[-1])
+        notes.append(
+            f"{named.name} has {named.sms} SMs, and the kernels tell {sms}, which count: a MIG slice, or is --gpu "
+            "wrong?"
+        )
     gpu = replace(named, sms=sms)
     source: Any = "kernels" if counted else "named"
     public = TracedGpu(
         named.name, sms, source, named.id, named.compute_capability, named.has_tensor_cores, tuple(notes)
     )
     return DeviceFacts(public, gpu, _limits(gpu, None, notes), sms)
+
+
+def _refuse_counted(named: Gpu, sms: int, told: str) -> None:
+    """Raise BadInputError where the kernels tell other SMs than the named GPU, and no MIG slice of it, can have."""
+    if sms > named.sms or named.compute_capability not in _WITH_MIG:
+        raise BadInputError(
+            f"the trace was recorded on a GPU of {sms} SMs, not on {named.name} ({named.sms} SMs), as {told}: give "
+            "--gpu the traced one, and name other GPUs with --on"
+        )
 
 
 def _with_properties(
@@ -147,6 +162,11 @@ def _with_properties(
         notes.append(f"the properties say {properties.sms} SMs, {counted[1]} of {counted[2]} kernels {counted[0]}")
     capability = properties.compute_capability or (known.compute_capability if known else None)
     gpu = _with_trace(known, properties, sms) if known is not None else None
+    if known is not None and _MIG.search(properties.name) and sms:
+        notes.append(
+            f"a MIG slice of {known.name}, with {sms} of its {known.sms} SMs and its share of memory and bandwidth: "
+            "batch sizes are for the slice"
+        )
     limits = _limits(gpu if gpu is not None else capability, properties, notes)
     tensor_cores: bool | None = known.has_tensor_cores if known is not None else None
     if known is None and capability in ARCHITECTURES:

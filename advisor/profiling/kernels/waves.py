@@ -138,9 +138,10 @@ class _Cover:
 def _cover(told: KernelName, product: Product, tile: tuple[int, int], grid: Grid | None) -> _Cover | None:
     """The cut into these tiles, if the grid has a CTA for each, `slices` times over; None: the grid is another's."""
     down, across = ceil_div(product.m, tile[0]), ceil_div(product.n, tile[1])
-    if grid is None or grid[2] % product.batch or (grid[0], grid[1]) not in _planes(down, across):
+    slices = slices_of(grid, down, across, product.batch)
+    if grid is None or slices is None:
         return None
-    ctas, slices = grid[0] * grid[1] * grid[2], grid[2] // product.batch
+    ctas = grid[0] * grid[1] * grid[2]
     tiles = down * across * product.batch
     empty = ctas - tiles * slices
     notes = []
@@ -152,6 +153,13 @@ def _cover(told: KernelName, product: Product, tile: tuple[int, int], grid: Grid
         notes.append(f"{empty} of {ctas} CTAs have no tile: the grid is rounded up")
     split_k = True if slices > 1 else told.split_k
     return _Cover(Cut(*tile, tiles, bool(told.persistent), split_k, "; ".join(notes) or None), empty)
+
+
+def slices_of(grid: Grid | None, down: int, across: int, batch: int) -> int | None:
+    """How many CTAs share the contraction of each of `batch` x `down` x `across` tiles; None: the grid is another's."""
+    if grid is None or grid[2] % batch or (grid[0], grid[1]) not in _planes(down, across):
+        return None
+    return grid[2] // batch
 
 
 def _planes(down: int, across: int) -> Iterator[tuple[int, int]]:

@@ -10,7 +10,17 @@ from advisor.convolution import Convolution
 from advisor.gpus import find_gpu
 from advisor.profiling.bill.host import host_bound
 from advisor.profiling.bill.make import LITTLE, NO_TIME, make_bill
-from advisor.profiling.records import Advice, BatchSize, Bill, BillLine, CurvePoint, KernelGroup, Operation
+from advisor.profiling.kernels.device import DeviceFacts
+from advisor.profiling.records import (
+    Advice,
+    BatchSize,
+    Bill,
+    BillLine,
+    CurvePoint,
+    KernelGroup,
+    Operation,
+    TracedGpu,
+)
 from tests.advisor.profiling.priced import convolution, device, facts, group, linear, recorded
 from tests.data import recorded_trace
 
@@ -340,3 +350,9 @@ def test_a_gpu_without_known_bandwidth_is_said_instead_of_a_traceback() -> None:
     kernel, operation = single(4096, 4096, 4096)
     bill = make_bill([kernel], [operation], device(unknown), facts(), 1e-3)
     assert bill.lines == () and "memory_bandwidth" in bill.verdict.replace(" ", "_")
+
+
+def test_a_gpu_that_the_trace_names_is_not_asked_for() -> None:
+    named = TracedGpu("NVIDIA Future", 99, "trace", None, (9, 0), True)
+    bill = make_bill([group()], [linear(4096, 4096, 4096)], DeviceFacts(named, None, None, 99), facts(), 1e-3)
+    assert "NVIDIA Future is not in our table" in bill.verdict and "--gpu" not in bill.verdict

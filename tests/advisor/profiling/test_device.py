@@ -70,6 +70,7 @@ def test_a_mig_slice_has_its_own_sms_and_its_eighths_of_the_bandwidth(read: Read
     assert facts.sms == 42
     assert facts.gpu is not None
     assert facts.gpu.memory_bandwidth_bytes_per_s == pytest.approx(2039e9 / 2)  # 42 of 85.9 GB: 4 eighths
+    assert any("a MIG slice" in note and "42 of its 108 SMs" in note for note in facts.public.notes)
 
 
 def test_a_gpu_nobody_knows_still_has_occupancy(read: ReadBack) -> None:
@@ -104,11 +105,20 @@ def test_without_properties_the_kernels_tell_the_sms_and_the_user_is_asked_for_t
     assert named.limits is not None
 
 
-def test_a_named_gpu_with_other_sms_than_the_kernels_tell_is_questioned() -> None:
+def test_a_named_gpu_with_other_sms_than_the_kernels_tell_is_refused() -> None:
     raw = read_trace(recorded_trace("sampled_no_device_properties.json.gz"))
-    facts = traced_gpu(raw, "v100-sxm2-16gb")
+    with pytest.raises(
+        BadInputError, match=r"a GPU of 108 SMs, not on .*V100.* \(80 SMs\).*1154 of 1154 kernels"
+    ) as told:
+        traced_gpu(raw, "v100-sxm2-16gb")
+    assert "\n" not in str(told.value)
+
+
+def test_fewer_sms_than_named_may_be_a_mig_slice() -> None:
+    raw = read_trace(recorded_trace("sampled_no_device_properties.json.gz"))
+    facts = traced_gpu(raw, "h100-sxm-80gb")
     assert facts.sms == 108
-    assert any("is --gpu right?" in note for note in facts.public.notes)
+    assert any("a MIG slice, or is --gpu wrong?" in note for note in facts.public.notes)
 
 
 def test_a_named_gpu_that_contradicts_the_properties_is_refused_in_one_line(read: ReadBack) -> None:
