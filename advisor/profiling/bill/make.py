@@ -25,8 +25,9 @@ from advisor.profiling.bill.quantized import (
 )
 from advisor.profiling.bill.subject import ITEMS, LEAST_LINE, LITTLE, PADS, Subject
 from advisor.profiling.bill.tensor_core_line import tensor_core_line
-from advisor.profiling.bill.timing import Layout, TimeModel
+from advisor.profiling.bill.timing import TimeModel
 from advisor.profiling.kernels.device import DeviceFacts
+from advisor.profiling.kernels.layout import traced_layout
 from advisor.profiling.records import QUANTIZED, Advice, BatchSize, Bill, BillLine, KernelGroup, Operation, StepFacts
 from advisor.units import duration, percent
 
@@ -68,7 +69,7 @@ def make_bill(
         else:
             traced = batch.batch if batch else None
             amp = AmpStep.of(advice, device.gpu.id)
-            subject = Subject(groups, operations, model, _layout(groups), step_s, traced, host, amp)
+            subject = Subject(groups, operations, model, traced_layout(groups) or "nchw", step_s, traced, host, amp)
             estimates = (_quantization(subject), tensor_core_line(subject), _alignment(subject))
             lines += [line for line in estimates if line is not None]
     lines = _ranked(lines)
@@ -93,15 +94,6 @@ def _ranked(lines: Sequence[BillLine]) -> list[BillLine]:
 def _larger(advice: Sequence[Advice]) -> int | None:
     """The batch size that is recommended as traced, where it is larger."""
     return next((a.batch for a in advice if a.calibrated and a.batch > a.traced_batch), None)
-
-
-def _layout(groups: Sequence[KernelGroup]) -> Layout:
-    """NHWC where the names of most convolution time say so and nothing is converted, else NCHW."""
-    convolutions = [group for group in groups if group.class_ in QUANTIZED - {"gemm", "attention"}]
-    nhwc = sum(group.total_s for group in convolutions if "nhwc" in group.name.lower() and not group.helper)
-    converts = any("nchwtonhwc" in group.name.lower() for group in groups)
-    total = sum(group.total_s for group in convolutions if not group.helper)
-    return "nhwc" if total > 0 and nhwc > total / 2 and not converts else "nchw"
 
 
 def _verdict(
