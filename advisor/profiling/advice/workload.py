@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from advisor.convolution import Convolution, Pass
+from advisor.convolution_time import convolution_op, tensor_sizes
 from advisor.profiling.advice.scaling import Scaling
 from advisor.profiling.advice.traffic import memory_facts
 from advisor.profiling.records import Operation, Product
@@ -57,41 +57,36 @@ def _facts_of(operation: Operation, scaling: Scaling) -> Callable[[int], _Facts]
     if product.kind == "attention" and product.attention is not None:
         return lambda batch: _attention(operation, product, scaling, batch)
     if product.convolution is not None and product.pass_ is not None:
-        return lambda batch: _convolution(product, scaling, batch)
+        return _convolution(product, scaling)
     return lambda batch: _matrix_product(operation, product, scaling, batch)
 
 
-def _convolution(product: Product, scaling: Scaling, batch: int) -> _Facts:
+def _convolution(product: Product, scaling: Scaling) -> Callable[[int], _Facts]:
     conv, pass_ = product.convolution, product.pass_
     assert conv is not None and pass_ is not None
-    n = scaling.grown_size(int(conv.batch), batch)
-    bytes_ = _conv_bytes(conv, n, product.element_bytes)
-    written: dict[Pass, str] = {"fprop": "y", "dgrad": "x", "wgrad": "w"}
-    out = bytes_.pop(written[pass_])
-    taps = conv.filter_h * conv.filter_w
-    pixels = n * int(conv.out_height) * int(conv.out_width)
-    dims = {
-        "n": n, "c": conv.c_in, "h": conv.height, "w": conv.width, "k": conv.c_out, "p": conv.out_height,
-        "q": conv.out_width, "r": conv.filter_h, "s": conv.filter_w, "stride_h": conv.stride_h,
-        "stride_w": conv.stride_w, "pad_h": conv.pad_h, "pad_w": conv.pad_w, "dilation_h": conv.dilation_h,
-        "dilation_w": conv.dilation_w, "groups": conv.groups,
-    }  # fmt: skip
-    return {
-        "kind": f"conv_{pass_}",
-        "name": "convolution" if pass_ == "fprop" else "convolution_backward",
-        "dtype": _half(product.dtype),
-        "read_bytes": sum(bytes_.values()),
-        "write_bytes": out,
-        "flops": 2 * pixels * int(conv.c_out) * int(conv.c_in) // conv.groups * taps,
-        "dims": {key: int(value) for key, value in dims.items()},
-    }
+    op = convolution_op(conv, pass_, precision=_half(product.dtype))
+    samples, item = int(conv.batch), 2 if op.dtype == "fp16" else 4
+    weight = item * tensor_sizes(conv)[2]  # is read but for wgrad, which writes it; all else grows
+    read, written = (0, weight) if pass_ == "wgrad" else (weight, 0)
+    dims = {name: size for name, (size, _) in op.dims.items()}
 
+    def at(batch: int) -> _Facts:
+        n = scaling.grown_size(samples, batch)
 
-def _conv_bytes(conv: Convolution, n: int, itemsize: int) -> dict[str, int]:
-    x = n * int(conv.c_in) * int(conv.height) * int(conv.width)
-    y = n * int(conv.c_out) * int(conv.out_height) * int(conv.out_width)
-    w = int(conv.c_out) * int(conv.c_in) // conv.groups * conv.filter_h * conv.filter_w
-    return {"x": x * itemsize, "y": y * itemsize, "w": w * itemsize}
+        def grown(bytes_: int, fixed: int) -> int:
+            return ((bytes_ - fixed) * n // samples + fixed) // item * product.element_bytes
+
+        return {
+            "kind": op.kind,
+            "name": "convolution" if pass_ == "fprop" else "convolution_backward",
+            "dtype": _half(product.dtype),
+            "read_bytes": grown(op.read_bytes[0], read),
+            "write_bytes": grown(op.write_bytes[0], written),
+            "flops": op.flops[0] * n // samples,
+            "dims": {**dims, "n": n},
+        }
+
+    return at
 
 
 def _matrix_product(operation: Operation, product: Product, scaling: Scaling, batch: int) -> _Facts:
