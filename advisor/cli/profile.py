@@ -45,8 +45,17 @@ def _live_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+class _TracePath(click.Path):
+    """A path that is not empty, as an unset variable would make it: that is the current folder to pathlib."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it is empty: give a trace file, or a folder with one per rank", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @click.command()
-@click.argument("trace", type=click.Path(path_type=Path), required=False)
+@click.argument("trace", type=_TracePath(path_type=Path), required=False)
 @click.option(
     "--gpu",
     "-g",

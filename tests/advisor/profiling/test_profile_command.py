@@ -170,6 +170,7 @@ def test_a_trace_without_nvidia_kernels_is_bad_input(run: Run, name: str) -> Non
         (["t.json", "--memory-limit", "lots"], "24GiB"),
         (["t.json", "--max-batch", "0"], "largest batch to search"),
         (["t.json", "--rows", "-1"], "--rows"),
+        ([""], "it is empty"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(run: Run, words: list[str], says: str) -> None:
