@@ -172,9 +172,9 @@ class AmpModel(CalibratedModel):
 
     def __init__(self, traced: TracedStep, times: StepTimes, *, amp: StepModel, **model: Any) -> None:
         super().__init__(traced, times, **model)
-        self._amp, self._plain = amp, StepModel(**model)
+        self._amp = amp
         self.more_launches = launches(amp.variant.ops, amp.workload, amp.recipe) / launches(
-            self._plain.variant.ops, self._plain.workload, self._plain.recipe
+            self.variant.ops, self.workload, self.recipe
         )
         """What the host launches under AMP over what it launches in FP32: casts of weights, inputs and gradients."""
 
@@ -194,7 +194,7 @@ class AmpModel(CalibratedModel):
 
     def _curve(self, batches: Batches) -> StepCurve:
         traced = self.as_traced(batches)
-        amp, plain = self._amp.curve(batches), self._plain.curve(batches)
+        amp, plain = self._amp.curve(batches), StepModel._curve(self, batches)
         rest_s = self._outside_kernels(batches.astype(float))
         kernels_s = (traced.gpu_time_s - rest_s) * amp.gpu_time_s / plain.gpu_time_s
         gpu_s, host_s = kernels_s + rest_s, traced.host_time_s * self.more_launches

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 from advisor.profiling.records import Operation, Product
@@ -131,13 +132,19 @@ class Scaling:
 
 def flat_shapes(dims: Sequence[object]) -> list[Shape | None]:
     """The shapes of an operator's arguments in order, lists of tensors unrolled; None: no tensor, or a scalar."""
+    return list(_flat(tuple(dims)))
+
+
+@lru_cache(maxsize=1024)
+def _flat(dims: tuple[object, ...]) -> tuple[Shape | None, ...]:
+    """Kept, as several questions about one operation follow each other."""
     found: list[Shape | None] = []
     for entry in dims:
         if isinstance(entry, tuple) and entry and isinstance(entry[0], tuple):
             found += [_shape(inner) for inner in entry]
         else:
             found.append(_shape(entry))
-    return found
+    return tuple(found)
 
 
 def flat_types(dims: Sequence[object], types: Sequence[str]) -> list[str]:

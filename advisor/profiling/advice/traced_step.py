@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -166,4 +167,4 @@ def _op(operation: Operation, found: _Measured, batch: int, scaling: Scaling) ->
     op = op_of(operation, batch, scaling, kernels=kernels)
     if op is None:
         return None
-    return Op(**{name: getattr(op, name) for name in Op.__struct_fields__ if name != "count"}, count=calls)
+    return msgspec.structs.replace(op, count=calls)
