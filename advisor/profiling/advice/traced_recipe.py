@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from advisor.profiling.advice.scaling import bare_name
+from advisor.profiling.kernels.layout import traced_layout
 from advisor.profiling.kernels.precision import read_precision
 from advisor.profiling.raw import RawTrace
 from advisor.profiling.records import KernelGroup, Operation
 from advisor.recipe import Layout, Optimizer, Precision, Recipe
 
 _STEP = re.compile(r"^Optimizer\.step#(\w+)\.step$")
-_CONVOLUTIONS = frozenset({"fprop", "dgrad", "wgrad", "conv"})
 _EIGHT_BITS = ("fp8", "int8")
 _PRECISIONS: tuple[Precision, ...] = ("fp16", "bf16", "tf32", "fp32")
 
@@ -73,17 +73,8 @@ def _optimizer(names: set[str]) -> tuple[Optimizer, tuple[str, ...]]:
 
 
 def _layout(groups: Sequence[KernelGroup], operations: Sequence[Operation]) -> Layout:
-    """NHWC where most of the convolutions' time is in kernels that say so, without converting from NCHW first."""
-    seconds = {True: 0.0, False: 0.0}
-    converting = 0.0
-    for group in groups:
-        name = group.name.lower()
-        if group.class_ in _CONVOLUTIONS:
-            seconds["nhwc" in name] += group.total_s
-        if "nchwtonhwc" in name or "nhwctonchw" in name or "nchw2nhwc" in name or "nhwc2nchw" in name:
-            converting += group.total_s
-    total = sum(seconds.values())
-    if not total:
-        images = any(len(shape) == 4 for o in operations for shape in o.dims[:1] if isinstance(shape, tuple))
-        return "nchw" if images else "any"
-    return "nhwc" if seconds[True] > 0.5 * total and converting < 0.02 * total else "nchw"
+    """As the convolutions ran; without any, NCHW if there are images."""
+    if (layout := traced_layout(groups)) is not None:
+        return layout
+    images = any(len(shape) == 4 for o in operations for shape in o.dims[:1] if isinstance(shape, tuple))
+    return "nchw" if images else "any"
