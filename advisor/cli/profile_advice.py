@@ -43,7 +43,7 @@ def _answer(advice: Advice, profile: TraceProfile) -> str:
          if other.calibrated and other.gpu == advice.gpu),
         (_speed(advice, advice.traced_batch), f"batch {advice.traced_batch} there"),
     )  # fmt: skip
-    gain = f", {_gain(speed / base, over)}" if speed and base else ""
+    gain = f", {_up_to(advice, profile)}{_gain(speed / base, over)}" if speed and base else ""
     return (
         f"Batch size to try on {_label(advice)}: {advice.batch}{f', {rate(speed)} samples/s' if speed else ''}{gain} "
         f"(predicted, +-{percent(advice.error)}; {_basis(advice, profile)}{_unsure(advice)})."
@@ -53,6 +53,12 @@ def _answer(advice: Advice, profile: TraceProfile) -> str:
 def _unsure(advice: Advice) -> str:
     chosen = next((point for point in advice.points if point.batch == advice.batch), None)
     return "; memory unknown: may not fit" if chosen is not None and chosen.total_bytes is None else ""
+
+
+def _up_to(advice: Advice, profile: TraceProfile) -> str:
+    """A gain that lies in hidden waits more than in the kernels is less without the profiler, which slows the host."""
+    hidden = advice.gain is not None and advice.kernel_gain is not None and advice.gain > advice.kernel_gain + 0.01
+    return "up to " if hidden and profile.recorded is None else ""
 
 
 def _gain(ratio: float, over: str) -> str:

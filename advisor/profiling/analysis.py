@@ -16,6 +16,7 @@ from advisor.profiling.advice.advise import MOST_SEARCHED, Advised, advise
 from advisor.profiling.bill.make import make_bill
 from advisor.profiling.kernels.device import require_nvidia_kernels, traced_gpu
 from advisor.profiling.kernels.groups import group_kernels, occupancy_note
+from advisor.profiling.kernels.overlong import without_overlong
 from advisor.profiling.kernels.precision import read_precision
 from advisor.profiling.linked import Links, StepSpans
 from advisor.profiling.linking.link import link
@@ -153,7 +154,7 @@ def _part(progress: Callable[[float], None] | None, index: int, count: int) -> C
 
 
 def _profile(path: Path, asked: _Asked, progress: Callable[[float], None] | None) -> TraceProfile:
-    raw = read_trace(path, progress=progress)
+    raw = without_overlong(read_trace(path, progress=progress))
     _require_kernels(raw)
     links = link(raw)
     steps = find_steps(raw, links)

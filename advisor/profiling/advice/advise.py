@@ -96,7 +96,7 @@ def advise(
     advice: list[Advice] = []
     notes: list[str] = []
     if device.gpu is None:
-        notes.append(f"no prediction for {device.public.name}: name the traced GPU with --gpu")
+        notes.append(f"no prediction for the traced GPU: {device.lack}")
     for resolved in [*([ResolvedGpu(device.gpu, "named")] if device.gpu else []), *others]:
         own = resolved.gpu is device.gpu
         for recipe in _recipes(traced.recipe, resolved.gpu, own=own):

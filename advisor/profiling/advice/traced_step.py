@@ -14,6 +14,7 @@ from advisor.profiling.advice.parameters import ACCUMULATE, Parameters
 from advisor.profiling.advice.scaling import Scaling, flat_shapes
 from advisor.profiling.advice.workload import op_of
 from advisor.profiling.kernels.classes import class_by_name
+from advisor.profiling.kernels.device import busiest_device
 from advisor.profiling.linked import Links, StepSpans
 from advisor.profiling.linking.names import is_communication
 from advisor.profiling.raw import Floats, RawTrace
@@ -118,13 +119,8 @@ def _communication(raw: RawTrace, links: Links, chosen: NDArray[np.bool_]) -> _W
 def _kernels(raw: RawTrace, steps: StepSpans) -> NDArray[np.bool_]:
     """Kernels of the regular steps on the GPU with most kernel time."""
     kernels = raw.kernels
-    chosen = np.isin(kernels.device, _busiest(kernels.device, kernels.duration_us))
+    chosen: NDArray[np.bool_] = kernels.device == busiest_device(raw)
     return chosen & np.isin(steps.kernel_step, steps.regular) if steps.names else chosen
-
-
-def _busiest(device: NDArray[np.int64], duration_us: Floats) -> list[int]:
-    found, which = np.unique(device, return_inverse=True)
-    return [int(found[np.argmax(np.bincount(which, weights=duration_us))])] if len(found) else []
 
 
 def _measured(raw: RawTrace, links: Links, chosen: NDArray[np.bool_], share: float) -> list[_Measured]:

@@ -60,7 +60,7 @@ def make_bill(
     lines = gap_lines(groups, operations, facts, _larger(advice))
     unknown = None
     if device.gpu is None:
-        unknown = f"{_why_unknown(device)}, so tiles, waves and Tensor Cores are not billed"
+        unknown = f"{device.lack}, so tiles, waves and Tensor Cores are not billed"
     else:
         try:
             model = TimeModel(device.gpu)
@@ -75,13 +75,6 @@ def make_bill(
     lines = _ranked(lines)
     verdict = _verdict(lines, step_s, facts, host, unknown)
     return Bill(kernel_time_s, step_s, tuple(lines), verdict, host.host_s if host else None)
-
-
-def _why_unknown(device: DeviceFacts) -> str:
-    """Only a GPU that the trace does not name can be named with --gpu: another one would contradict it."""
-    if device.public.sms_source == "trace" or device.public.compute_capability is not None:
-        return f"{device.public.name} is not in our table"
-    return "which GPU is unknown (name it with --gpu)"
 
 
 def _ranked(lines: Sequence[BillLine]) -> list[BillLine]:

@@ -37,6 +37,13 @@ class DeviceFacts:
     limits: SmLimits | None  # for occupancy
     sms: int | None
 
+    @property
+    def lack(self) -> str:
+        """Why nothing is predicted for a GPU without facts. Only one that the trace does not name can be named."""
+        if self.public.sms_source == "trace" or self.public.compute_capability is not None:
+            return f"{self.public.name} is not in our table"
+        return "which GPU is unknown (name it with --gpu)"
+
 
 def require_nvidia_kernels(raw: RawTrace) -> None:
     """Raise BadInputError, in one line, for a trace without kernels of an NVIDIA GPU."""
