@@ -204,7 +204,8 @@ def _profile(path: Path, asked: _Asked, progress: Callable[[float], None] | None
 
 def _nothing_to_judge(kernels: int, kernel_time_s: float, facts: StepFacts) -> str | None:
     """Say so where a trace holds so little that waits between kernels are nobody's loss."""
-    if facts.busy_share >= LITTLE_BUSY and (facts.count or kernels >= _FEW_KERNELS):
+    signs = (facts.count > 0, kernels >= _FEW_KERNELS, facts.busy_share >= LITTLE_BUSY)
+    if sum(signs) >= 2:
         return None
     what = "one kernel" if kernels == 1 else f"{kernels:,} kernels"
     return f"{what} of {duration(kernel_time_s)}: no step to judge"

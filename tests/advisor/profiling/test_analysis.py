@@ -135,6 +135,19 @@ def test_a_trace_that_holds_next_to_nothing_is_not_judged(tmp_path: Path) -> Non
     assert (profile.bill.lines, profile.advice) == ((), ())
 
 
+def test_steps_in_which_the_gpu_all_but_sleeps_are_judged(tmp_path: Path) -> None:
+    trace = KinetoTrace()
+    for step in (0, 1):  # of 1 s, with 10 kernels of 2 us: busy 0.002 %
+        trace.step(step, step * 1e6, 1e6)
+        for kernel in range(10):
+            start = step * 1e6 + kernel * 1e5
+            trace.op("aten::add", start, 50)
+            trace.kernel("k", start + 20, 2, launched=start + 10)
+    bill = advisor.profile_trace(trace.write(tmp_path / "t.json")).bill
+    assert bill.lines[0].kind == "gaps"
+    assert bill.lines[0].lost_s == pytest.approx(1.0, rel=1e-3)
+
+
 def test_a_profile_prints_as_one_line(resnet: TraceProfile) -> None:
     assert repr(resnet).startswith("<TraceProfile '")
     assert repr(resnet).endswith("no kernel ran on Tensor Cores.>")
