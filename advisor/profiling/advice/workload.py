@@ -8,6 +8,7 @@ from typing import Any
 from advisor.convolution_time import convolution_op, tensor_sizes
 from advisor.profiling.advice.scaling import Scaling
 from advisor.profiling.advice.traffic import memory_facts
+from advisor.profiling.bill.timing import attention_bytes
 from advisor.profiling.records import Operation, Product
 from advisor.workload.catalogue import LARGEST_SIZE
 from advisor.workload.schema import Affine, Op
@@ -118,26 +119,20 @@ def _growing_axis(operation: Operation, product: Product, scaling: Scaling) -> s
 
 
 def _attention(operation: Operation, product: Product, scaling: Scaling, batch: int) -> _Facts:
-    """Reads queries, keys, values (backward: result and its gradient too), writes the result, or three gradients."""
+    """A call of fused attention: two products forward, five backward."""
     dims = dict(product.attention or {})
     dims["batch"] = scaling.grown_size(dims["batch"], batch)
     backward = product.pass_ != "fprop"
     heads = dims["batch"] * dims["heads"]
-    queries = heads * dims["q_len"] * dims["head_dim"]
-    keys = heads * dims["kv_len"] * dims["head_dim"]
-    values = heads * dims["kv_len"] * dims["value_dim"]
-    out = heads * dims["q_len"] * dims["value_dim"]
-    sums = 4 * heads * dims["q_len"]  # of the softmax, in FP32
-    operands = (queries + keys + values) * product.element_bytes
-    result = out * product.element_bytes
+    read, written = attention_bytes(dims, product.element_bytes, backward=backward)
     flops = 2 * heads * dims["q_len"] * dims["kv_len"]
     width = dims["head_dim"] + dims["value_dim"]
     return {
         "kind": "attention_bprop" if backward else "attention_fprop",
         "name": operation.name.rpartition("::")[2],
         "dtype": _half(product.dtype),
-        "read_bytes": operands + (2 * result + sums if backward else 0),
-        "write_bytes": operands if backward else result + sums,
+        "read_bytes": read,
+        "write_bytes": written,
         "flops": flops * (2 * width + dims["head_dim"] if backward else width),
         "dims": dims,
     }

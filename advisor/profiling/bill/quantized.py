@@ -21,7 +21,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from advisor.convolution_time import KERNEL_S, tensor_sizes, winograd_product
-from advisor.profiling.bill.timing import Call, Layout, TimeModel, is_predictable, pass_of_group
+from advisor.profiling.bill.timing import (
+    Call,
+    Layout,
+    TimeModel,
+    attention_bytes,
+    is_predictable,
+    pass_of_group,
+)
 from advisor.profiling.kernels.waves import slices_of
 from advisor.profiling.records import QUANTIZED, KernelGroup, Operation, Product
 from advisor.quantization import ceil_div, largest_size, tile_efficiency
@@ -122,6 +129,10 @@ def least_traffic_s(group: KernelGroup, product: Product | None, model: TimeMode
     """Seconds of the least traffic of a group's kernel; 0 where no shapes were recorded."""
     if product is None:
         return 0.0
+    if product.attention is not None:
+        backward = product.pass_ != "fprop"
+        bytes_ = sum(attention_bytes(product.attention, product.element_bytes, backward=backward))
+        return model.traffic_s(bytes_, "gemm", layout)
     if product.convolution is None:
         kind = product.kind if product.kind in PRODUCT_KINDS else "gemm"
         return model.traffic_s(product.element_bytes * _elements(product), kind, layout)
@@ -133,11 +144,6 @@ def least_traffic_s(group: KernelGroup, product: Product | None, model: TimeMode
 
 
 def _elements(product: Product) -> int:
-    d = product.attention
-    if d is not None:
-        queries, keys = d["batch"] * d["heads"] * d["q_len"], d["batch"] * d["heads"] * d["kv_len"]
-        forward = (queries + keys) * (d["head_dim"] + d["value_dim"])
-        return forward if product.pass_ in (None, "fprop") else 2 * forward
     m, n, k = product.m, product.n, product.k
     return product.batch * (m * k + k * n + m * n)
 

@@ -13,7 +13,7 @@ predicts what:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -249,16 +249,23 @@ def _attention_op(product: Product, *, backward: bool, precision: str) -> Op:
     d = product.attention or {}
     dims: dict[str, Affine] = {name: (size, 0) for name, size in d.items()}
     item = 2 if precision in HALF else 4
-    queries = d["batch"] * d["heads"] * d["q_len"]
-    keys = d["batch"] * d["heads"] * d["kv_len"]
-    q, k = queries * d["head_dim"], keys * d["head_dim"]
-    v, out = keys * d["value_dim"], queries * d["value_dim"]
-    read, write = (q + k + v + 2 * out, q + k + v) if backward else (q + k + v, out)
+    read, write = attention_bytes(d, item, backward=backward)
     return Op(
         kind="attention_bprop" if backward else "attention_fprop", name="attention",
         phase="backward" if backward else "forward", dtype="fp16" if item == 2 else "fp32",
-        dims=dims, read_bytes=(item * read, 0), write_bytes=(item * write, 0), flops=(product.flops, 0),
+        dims=dims, read_bytes=(read, 0), write_bytes=(write, 0), flops=(product.flops, 0),
     )  # fmt: skip
+
+
+def attention_bytes(dims: Mapping[str, int], element_bytes: int, *, backward: bool) -> tuple[int, int]:
+    """Least traffic of fused attention, (read, written): queries, keys and values in, the result out; backward the
+    result and its gradient in too, three gradients out. The softmax's sums, one per query, are FP32.
+    """
+    heads = dims["batch"] * dims["heads"]
+    queries, keys = heads * dims["q_len"], heads * dims["kv_len"]
+    operands = element_bytes * (queries * dims["head_dim"] + keys * (dims["head_dim"] + dims["value_dim"]))
+    result, sums = element_bytes * queries * dims["value_dim"], 4 * queries
+    return (operands + 2 * result + sums, operands) if backward else (operands, result + sums)
 
 
 def algorithm_of(names: Sequence[str]) -> Algorithm | None:
