@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.convolution import Convolution, Pass
-from advisor.decoding import decode_versioned
+from advisor.decoding import decode_versioned, read_shipped
 from advisor.errors import BrokenFileError
 from advisor.gemm import gemm_time
 from advisor.gpus import Gpu, find_gpu
@@ -88,11 +88,7 @@ class ConvolutionTimes:
 @lru_cache(maxsize=1)
 def load_convolution_profile() -> ConvolutionProfile:
     """Return the shipped profile. Raises BrokenFileError naming the file and the cure."""
-    try:
-        content = PATH.read_bytes()
-    except OSError as error:
-        raise BrokenFileError(f"cannot read {PATH}: {error.strerror}; reinstall the package, or {_CURE}") from error
-    return parse_convolution_profile(content, str(PATH))
+    return parse_convolution_profile(read_shipped(PATH, _CURE), str(PATH))
 
 
 def parse_convolution_profile(content: bytes, name: str) -> ConvolutionProfile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -9,6 +10,14 @@ import msgspec
 from advisor.errors import BrokenFileError
 
 _Record = TypeVar("_Record")
+
+
+def read_shipped(path: Path, cure: str) -> bytes:
+    """The content of a file that comes with the package. Raises BrokenFileError naming it and the cure."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BrokenFileError(f"cannot read {path}: {error.strerror}; reinstall the package, or {cure}") from error
 
 
 def decode_versioned(

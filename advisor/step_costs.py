@@ -197,7 +197,7 @@ def products_seconds(
         split = _split(tiles, k[rows], machine.sms)
         area = tile_m * tile_n
         speed = np.where(p.half, area / LARGEST_TILE, area / LARGEST_SINGLE_TILE)[rows, None] ** c.tile_exponent
-        cost = _waves(tiles * split / machine.sms, hardness[rows]) * (k[rows] / split + prologue[rows])
+        cost = wave_cost(tiles * split / machine.sms, hardness[rows]) * (k[rows] / split + prologue[rows])
         cost = cost * (2 * area / speed)
         if area > LARGEST_SINGLE_TILE:
             cost = np.where(p.half[rows, None], cost, np.inf)
@@ -223,7 +223,7 @@ def products_seconds(
     split = _split(tiles, k, machine.sms)
     waves = tiles * split / machine.sms
     tile_efficiency = m * n / (rows * tile_m * columns * tile_n)
-    lossless = compute * tile_efficiency * waves / np.maximum(_waves(waves, hardness), 1e-9)
+    lossless = compute * tile_efficiency * waves / np.maximum(wave_cost(waves, hardness), 1e-9)
     return ProductCost(
         seconds=seconds,
         compute_s=compute,
@@ -241,7 +241,7 @@ def _split(tiles: Floats, k: Floats, sms: int) -> Floats:
     return np.maximum(1, np.minimum(np.floor(sms / tiles), np.floor(k / (8 * TILE_K))))
 
 
-def _waves(waves: Floats, hardness: Floats) -> Floats:
+def wave_cost(waves: Any, hardness: Any) -> Any:
     """Waves as they cost: between their exact number (at least one) and the next whole one."""
     return hardness * np.ceil(waves) + (1 - hardness) * np.maximum(waves, 1)
 

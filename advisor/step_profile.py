@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from advisor.decoding import decode_versioned
+from advisor.decoding import decode_versioned, read_shipped
 from advisor.errors import BrokenFileError
 from advisor.nearby import Nearby
 from advisor.step_costs import coefficients
@@ -68,11 +68,7 @@ class StepProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load_step_profile(gpu: str = "rtx-3090") -> StepProfile:
     """Return the shipped step profile of a GPU. Raises BrokenFileError naming the file and the cure."""
     path = FOLDER / f"{gpu}.json"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BrokenFileError(f"cannot read {path}: {error.strerror}; reinstall the package, or {_CURE}") from error
-    return parse_step_profile(content, str(path))
+    return parse_step_profile(read_shipped(path, _CURE), str(path))
 
 
 def parse_step_profile(content: bytes, name: str) -> StepProfile:

@@ -58,6 +58,12 @@ class Product:
     element_bytes: int = 4  # of the operands
     dtype: str = "fp32"  # of the operands: fp16, bf16, fp32, fp64, ...
 
+    @property
+    def is_strided_dgrad(self) -> bool:
+        """Whether it is several products in one, a residue class of the stride each."""
+        conv = self.convolution
+        return self.pass_ == "dgrad" and conv is not None and max(conv.stride_h, conv.stride_w) > 1
+
 
 @dataclass(frozen=True)
 class Operation:

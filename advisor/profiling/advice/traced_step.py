@@ -19,6 +19,7 @@ from advisor.profiling.linked import Links, StepSpans
 from advisor.profiling.linking.names import is_communication
 from advisor.profiling.raw import Floats, RawTrace
 from advisor.profiling.records import Operation
+from advisor.profiling.steps.intervals import named
 from advisor.workload.schema import Op
 
 Fate = Literal["modelled", "growing", "optimizer", "communication", "other"]
@@ -106,13 +107,13 @@ class _Wires(NamedTuple):
 
 def _communication(raw: RawTrace, links: Links, chosen: NDArray[np.bool_]) -> _Wires:
     """By the kernels' names: of gradients, unless the forward pass or an exchange of activations says no."""
-    names = raw.names
-    is_wire = np.array([class_by_name(name) == "communication" for name in names], dtype=bool)
-    is_exchange = np.array([_EXCHANGES.search(name) is not None for name in names], dtype=bool)
+    wire, exchange = np.zeros_like(chosen), np.zeros_like(chosen)
+    wire[named(raw, raw.kernels.name, lambda name: class_by_name(name) == "communication")] = True
+    exchange[named(raw, raw.kernels.name, _EXCHANGES.search)] = True
     forward = np.array([operation.phase == "forward" for operation in links.operations] + [False], dtype=bool)
     exchanged = np.array([_EXCHANGES.search(operation.outer) is not None for operation in links.operations] + [False])
-    wires = chosen & is_wire[raw.kernels.name]
-    grows = is_exchange[raw.kernels.name] | forward[links.operation] | exchanged[links.operation].astype(bool)
+    wires = chosen & wire
+    grows = exchange | forward[links.operation] | exchanged[links.operation].astype(bool)
     return _Wires(wires & ~grows, wires & grows)
 
 

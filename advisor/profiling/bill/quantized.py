@@ -2,7 +2,7 @@
 
     T = hypot(C, D)            the measured duration, less the least duration of a kernel: D the kernel's least traffic
                                at the reached bandwidth (advisor.step_costs.traffic_seconds), C all else
-    W = h ceil(w) + (1 - h) max(w, 1)       what w CTAs per SM cost, with the fitted wave hardness h (step_costs._waves)
+    W = h ceil(w) + (1 - h) max(w, 1)    what w CTAs per SM cost, with the fitted wave hardness h (step_costs.wave_cost)
     e = m n / (ceil(m/a) a  ceil(n/b) b)    share of the tiles' area inside the result
     T' = hypot(C e w / W, D)   without either; the loss is T - T', nothing where the traffic alone explains T
 
@@ -32,7 +32,7 @@ from advisor.profiling.bill.timing import (
 from advisor.profiling.kernels.waves import slices_of
 from advisor.profiling.records import QUANTIZED, KernelGroup, Operation, Product
 from advisor.quantization import ceil_div, largest_size, tile_efficiency
-from advisor.step_costs import PRODUCT_KINDS
+from advisor.step_costs import PRODUCT_KINDS, wave_cost
 
 LARGEST_TILE = 1024  # of either side; none in use is larger than 512
 GRID_TILES = (16, 32, 64, 128, 256)  # that a grid is read as
@@ -93,14 +93,9 @@ def quantization_loss(
     efficiency = tiling.efficiency if tiling is not None else 1.0
     if blamed:
         hardness = model.gemm_hardness(group.precision or "fp32") if group.class_ == "gemm" else model.conv_hardness()
-        efficiency *= waves / wave_cost(waves, hardness)
+        efficiency *= waves / float(wave_cost(waves, hardness))
     share = _share_lost(time_s, traffic_s, efficiency) * time_s / (time_s + KERNEL_S)
     return QuantizationLoss(share, tiling, waves, blamed, upper_bound=product is None)
-
-
-def wave_cost(waves: float, hardness: float) -> float:
-    """Waves as they cost: between their exact number (at least one) and the next whole one."""
-    return hardness * math.ceil(waves) + (1 - hardness) * max(waves, 1.0)
 
 
 def _share_lost(time_s: float, traffic_s: float, efficiency: float) -> float:
@@ -166,8 +161,7 @@ def read_tiling(group: KernelGroup, product: Product | None) -> Tiling | None:
     if convolution is not None and is_winograd_product(group):
         m, n, _, count = winograd_product(convolution, product.pass_ or "fprop")
         return _named(group, m, n, count)
-    strided = convolution is not None and product.pass_ == "dgrad" and convolution.stride_h * convolution.stride_w > 1
-    if strided or any(word in group.name.lower() for word in NOT_ITS_TILES):
+    if product.is_strided_dgrad or any(word in group.name.lower() for word in NOT_ITS_TILES):
         return None
     if group.tile is not None:
         return _named(group, product.m, product.n, product.batch)

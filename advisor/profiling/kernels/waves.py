@@ -73,7 +73,7 @@ def read_cut(told: KernelName, product: Product | None, launch: Launch, *, reduc
     if rows is None or columns is None or told.operation == "attention":
         return _scheduled(told, Cut(split_k=told.split_k), launch)
     by_habit = (columns, rows) if _first_is_n(told) else (rows, columns)
-    if product is None or _is_strided_dgrad(product):  # several products in one: their tiles are not counted
+    if product is None or product.is_strided_dgrad:  # several products in one: their tiles are not counted
         return _scheduled(told, Cut(*by_habit, split_k=told.split_k), launch)
     if not _computes(told, product):
         note = "its tiles are Winograd's or Fourier's, not the convolution's" if product.kind == "conv" else None
@@ -122,11 +122,6 @@ def _computes(told: KernelName, product: Product) -> bool:
     if product.kind != "conv":
         return told.operation == "gemm"
     return told.operation in {"fprop", "dgrad", "wgrad", "conv"}
-
-
-def _is_strided_dgrad(product: Product) -> bool:
-    convolution = product.convolution
-    return product.pass_ == "dgrad" and convolution is not None and max(convolution.stride_h, convolution.stride_w) > 1
 
 
 @dataclass(frozen=True)

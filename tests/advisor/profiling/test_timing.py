@@ -10,9 +10,10 @@ from advisor.convolution import Convolution
 from advisor.gemm import gemm_time
 from advisor.gpus import find_gpu
 from advisor.profile import load_profile
-from advisor.profiling.bill.quantized import fuller_batches, quantization_loss, read_tiling, wave_cost
+from advisor.profiling.bill.quantized import fuller_batches, quantization_loss, read_tiling
 from advisor.profiling.bill.timing import Call, TimeModel, algorithm_of, pass_of_group
 from advisor.profiling.records import KernelGroup, Operation, Product
+from advisor.step_costs import wave_cost
 from tests.advisor.profiling.priced import convolution, group, linear
 
 A100, V100 = find_gpu("a100-sxm4-80gb"), find_gpu("v100-sxm2-16gb")
