@@ -35,7 +35,7 @@ def test_an_odd_batch_touches_no_operand_in_any_pass_of_a_linear_layer() -> None
         (batch, features_in, features_out, "dgrad"),
         (features_out, features_in, batch, "wgrad"),
     ):
-        records = gemm_alignment(m, n, k, pass_=pass_, compute_capability=A100)  # type: ignore[arg-type]
+        records = gemm_alignment(m, n, k, pass_=pass_, compute_capability=A100)
         assert [r.verdict for r in records] == ["best"] * 3, pass_
         assert batch not in {r.size for r in records}
     assert "batch is contiguous in no operand" in BATCH_NOTE
@@ -107,7 +107,7 @@ def test_linear_layers_name_their_features() -> None:
 
 def test_measured_rates_fall_with_the_alignment() -> None:
     for role in ("contraction", "output"):
-        rates = [measured_rate(role, aligned) for aligned in (2, 4, 8, 16, 32, 64, 128)]  # type: ignore[arg-type]
+        rates = [measured_rate(role, aligned) for aligned in (2, 4, 8, 16, 32, 64, 128)]
         assert rates == sorted(rates)
         assert rates[0] < 0.3
         assert rates[-1] == 1.0
@@ -139,5 +139,5 @@ def test_measured_medians_of_unaligned_sizes_are_those_of_the_public_file() -> N
         for row in rows:
             if row["sweep"] == sweep:
                 rates[alignment_bytes(int(row[dimension]), 2)].append(float(row["tflops"]))
-        for aligned, tflops in _MEASURED_TFLOPS[role].items():  # type: ignore[index]
+        for aligned, tflops in _MEASURED_TFLOPS[role].items():
             assert median(rates[aligned]) == pytest.approx(tflops, rel=0.005), (role, aligned)

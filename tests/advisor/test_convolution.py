@@ -33,12 +33,12 @@ def multiply_adds_one_by_one(conv: Convolution) -> tuple[int, int, int]:
         (conv.height, conv.out_height, conv.filter_h, conv.stride_h, conv.pad_h, conv.dilation_h),
         (conv.width, conv.out_width, conv.filter_w, conv.stride_w, conv.pad_w, conv.dilation_w),
     ):
-        pairs = [(p, r) for p in range(out) for r in range(taps)]  # type: ignore[arg-type]
+        pairs = [(p, r) for p in range(out) for r in range(taps)]
         every.append(len(pairs))
         inside.append(sum(0 <= p * stride + r * dilation - pad < size for p, r in pairs))
-        reached.append(sum((h + pad - r * dilation) % stride == 0 for h in range(size) for r in range(taps)))  # type: ignore[arg-type]
+        reached.append(sum((h + pad - r * dilation) % stride == 0 for h in range(size) for r in range(taps)))
     scale = 2 * conv.batch * conv.c_out * (conv.c_in // conv.groups)
-    return tuple(scale * a * b for a, b in (every, inside, reached))  # type: ignore[return-value]
+    return tuple(scale * a * b for a, b in (every, inside, reached))
 
 
 def test_resnet50_3x3_layer_has_the_gemm_sizes_of_nvidias_table() -> None:
@@ -142,9 +142,9 @@ def test_torch_agrees_on_output_sizes_and_flops() -> None:
 def test_what_is_no_convolution_is_refused(change: dict[str, object], message: str) -> None:
     usual = {"batch": 1, "c_in": 8, "height": 8, "width": 8, "c_out": 8, "filter_h": 3, "filter_w": 3}
     with pytest.raises(BadInputError, match=message):
-        Convolution(**{**usual, **change})  # type: ignore[arg-type]
+        Convolution(**{**usual, **change})
 
 
 def test_an_unknown_pass_is_refused() -> None:
     with pytest.raises(BadInputError, match="backward"):
-        Convolution(1, 8, 8, 8, 8, 3, 3).gemms("backward")  # type: ignore[arg-type]
+        Convolution(1, 8, 8, 8, 8, 3, 3).gemms("backward")

@@ -55,7 +55,7 @@ def test_winograd_is_for_plain_3x3_filters_of_many_channels(layer: Convolution, 
 def test_the_fastest_algorithm_is_taken_where_none_is_known() -> None:
     free = fp32_convolution_times([(PLAIN, "fprop")], V100, GEMM)
     known = [
-        fp32_convolution_times([(PLAIN, "fprop")], V100, GEMM, algorithms=[algorithm])  # type: ignore[list-item]
+        fp32_convolution_times([(PLAIN, "fprop")], V100, GEMM, algorithms=[algorithm])
         for algorithm in ("implicit", "winograd", "winograd fused")
     ]
     assert free.seconds[0] == min(times.seconds[0] for times in known)

@@ -22,7 +22,7 @@ SIZES = st.integers(1, 20000)
 
 
 def seconds(m: int, n: int, k: int, **options: object) -> float:
-    return float(gemm_time(PROFILE, A100, m, n, k, **options).time_s)  # type: ignore[arg-type]
+    return float(gemm_time(PROFILE, A100, m, n, k, **options).time_s)
 
 
 @settings(max_examples=60)
@@ -30,7 +30,7 @@ def seconds(m: int, n: int, k: int, **options: object) -> float:
 def test_no_product_is_faster_than_the_roofline(m: int, n: int, k: int) -> None:
     time_s = seconds(m, n, k, corrected=False)
     assert A100.memory_bandwidth_bytes_per_s is not None
-    assert time_s >= 2 * m * n * k / A100.peak_flops_per_s("fp16")  # type: ignore[operator]
+    assert time_s >= 2 * m * n * k / A100.peak_flops_per_s("fp16")
     assert time_s >= 2 * (m * k + n * k + m * n) / A100.memory_bandwidth_bytes_per_s
 
 

@@ -57,7 +57,7 @@ class FakeNvml:
     def nvmlDeviceGetMigDeviceHandleByIndex(self, card: dict[str, Any], index: int) -> dict[str, Any]:
         if index >= len(card["slices"]):
             raise NVMLError("NotFound")
-        return card["slices"][index]  # type: ignore[no-any-return]
+        return card["slices"][index]
 
     def nvmlDeviceGetMaxMigDeviceCount(self, card: dict[str, Any]) -> int:
         return 7
@@ -71,7 +71,7 @@ class FakeNvml:
         return answer
 
     def nvmlDeviceGetMaxClockInfo(self, handle: dict[str, Any], kind: int) -> int:
-        return self._answer(handle, "sm_mhz" if kind == self.NVML_CLOCK_SM else "memory_mhz")  # type: ignore[no-any-return]
+        return self._answer(handle, "sm_mhz" if kind == self.NVML_CLOCK_SM else "memory_mhz")
 
     def __getattr__(self, function: str) -> Any:
         if function not in _ANSWERS:

@@ -28,7 +28,7 @@ def tiny(live: tuple[tuple[int, int], ...], with_gradients: tuple[tuple[int, int
     )  # fmt: skip
 
 
-def curve(workload: Workload, recipe: Recipe, batches: list[int], **more: object):  # type: ignore[no-untyped-def]
+def curve(workload: Workload, recipe: Recipe, batches: list[int], **more: object):
     return memory_curve(workload, gpu=GPU, profile=None, recipe=recipe, batches=np.array(batches), **more)
 
 

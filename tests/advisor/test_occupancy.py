@@ -183,7 +183,7 @@ def test_arrays_give_what_each_kernel_alone_gives(kernels: list[tuple[int, int, 
     for i, (t, r, s) in enumerate(kernels):
         one = resident_blocks(H100, threads=t, registers=r, shared_memory_bytes=s)
         assert isinstance(one.blocks_per_sm, int)
-        assert found.blocks_per_sm[i] == one.blocks_per_sm  # type: ignore[index]
+        assert found.blocks_per_sm[i] == one.blocks_per_sm
         assert found.limiter[i] == one.limiter
         assert found.occupancy[i] == one.occupancy
 

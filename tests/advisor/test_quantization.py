@@ -20,7 +20,7 @@ counts = st.integers(1, 10_000)
 
 
 def on_a100(m: int, n: int, k: int = 4096, **more: object) -> q.GemmQuantization:
-    return q.quantize_gemm(m, n, k, tile_m=256, tile_n=128, sms=108, **more)  # type: ignore[arg-type]
+    return q.quantize_gemm(m, n, k, tile_m=256, tile_n=128, sms=108, **more)
 
 
 def test_n_1536_fills_one_wave_of_an_a100_and_1537_starts_a_second() -> None:
@@ -194,25 +194,25 @@ def test_run_starts_mark_every_change_of_tiles_or_waves() -> None:
 @pytest.mark.parametrize("bad", [0, -1, 2**31, 1.5, 2048.0, float("nan"), "9", None, True])
 def test_a_size_that_is_no_positive_whole_number_is_refused(bad: object) -> None:
     with pytest.raises(BadInputError, match="m must be"):
-        q.quantize_gemm(bad, 8, 8, tile_m=8, tile_n=8, sms=1)  # type: ignore[arg-type]
+        q.quantize_gemm(bad, 8, 8, tile_m=8, tile_n=8, sms=1)
 
 
 def test_arrays_with_one_bad_size_or_of_floats_are_refused() -> None:
     with pytest.raises(BadInputError, match="got -3"):
-        on_a100(np.array([5, -3]), 8)  # type: ignore[arg-type]
+        on_a100(np.array([5, -3]), 8)
     with pytest.raises(BadInputError, match="float64"):
-        on_a100(np.array([5.0]), 8)  # type: ignore[arg-type]
+        on_a100(np.array([5.0]), 8)
 
 
 def test_counts_past_64_bits_are_refused_and_not_wrapped() -> None:
     with pytest.raises(BadInputError, match="64-bit"):
         on_a100(2**31 - 1, 2**31 - 1, 2**31 - 1)
     with pytest.raises(BadInputError, match="64-bit"):
-        on_a100(np.array([2**31 - 1], dtype=np.int32), 2**31 - 1)  # type: ignore[arg-type]
+        on_a100(np.array([2**31 - 1], dtype=np.int32), 2**31 - 1)
 
 
 def test_32_bit_arrays_do_not_overflow() -> None:
-    assert on_a100(np.array([65536], dtype=np.int32), 65536, 65536).flops.tolist() == [2 * 65536**3]  # type: ignore[union-attr, arg-type]
+    assert on_a100(np.array([65536], dtype=np.int32), 65536, 65536).flops.tolist() == [2 * 65536**3]
 
 
 def test_true_grids_of_40_478_fp32_products_are_explained_by_tiles_and_split_k() -> None:

@@ -128,7 +128,7 @@ def test_batches_count_images_sequences_or_samples() -> None:
 )
 def test_wrong_arguments_of_the_library_call_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(AdvisorError):
-        recommend("resnet50", **({"gpu": "a100"} | wrong))  # type: ignore[arg-type]
+        recommend("resnet50", **({"gpu": "a100"} | wrong))
 
 
 def test_infer_predicts_less_time_and_memory_than_train() -> None:
@@ -148,7 +148,7 @@ def test_explain_lists_the_layers_that_lose_most_first() -> None:
 @pytest.mark.parametrize("value", [0, -1, 1.5, float("nan"), True, "64"])
 def test_no_batch_size_is_refused(value: object) -> None:
     with pytest.raises(BadInputError, match="batch size"):
-        predict_step("resnet50", gpu="a100", batches=[value])  # type: ignore[list-item]
+        predict_step("resnet50", gpu="a100", batches=[value])
 
 
 def test_unknown_names_list_the_nearest() -> None:

@@ -293,7 +293,7 @@ def test_the_shipped_step_profile_reads_back_as_it_was_written() -> None:
         (lambda t: b"[" * 100_000, "fit-step"),
     ],
 )
-def test_a_broken_step_profile_names_the_fault_and_the_cure(change, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_broken_step_profile_names_the_fault_and_the_cure(change, message: str) -> None:
     with pytest.raises(BrokenFileError, match=message):
         parse_step_profile(change(step_profile_bytes(load_step_profile())), "broken.json")
 

@@ -110,12 +110,12 @@ def test_an_unknown_model_lists_the_nearest_and_the_ways_out() -> None:
 )
 def test_unusable_sizes_are_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(BadInputError, match=message):
-        resolve_workload("resnet50", **arguments)  # type: ignore[arg-type]
+        resolve_workload("resnet50", **arguments)
 
 
 def test_something_that_is_no_model_is_refused() -> None:
     with pytest.raises(BadInputError, match="not dict"):
-        resolve_workload({})  # type: ignore[arg-type]
+        resolve_workload({})
 
 
 def _convolution(document: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _convolution(document: dict[str, Any]) -> dict[str, Any]:
 )
 def test_a_damaged_file_names_itself_the_place_and_the_cure(tmp_path: Path, damage: object, place: str) -> None:
     document = json.loads((CATALOGUE / "resnet18.json").read_bytes())
-    damage(document)  # type: ignore[operator]
+    damage(document)
     path = tmp_path / "broken.json"
     path.write_text(json.dumps(document))
     with pytest.raises(BrokenFileError, match=rf"broken\.json is damaged: .*{place}.*reinstall batchwave"):
@@ -180,7 +180,7 @@ def test_without_torch_a_traced_model_names_the_extra_to_install(monkeypatch: py
     monkeypatch.setitem(sys.modules, "torch", None)
     for model, sizes in (("torchvision:resnet50", {}), ("resnet50", {"input_shape": (3, 160, 160)})):
         with pytest.raises(AdvisorError, match=r"pip install 'batchwave\[torch\]'") as caught:
-            resolve_workload(model, **sizes)  # type: ignore[arg-type]
+            resolve_workload(model, **sizes)
         assert caught.value.exit_code == 6
 
 
@@ -203,12 +203,12 @@ class TestTraced:
     def factory_module(self, monkeypatch: pytest.MonkeyPatch) -> None:
         torch = self.torch
         module = types.ModuleType("my_models")
-        module.net = lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))  # type: ignore[attr-defined]
-        module.tokens = lambda: torch.nn.Sequential(torch.nn.Embedding(50, 8), torch.nn.Linear(8, 50))  # type: ignore[attr-defined]
-        module.number = lambda: 7  # type: ignore[attr-defined]
-        module.broken = lambda: 1 / 0  # type: ignore[attr-defined]
-        module.leaves = lambda: sys.exit(3)  # type: ignore[attr-defined]
-        module.frozen = lambda: torch.nn.Linear(4, 4).requires_grad_(False)  # type: ignore[attr-defined]
+        module.net = lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
+        module.tokens = lambda: torch.nn.Sequential(torch.nn.Embedding(50, 8), torch.nn.Linear(8, 50))
+        module.number = lambda: 7
+        module.broken = lambda: 1 / 0
+        module.leaves = lambda: sys.exit(3)
+        module.frozen = lambda: torch.nn.Linear(4, 4).requires_grad_(False)
         monkeypatch.setitem(sys.modules, "my_models", module)
 
     def test_a_factory_of_the_users_own(self) -> None:
@@ -253,5 +253,5 @@ class TestTraced:
         if model.startswith("hf:"):
             pytest.importorskip("transformers")
         with pytest.raises(BadInputError, match=message) as caught:
-            resolve_workload(model, **sizes)  # type: ignore[arg-type]
+            resolve_workload(model, **sizes)
         assert "\n" not in str(caught.value)

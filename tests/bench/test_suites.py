@@ -381,7 +381,10 @@ def test_the_fastest_candidate_is_kept_and_a_failing_one_is_said() -> None:
         raise RuntimeError("out of resource: shared memory\nand more")
 
     calls = {tile: [device.work(tile * 1e-6)] for tile in (300, 100, 200)}
-    candidates = [Candidate(Config(7), broken), *(Candidate(Config(tile), lambda t=tile: calls[t]) for tile in calls)]  # type: ignore[misc]  # binds now
+    candidates = [
+        Candidate(Config(7), broken),
+        *(Candidate(Config(tile), lambda t=tile: calls[t]) for tile in calls),
+    ]  # binds now
     chosen, facts = fastest(context, candidates)
     assert chosen is calls[100]
     assert facts["config"] == {"tile": 100}

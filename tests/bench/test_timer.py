@@ -148,7 +148,7 @@ def test_all_buffers_take_turns_also_inside_a_graph() -> None:
     device = RecordedDevice()
     outside = [device.work(0.3 * MS, label=i) for i in range(7)]
     time_calls(device, outside, OPTIONS, mode="cold")
-    assert all(after == (before + 1) % 7 for before, after in pairwise(device.ran))  # type: ignore[operator]
+    assert all(after == (before + 1) % 7 for before, after in pairwise(device.ran))
 
     times = [1 * US, 2 * US, 6 * US, 3 * US, 8 * US]  # mean 4 us: any uneven share of the turns would show
     replayed = time_calls(device, [device.work(seconds) for seconds in times], OPTIONS, mode="cold")

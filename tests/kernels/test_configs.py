@@ -114,7 +114,7 @@ def test_an_architecture_that_is_not_checked_takes_the_tables_of_its_kind() -> N
     with pytest.raises(ValueError, match=r"compute capability 6\.1"):
         matmul_configs((6, 1))
     with pytest.raises(ValueError, match="unknown pass 'backward'"):
-        conv_configs((8, 0), "backward")  # type: ignore[arg-type]  # what is refused
+        conv_configs((8, 0), "backward")  # what is refused
 
 
 def test_clocks_are_tiles_and_waves_worked_by_hand() -> None:

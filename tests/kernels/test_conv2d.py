@@ -320,14 +320,17 @@ def test_bad_input_is_said_in_one_line(device: str) -> None:
         (lambda: conv2d_forward(x[0], w), r"x has shape \(8, 4, 4\): it must have four dimensions"),
         (lambda: conv2d_forward(x, within_nan((8, 4, 3, 3), torch.float16, device)), "x has 8 channels and the filt"),
         (lambda: conv2d_forward(x, w, stride=(0, 1)), r"stride is \(0, 1\): both must be 1 or more"),
-        (lambda: conv2d_forward(x, w, padding=1), r"padding is 1: it must be two whole numbers"),  # type: ignore[arg-type]  # what is refused
+        (lambda: conv2d_forward(x, w, padding=1), r"padding is 1: it must be two whole numbers"),  # what is refused
         (lambda: conv2d_forward(x, w, dilation=(2, 1)), "height 4 with padding 0 is less than the reach 5"),
         (lambda: conv2d_forward(x, w, out=x), r"out is \(1, 8, 4, 4\) .* make it \(1, 8, 2, 2\)"),
         (lambda: conv2d_dgrad(x, w, (9, 9)), r"dy is \(1, 8, 4, 4\): this convolution .* gives \(1, 8, 7, 7\)"),
         (lambda: conv2d_wgrad(x, x, (3, 3)), r"dy is \(1, 8, 4, 4\): this convolution .* gives \(1, 8, 2, 2\)"),
         (lambda: Geometry(2**20, 8, 112, 112, 8, 1, 1), "pixels of the batch pass .*: split the batch"),
         (lambda: ConvConfig(48, 16, 16, 1, 4), "tile_m is 48: .* a power of two"),
-        (lambda: conv_spec("fprop", SMALL), "unknown pass 'fprop': it is one of forward, dgrad, wgrad"),  # type: ignore[arg-type]  # what is refused
+        (
+            lambda: conv_spec("fprop", SMALL),
+            "unknown pass 'fprop': it is one of forward, dgrad, wgrad",
+        ),  # what is refused
     ]
     for call, line in refused:
         with pytest.raises(ValueError, match=line) as caught:

@@ -30,7 +30,7 @@ def test_a_buffer_of_the_wrong_length_is_refused_before_the_launch(device: str) 
 @pytest.mark.parametrize("variant", ["plain", "persistent"])
 def test_every_cta_of_a_launch_is_seen_within_the_sms_of_the_gpu(variant: str) -> None:
     sms = torch.cuda.get_device_properties(0).multi_processor_count
-    config = MatmulConfig(64, 64, 32, stages=3, warps=4, variant=variant)  # type: ignore[arg-type] # a parameter
+    config = MatmulConfig(64, 64, 32, stages=3, warps=4, variant=variant)  # a parameter
     m = 64 * (8 * sms + 1)
     a, b = torch.randn(m, 512, device="cuda").half(), torch.randn(512, 64, device="cuda").half()
     ctas = matmul_ctas(m, 64, config, sms)

@@ -24,7 +24,7 @@ RESNET_SIZES = {2: 7, 4: 14, 8: 28, 16: 56, 32: 112, 64: 224, 11: 64, 22: 128, 4
 GPT_SIZES = {11: 16, 13: 1024, 143: 16384, 5: 12, 17: 64, 85: 768, 255: 2304, 340: 3072, 1009: 50257}
 
 
-class _Block(nn.Module):  # type: ignore[misc, name-defined]
+class _Block(nn.Module):
     def __init__(self, c_in: int, c_out: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
@@ -39,7 +39,7 @@ class _Block(nn.Module):  # type: ignore[misc, name-defined]
         return functional.relu(self.norm2(self.conv2(y)) + self.shortcut(x), inplace=True)
 
 
-class ResNet(nn.Module):  # type: ignore[misc, name-defined]
+class ResNet(nn.Module):
     """ResNet-18 (arXiv:1512.03385) with channels of its own."""
 
     def __init__(self, channels: tuple[int, ...], classes: int) -> None:
@@ -57,7 +57,7 @@ class ResNet(nn.Module):  # type: ignore[misc, name-defined]
         return self.head(functional.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
-class _Layer(nn.Module):  # type: ignore[misc, name-defined]
+class _Layer(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -74,7 +74,7 @@ class _Layer(nn.Module):  # type: ignore[misc, name-defined]
         return x + self.down(functional.gelu(self.up(self.norm2(x))))
 
 
-class Gpt(nn.Module):  # type: ignore[misc, name-defined]
+class Gpt(nn.Module):
     """A GPT-2 of two layers."""
 
     def __init__(self, vocabulary: int, length: int, width: int, heads: int) -> None:

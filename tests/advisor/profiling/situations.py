@@ -10,7 +10,7 @@ from advisor.profiling.records import Phase, Product
 def situation(call: Call, phase: Phase = "forward", **around: object) -> Situation:
     """A call in a phase; by itself the outermost operator."""
     top = around.pop("top", call)
-    return Situation(call, phase, str(around.pop("outer", call.name)), top, **around)  # type: ignore[arg-type]
+    return Situation(call, phase, str(around.pop("outer", call.name)), top, **around)
 
 
 def product(described: Description) -> Product:

@@ -219,7 +219,7 @@ def test_amp_that_never_pays_is_said_not_to(tmp_path: Path) -> None:
 def test_a_gain_of_waiting_is_told_from_one_of_the_kernels() -> None:
     found = advised(recorded_trace(RESNET)).advice[0]
     (reason,) = [reason for reason in found.reasons if reason.startswith("The kernels alone")]
-    enough = int(re.search(r"then batch (\d+) would be enough", reason)[1])  # type: ignore[index]
+    enough = int(re.search(r"then batch (\d+) would be enough", reason)[1])
     assert 32 < enough < found.batch
 
 

@@ -139,7 +139,7 @@ def test_shapes_of_other_operators_tell_nothing(tmp_path: Path) -> None:
 def test_hostile_shapes_are_passed_over(tmp_path: Path) -> None:
     odd = [[[1, 2], [3]], [], [0, 5, 5, 5], [-1, -1, -1, -1]]
     for first in odd:
-        assert batch_of(tmp_path, ("aten::conv2d", [first, first], 5)).batch is None  # type: ignore[list-item]
+        assert batch_of(tmp_path, ("aten::conv2d", [first, first], 5)).batch is None
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_a_card_without_tensor_cores_says_so() -> None:
 @pytest.mark.parametrize("dtype", ["fp64", "complex64", "int8"])
 def test_products_of_other_numbers_are_not_moved(dtype: str) -> None:
     kernel, operation = single(4096, 4096, 4096)
-    product = replace(operation.product, dtype=dtype)  # type: ignore[type-var]  # linear() gives a product
+    product = replace(operation.product, dtype=dtype)  # linear() gives a product
     bill = bill_of([replace(kernel, precision=dtype)], [replace(operation, product=product)])
     assert line_of(bill, "tensor_cores") is None
 

@@ -31,7 +31,7 @@ FACTS = StepFacts(
 
 
 def facts(**changes: object) -> StepFacts:
-    return dataclasses.replace(FACTS, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(FACTS, **changes)
 
 
 def test_the_parts_of_a_step_sum_to_its_measured_time() -> None:

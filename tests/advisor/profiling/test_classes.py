@@ -21,7 +21,7 @@ def operation(
 
 
 def convolution(pass_: str) -> Operation:
-    product = Product("conv", 64, 64, 64, pass_=pass_)  # type: ignore[arg-type]
+    product = Product("conv", 64, 64, 64, pass_=pass_)
     return operation("aten::convolution_backward", "backward", product)
 
 

@@ -144,7 +144,7 @@ def test_of_two_gpus_the_busier_is_taken(read: ReadBack) -> None:
     trace.kernel("ampere_sgemm_128x64_nn", 200, 500, grid=(216, 1, 1))
     trace.events[-1]["args"]["device"] = 1
     document = trace.document
-    trace.document = lambda: {**document(), "deviceProperties": [A100, {**V100, "id": 1}]}  # type: ignore[method-assign]
+    trace.document = lambda: {**document(), "deviceProperties": [A100, {**V100, "id": 1}]}
     facts = traced_gpu(read(trace))
     assert facts.public.name == "Tesla V100-SXM2-16GB"
     assert any("2 GPUs" in note for note in facts.public.notes)

@@ -129,7 +129,7 @@ def test_the_stem_has_no_dgrad_whatever_its_kernels_are_called(tmp_path: Path) -
 
     _, links = linked(trace, tmp_path)
 
-    assert [links.operations[i].product.pass_ for i in links.operation] == ["wgrad"] * 2  # type: ignore[union-attr]
+    assert [links.operations[i].product.pass_ for i in links.operation] == ["wgrad"] * 2
     assert links.notes == ()
 
 
@@ -139,7 +139,7 @@ def test_a_split_that_no_name_tells_is_noted(tmp_path: Path) -> None:
 
     _, links = linked(trace, tmp_path)
 
-    assert [links.operations[i].product.pass_ for i in links.operation] == ["dgrad", "wgrad"]  # type: ignore[union-attr]
+    assert [links.operations[i].product.pass_ for i in links.operation] == ["dgrad", "wgrad"]
     assert len(links.notes) == 1
     assert "tells dgrad from wgrad" in links.notes[0]
 

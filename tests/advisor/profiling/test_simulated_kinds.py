@@ -185,7 +185,7 @@ def test_a_compiled_step_keeps_its_products_attention_and_batch_and_says_what_ha
     assert layers == {f"linear {layer}" for layer in ("768>2304", "768>768", "768>3072", "3072>768")} | {
         "mm 16384x768x50257"
     }
-    assert all(profile.operations[g.operation or 0].product.pass_ for g in products)  # type: ignore[union-attr]
+    assert all(profile.operations[g.operation or 0].product.pass_ for g in products)
     assert profile.batch.batch == 16
     generated = [group for group in profile.kernels if group.name.startswith("triton_")]
     assert {group.class_ for group in generated} == {"normalisation", "reduction", "elementwise", "copy"}
