@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from advisor.plots.canvas import BLUE, GREEN, GREY, ORANGE, VERMILION, drawing
+from advisor.plots.canvas import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, drawing
 from advisor.profiling.output.headline import headline
 from advisor.profiling.output.provenance import conditions
 from advisor.profiling.output.tables import has_steps, operation_of, share_of_step, time_by
@@ -20,7 +20,6 @@ from advisor.units import duration, percent
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PURPLE, SKY = "#CC79A7", "#56B4E9"  # Okabe and Ito's, as those of the canvas
 LIGHT = "#B4B4B4"
 _LOOKS = {  # class -> colour and marker; told apart without colour too
     "gemm": (BLUE, "o"), "fprop": (VERMILION, "^"), "dgrad": (ORANGE, "v"), "wgrad": (PURPLE, "s"),

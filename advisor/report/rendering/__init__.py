@@ -1,0 +1,1 @@
+"""From a `Report` to files: report.html, report.md, PNG, SVG and CSV."""

@@ -1,0 +1,119 @@
+"""What the sections of a report are about: one GPU, some models, and what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.gpus import Gpu, ResolvedGpu
+from advisor.loading import Profiles
+from advisor.recommendation import Recommendation
+from advisor.report.records import Origin
+
+if TYPE_CHECKING:
+    from advisor.profiling.records import TraceProfile
+
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MeasuredProducts:
+    """Matrix products C[m, n] = A[m, k] B[k, n] timed by one library under one set of conditions; parallel arrays.
+
+    `time_s` is the median; `low_s` and `high_s` are the quartiles, NaN where the source has one figure.
+    """
+
+    m: Integers
+    n: Integers
+    k: Integers
+    time_s: Floats
+    low_s: Floats
+    high_s: Floats
+    precision: str  # "fp16", "bf16", "fp32", "tf32"
+    library: str  # "cublas", "triton"
+    mode: str  # caches: "cold", "warm", or "" where the source does not say
+    kernel: tuple[str, ...]  # names, "" where unknown
+    fitted: bool  # whether the profile's fit has seen these rows
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class MeasuredPair:
+    """One case that a library and our Triton kernel both ran; `ratio` is the library's time over ours."""
+
+    case: str
+    group: str  # kind, pass, type, layout, caches: "gemm forward fp16 cold"
+    library: str
+    library_s: float
+    ours_s: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class MeasuredSteps:
+    """Whole training steps of one model; parallel arrays by batch size. NaN where a figure is absent."""
+
+    model: str
+    batch: Integers
+    time_s: Floats
+    memory_bytes: Floats  # peak, as MemorySplit.total_bytes counts it
+    power_w: Floats
+    recipe: str
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class MeasuredTimeline:
+    """The recorded CTAs of one launch: `record` is an entry of what `bench timelines` prints."""
+
+    record: Mapping[str, Any]
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything measured that a report may show. `notes` say what was left out or sampled, and why."""
+
+    products: tuple[MeasuredProducts, ...] = ()
+    pairs: tuple[MeasuredPair, ...] = ()
+    pairs_origin: Origin | None = None
+    steps: tuple[MeasuredSteps, ...] = ()
+    timelines: tuple[MeasuredTimeline, ...] = ()
+    conditions: Mapping[str, str] | None = None  # of the records: GPU, driver, versions, clocks, dates
+    gpu_id: str | None = None  # which GPU the records are of
+    notes: tuple[str, ...] = ()
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is a single measured row."""
+        return bool(self.products or self.pairs or self.steps or self.timelines)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a section is given. A section returns None where it has nothing to show."""
+
+    resolved: ResolvedGpu
+    profiles: Profiles  # of FP16
+    models: tuple[Recommendation, ...]  # one per model asked for, already decided
+    measured: Measured
+    trace: TraceProfile | None = None
+
+    @property
+    def gpu(self) -> Gpu:
+        """The GPU's facts."""
+        return self.resolved.gpu
+
+    def gemm_origin(self) -> Origin:
+        """The origin of a predicted matrix product's time."""
+        error = self.profiles.gemm.error
+        return Origin(
+            "estimate",
+            f"matrix products predicted for {self.gpu.name}, {self.profiles.gemm.describe()}; on products that the fit "
+            f"has not seen {100 * error.mean:.1f} % off in the mean, {100 * error.p90:.0f} % in one of ten",
+        )
