@@ -15,6 +15,7 @@ from advisor.errors import AdvisorError
 # so that `advisor recommend` does not pay for what other commands need.
 _COMMANDS = {
     "bench": "advisor.cli.bench",
+    "compare": "advisor.cli.compare",
     "completion": "advisor.cli.completion",
     "doctor": "advisor.cli.doctor",
     "explain": "advisor.cli.explain",
@@ -26,6 +27,7 @@ _COMMANDS = {
     "profiles": "advisor.cli.profiles",
     "quantize": "advisor.cli.quantize",
     "recommend": "advisor.cli.recommend",
+    "report": "advisor.cli.report",
 }
 
 

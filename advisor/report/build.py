@@ -1,3 +1,199 @@
 """Gathers a report: resolves the GPU, decides for every model, reads what was measured, asks each section in turn."""
 
 from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advisor import __version__
+from advisor.errors import AdvisorError, BadInputError, DoesNotFitError
+from advisor.gpus import ResolvedGpu, find_gpu, resolve_gpu
+from advisor.loading import profiles_for
+from advisor.recommendation import Recommendation, headline, recommend
+from advisor.report.records import Report, Section
+from advisor.report.subject import Measured, Subject
+from advisor.units import gib
+from advisor.user_profiles import default_records
+
+if TYPE_CHECKING:
+    from advisor.profiling.records import TraceProfile
+
+DEFAULT_MODELS = ("resnet50",)
+MOST_MODELS = 12  # each adds some half a megabyte of pictures to the page
+# In the order of the page: modules of advisor.report.sections, with what progress calls them.
+SECTIONS = {
+    "batch": "batch sizes",
+    "sweep": "teeth of matrix products",
+    "layers": "layers at one sample more",
+    "roofline": "roofline",
+    "waves": "wave efficiency",
+    "alignment": "alignment",
+    "ratios": "Triton against cuBLAS and cuDNN",
+    "timeline": "recorded waves",
+    "trace": "recorded trace",
+    "accuracy": "accuracy",
+}
+ALL_PREDICTED = (
+    "Nothing in this report was measured on the GPU it is about: every time, throughput and memory figure is "
+    "predicted, and its error is stated beside it. `advisor bench` on that GPU measures; `--records FILE` adds the rows."
+)
+
+Progress = Callable[[str], None]
+
+
+def build_report(
+    *,
+    gpu: str = "auto",
+    models: Sequence[str] = DEFAULT_MODELS,
+    records: Path | None = None,
+    trace: Path | None = None,
+    measured: Measured | None = None,
+    command: str = "",
+    date: str | None = None,
+    progress: Progress | None = None,
+    **setup: Any,
+) -> Report:
+    """Compute all that a report shows; nothing is drawn or written yet.
+
+    `gpu` is a name, "auto" or "local". `records` is a file of `advisor bench`, or an export of one; without it, the
+    user's own records are taken where they are of this very GPU. `measured` are rows from elsewhere, which are added.
+    `trace` is a recorded torch.profiler trace. `command` and `date` (when it was made) go into the conditions; without
+    a date the same input gives the same report on any day. `setup` holds further arguments of `recommend`.
+
+    A model that does not fit is a note of the report. Raises UnknownNameError, BadInputError and BrokenFileError for
+    what was asked for, and NoGpuError for "local" without a GPU.
+    """
+    models = tuple(dict.fromkeys(models)) or DEFAULT_MODELS
+    if len(models) > MOST_MODELS:
+        raise BadInputError(f"{len(models)} models are more than one page holds, {MOST_MODELS}: make several reports")
+    say = progress or (lambda _what: None)
+    found = measured or Measured()
+    resolved = resolve_gpu(gpu)
+    if records is not None or measured is None:
+        say("reading records")
+        resolved, own = _records(records, gpu, resolved)
+        found = _joined(own, found)
+    profiles = profiles_for(resolved, path=setup.get("profile"))
+    notes: list[str] = [note for note in (resolved.note, profiles.gemm.note, *profiles.notes) if note]
+    say("deciding")
+    decided = _decided(models, resolved, setup, notes)
+    if not found.anything:
+        notes.insert(0, ALL_PREDICTED)
+    notes += found.notes
+    profile = _trace(trace, say)
+    subject = Subject(resolved, profiles, decided, found, profile)
+    sections = _sections(subject, say, notes)
+    names = ", ".join(each.answer.model.title for each in decided)
+    return Report(
+        title=f"{resolved.gpu.name}: batch sizes, waves and tiles",
+        summary=(*(headline(each.answer) for each in decided), *_answers(sections)),
+        conditions=_conditions(subject, command, date, names),
+        sections=tuple(sections),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _records(path: Path | None, gpu: str, resolved: ResolvedGpu) -> tuple[ResolvedGpu, Measured]:
+    """What was measured, and the GPU of the report: with "auto" and no GPU here, that of the records given."""
+    from advisor.report.measurements import read_measured
+
+    if path is None:
+        own = default_records()
+        if resolved.uuid is None or not own.is_file():
+            return resolved, Measured()
+        return resolved, read_measured(own, gpu=resolved.gpu)
+    named = resolved.source in ("named", "environment")
+    local = resolved.source == "local"
+    found = read_measured(path, gpu=resolved.gpu if named or local else None)
+    if found.gpu_id is None or found.gpu_id == resolved.gpu.id:
+        return resolved, found
+    if named or local:
+        raise BadInputError(
+            f"{path} was measured on {found.gpu_id}, the report is about {resolved.gpu.id}: give --gpu {found.gpu_id}"
+        )
+    note = f"The GPU is that of {path.name}."
+    return ResolvedGpu(find_gpu(found.gpu_id), "named", note=note), found
+
+
+def _joined(own: Measured, other: Measured) -> Measured:
+    return replace(
+        own,
+        products=own.products + other.products,
+        pairs=own.pairs + other.pairs,
+        pairs_origin=own.pairs_origin or other.pairs_origin,
+        steps=own.steps + other.steps,
+        timelines=own.timelines + other.timelines,
+        conditions=own.conditions or other.conditions,
+        notes=own.notes + other.notes,
+    )
+
+
+def _decided(
+    models: Sequence[str], resolved: ResolvedGpu, setup: Mapping[str, Any], notes: list[str]
+) -> tuple[Recommendation, ...]:
+    gpu = "local" if resolved.source == "local" else resolved.gpu.id
+    found = (_recommended(model, gpu, setup, notes) for model in models)
+    return tuple(each for each in found if each is not None)
+
+
+def _recommended(model: str, gpu: str, setup: Mapping[str, Any], notes: list[str]) -> Recommendation | None:
+    try:
+        return recommend(model, gpu=gpu, **setup)
+    except DoesNotFitError as error:
+        notes.append(str(error))
+        return None
+
+
+def _trace(path: Path | None, say: Progress) -> TraceProfile | None:
+    if path is None:
+        return None
+    from advisor.profiling.analysis import profile_trace
+
+    say("reading the trace")
+    return profile_trace(path)
+
+
+def _sections(subject: Subject, say: Progress, notes: list[str]) -> list[Section]:
+    """Every section that has something to show; one that cannot be computed is a note."""
+    found = []
+    for name, what in SECTIONS.items():
+        say(f"computing: {what}")
+        module = importlib.import_module(f"advisor.report.sections.{name}")
+        try:
+            section: Section | None = module.section(subject)
+        except AdvisorError as error:
+            notes.append(f"No section on {what}: {error}")
+            continue
+        if section is not None:
+            found.append(section)
+    return found
+
+
+def _answers(sections: Sequence[Section]) -> tuple[str, ...]:
+    """The first answer of each section that is not about one model."""
+    return tuple(
+        section.figures[0].answer for section in sections if section.figures and section.id in ("sweep", "ratios")
+    )
+
+
+def _conditions(subject: Subject, command: str, date: str | None, models: str) -> dict[str, str]:
+    gpu = subject.gpu
+    memory = "" if gpu.memory_bytes is None else f", {gib(gpu.memory_bytes)}"
+    capability = "{}.{}".format(*gpu.compute_capability)
+    clock = "" if gpu.boost_clock_hz is None else f", boost clock {gpu.boost_clock_hz / 1e9:.2f} GHz"
+    found = {
+        "GPU": f"{gpu.name} ({gpu.sms} SMs, compute capability {capability}{memory}{clock})",
+        "Models": models or "none",
+        "Matrix products": subject.profiles.gemm.describe(),
+        **({"Steps": subject.models[0].setup.describe_profile()} if subject.models else {}),
+        **({"Recipe": subject.models[0].answer.recipe} if subject.models else {}),
+        **(subject.measured.conditions or {}),
+    }
+    if command:
+        found["Command"] = command
+    if date:
+        found["Made"] = date
+    return found | {"batchwave": __version__}
