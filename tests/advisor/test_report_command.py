@@ -99,7 +99,7 @@ def test_unknown_models_and_gpus_are_one_line(run, tmp_path: Path) -> None:
 
 
 def test_a_recorded_trace_becomes_a_section(run, tmp_path: Path) -> None:
-    trace = recorded_trace("alexnet_a100")
+    trace = recorded_trace("alexnet_a100.json.gz")
     code, out, _ = run("report", "--gpu", "a100", "--trace", str(trace), "-o", str(tmp_path / "made"))
     assert code == 0
     assert "torch.profiler" in Path(out.strip()).read_text(encoding="utf-8")
