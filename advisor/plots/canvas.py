@@ -18,7 +18,8 @@ SUFFIXES = (".png", ".svg", ".pdf")
 # Okabe and Ito's colours, told apart by colour-blind readers too: https://jfly.uni-koeln.de/color/
 BLUE, ORANGE, GREEN, VERMILION, GREY, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#5A5A5A", "#000000"
 PURPLE, SKY = "#CC79A7", "#56B4E9"
-_STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "batchwave"}
+DPI = 150
+_STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 
 
 def check_path(path: Path) -> None:
@@ -30,6 +31,34 @@ def check_path(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def styled(salt: str = "batchwave") -> Iterator[None]:
+    """Within it figures have the canvas's style, and the ids inside an SVG depend on `salt` instead of on chance."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):
+        yield
+
+
+def blank(inches: tuple[float, float]) -> Figure:
+    """An empty figure that lays itself out. Of no backend: nothing is registered, nothing is to be closed."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=inches, layout="constrained")
+
+
+def encoded(figure: Figure, kind: str) -> bytes:
+    """A figure as the content of a "png", "svg" or "pdf" file, the same on every run: no date, no version."""
+    metadata = {
+        "svg": {"Date": None, "Creator": "batchwave"},
+        "pdf": {"CreationDate": None, "Creator": "batchwave", "Producer": None},
+        "png": {"Software": "batchwave"},
+    }[kind]
+    content = io.BytesIO()
+    figure.savefig(content, format=kind, dpi=DPI, metadata=metadata)
+    return content.getvalue()
+
+
+@contextlib.contextmanager
 def drawing(path: Path, *, inches: tuple[float, float]) -> Iterator[Figure]:
     """Yield an empty figure and write it to `path`, all at once and the same on every run, when the block ends.
 
@@ -37,14 +66,8 @@ def drawing(path: Path, *, inches: tuple[float, float]) -> Iterator[Figure]:
     written.
     """
     check_path(path)
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=inches, layout="constrained")
+    with styled():
+        figure = blank(inches)
         yield figure
-        kind = path.suffix.lower().removeprefix(".")
-        undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": None}[kind]
-        content = io.BytesIO()
-        figure.savefig(content, format=kind, dpi=150, metadata=undated)
-    write_atomically(path, content.getvalue())
+        content = encoded(figure, path.suffix.lower().removeprefix("."))
+    write_atomically(path, content)
