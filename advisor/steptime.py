@@ -35,7 +35,7 @@ from advisor.step_neighbours import time_shares
 from advisor.step_ops import MEMORY_CLASSES, PASSES, step_ops
 from advisor.step_profile import StepProfile, load_step_profile
 from advisor.workload.catalogue import select_variant
-from advisor.workload.schema import Op, Workload
+from advisor.workload.schema import Affine, Op, Workload
 
 Floats = NDArray[np.float64]
 Batches = NDArray[np.int64]
@@ -101,6 +101,8 @@ class LayerCost:
     bound: str  # "compute", "memory" or "latency"
     alignment_note: str | None
     share: float  # of the step
+    flops: float  # multiply-adds as 2, half of a causal attention's; 0: none are counted, it only moves data
+    traffic_bytes: float  # the least: every input read once, every output written once
 
 
 def sustained_share(gpu: Gpu) -> float:
@@ -281,21 +283,27 @@ class StepModel:
 
     def layers(self, batch: int) -> list[LayerCost]:
         """Cost of every product, convolution and attention at one batch size, then the rest by class, largest first."""
+        return sorted(self.layer_costs(batch), key=lambda layer: layer.time_s, reverse=True)
+
+    def layer_costs(self, batch: int, *, summed: bool = True) -> list[LayerCost]:
+        """As `layers`, in an order that is the same at every batch size.
+
+        `summed`: operations that only move data are summed up by class; otherwise each is one entry, as the rest are.
+        """
         sizes = np.array([batch], dtype=float)
         seconds, cost = self._op_seconds(sizes)
         step_s = float(self.curve(np.array([batch])).time_s[0])
         out = [self._product_layer(i, float(batch), cost, step_s) for i in range(len(self._ops.products.index))]
         for index in (self._ops.grouped.index, self._ops.depthwise.index, self._ops.attention.index):
             out += [self._plain_layer(int(i), float(seconds[i, 0]), float(batch), step_s) for i in index]
-        totals: dict[str, tuple[float, int]] = {}
-        for i, j in zip(self._ops.memory, self._ops.memory_class, strict=True):
-            name = MEMORY_CLASSES[j].replace("_", " ")
-            time, calls = totals.get(name, (0.0, 0))
-            totals[name] = time + float(seconds[i, 0] * self._ops.count[i]), calls + int(self._ops.count[i])
+        moved = [
+            self._moving_layer(int(i), MEMORY_CLASSES[j].replace("_", " "), float(seconds[i, 0]), float(batch), step_s)
+            for i, j in zip(self._ops.memory, self._ops.memory_class, strict=True)
+        ]
+        out += _summed(moved) if summed else moved
         if self.recipe.mode == "train":
-            totals["optimizer"] = self._optimizer_s(), 1
-        out += [_summed(name, calls, time, step_s) for name, (time, calls) in totals.items()]
-        return sorted(out, key=lambda layer: layer.time_s, reverse=True)
+            out.append(_moving("all", "optimizer", 1, self._optimizer_s(), self._update.bytes_, step_s))
+        return out
 
     def _on_this_gpu(self) -> tuple[Coefficients, Machine]:
         """Coefficients and facts; rates and waves of GEMM on other GPUs than the fitted one are its GEMM profile's.
@@ -389,6 +397,8 @@ class StepModel:
             bound="latency" if launch > time else bound,
             alignment_note=_alignment(p.unaligned[i], p.stem[i], kind),
             share=(time + launch) * op.count / step_s,
+            flops=_size(op.flops, batch) * op.count,
+            traffic_bytes=_traffic(op, batch),
         )  # fmt: skip
 
     def _plain_layer(self, index: int, seconds: float, batch: float, step_s: float) -> LayerCost:
@@ -399,12 +409,20 @@ class StepModel:
         is_conv, launch = op.kind.startswith("conv"), op.kernels * self._c.kernel_s * self._factor
         note = f"{groups} groups" if grouped else "depthwise: no Tensor Cores" if is_conv else None
         bound = "memory" if is_conv and not grouped else "compute"
+        causal = op.kind.startswith("attention") and op.dims["causal"][0] == 1
         return LayerCost(
             layer=self._layer_name(op), op=name, m=0, n=0, k=0, count=op.count, time_s=seconds * op.count,
             ideal_time_s=seconds * op.count, tile_m=0, tile_n=0, split_k=1, waves=0.0, wave_efficiency=1.0,
             tile_efficiency=1.0,
             bound="latency" if 2 * launch > seconds else bound,
             alignment_note=note, share=seconds * op.count / step_s,
+            flops=_size(op.flops, batch) * op.count * (0.5 if causal else 1.0), traffic_bytes=_traffic(op, batch),
+        )  # fmt: skip
+
+    def _moving_layer(self, index: int, op_class: str, seconds: float, batch: float, step_s: float) -> LayerCost:
+        op = self.variant.ops[index]
+        return _moving(
+            self._layer_name(op), op_class, op.count, seconds * op.count, _traffic(op, batch), step_s,
         )  # fmt: skip
 
     def _layer_name(self, op: Op) -> str:
@@ -441,9 +459,34 @@ def _alignment(unaligned: Any, stem: Any, kind: str) -> str | None:
     return f"{what} not a multiple of 8 (16 bytes)"
 
 
-def _summed(name: str, calls: int, time: float, step_s: float) -> LayerCost:
+def _size(line: Affine, batch: float) -> float:
+    return line[0] + line[1] * batch
+
+
+def _traffic(op: Op, batch: float) -> float:
+    return (_size(op.read_bytes, batch) + _size(op.write_bytes, batch)) * op.count
+
+
+def _moving(layer: str, op: str, calls: int, time_s: float, traffic_bytes: float, step_s: float) -> LayerCost:
+    """An operation that only moves data."""
     return LayerCost(
-        layer="all", op=name, m=0, n=0, k=0, count=calls, time_s=time, ideal_time_s=time, tile_m=0, tile_n=0,
+        layer=layer, op=op, m=0, n=0, k=0, count=calls, time_s=time_s, ideal_time_s=time_s, tile_m=0, tile_n=0,
         split_k=1, waves=0.0, wave_efficiency=1.0, tile_efficiency=1.0, bound="memory", alignment_note=None,
-        share=time / step_s,
+        share=time_s / step_s, flops=0.0, traffic_bytes=traffic_bytes,
     )  # fmt: skip
+
+
+def _summed(layers: Sequence[LayerCost]) -> list[LayerCost]:
+    """Operations that only move data as one entry per class."""
+    by_class: dict[str, list[LayerCost]] = {}
+    for layer in layers:
+        by_class.setdefault(layer.op, []).append(layer)
+    return [
+        replace(
+            members[0], layer="all", **{
+                name: sum(getattr(member, name) for member in members)
+                for name in ("count", "time_s", "ideal_time_s", "share", "traffic_bytes")
+            },
+        )
+        for members in by_class.values()
+    ]  # fmt: skip

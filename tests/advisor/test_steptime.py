@@ -172,6 +172,29 @@ def test_a_layer_knows_its_implicit_gemm() -> None:
     assert (layer.m, layer.count) == (32 * 56 * 56, 3)
 
 
+def test_a_layer_knows_its_work_and_its_least_traffic() -> None:
+    # ResNet-50's stem: 7x7 over 3 channels of 224x224, 64 channels of 112x112 out, operands of 2 bytes
+    (stem,) = [x for x in model().layers(32) if (x.layer, x.op) == ("conv1", "fprop")]
+    assert stem.flops == 2 * 32 * 112 * 112 * 64 * (3 * 7 * 7)
+    assert stem.traffic_bytes == 2 * (32 * (3 * 224 * 224 + 64 * 112 * 112) + 64 * 3 * 7 * 7)
+
+
+def test_a_causal_attention_counts_half_its_square() -> None:
+    m = StepModel(load_workload("gpt2"), gpu=find_gpu("a100"), profile=None, recipe=make_recipe())
+    found = [x for x in m.layers(1) if x.op == "attention fprop"]
+    # 12 layers of 12 heads: two products of 1024 x 1024 x 64, of which half is masked
+    assert sum(x.flops for x in found) == 12 * 12 * 2 * (2 * 1024 * 1024 * 64) / 2
+
+
+def test_layer_costs_keep_their_order_and_their_sum_whether_summed_or_apart() -> None:
+    m = model()
+    summed, apart = m.layer_costs(32), m.layer_costs(32, summed=False)
+    assert [(x.layer, x.op) for x in m.layer_costs(33)] == [(x.layer, x.op) for x in summed]
+    assert len(apart) > len(summed)
+    for name in ("time_s", "traffic_bytes", "flops", "count"):
+        assert sum(getattr(x, name) for x in apart) == pytest.approx(sum(getattr(x, name) for x in summed))
+
+
 def test_a_gpu_with_twice_the_peaks_takes_about_half_the_time_at_large_batches() -> None:
     slow = dataclasses.replace(find_gpu("rtx-3090"), id="slow")
     fast = dataclasses.replace(
