@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ class MeasuredProducts:
     kernel: tuple[str, ...]  # names, "" where unknown
     fitted: bool  # whether the profile's fit has seen these rows
     origin: Origin
+    pass_: str = ""  # of a linear layer: "forward", "dgrad" or "wgrad"; "": a product by itself
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class MeasuredPair:
     library_s: float
     ours_s: float
     ratio: float
+    flops: float = math.nan  # of the case; NaN where the source does not say
 
 
 @dataclass(frozen=True)
