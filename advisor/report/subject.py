@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from advisor.gpus import Gpu, ResolvedGpu
 from advisor.loading import Profiles
 from advisor.recommendation import Recommendation
-from advisor.report.records import Origin
+from advisor.report.records import Origin, slug
 
 if TYPE_CHECKING:
     from advisor.profiling.records import TraceProfile
@@ -111,6 +111,20 @@ class Subject:
     def gpu(self) -> Gpu:
         """The GPU's facts."""
         return self.resolved.gpu
+
+    def named_models(self) -> tuple[tuple[str, Recommendation], ...]:
+        """Each model behind the part of an id that stands for it: its slug, numbered from the second of one slug on."""
+        taken: set[str] = set()
+        named = []
+        for model in self.models:
+            wanted, number = slug(model.answer.model.name), 1
+            name = wanted
+            while name in taken:
+                number += 1
+                name = f"{wanted}-{number}"
+            taken.add(name)
+            named.append((name, model))
+        return tuple(named)
 
     def gemm_origin(self) -> Origin:
         """The origin of a predicted matrix product's time."""
