@@ -1,0 +1,215 @@
+/* Interactive charts: plotly draws, this colours them as the page is coloured, and shows the facts of the point that is
+   pointed at or chosen by keyboard. What a report says is anybody's text: it reaches the page as text content only, and
+   plotly (which reads a little HTML) escaped. */
+"use strict";
+(() => {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const coarse = matchMedia("(pointer: coarse)");
+  const NARROW = 560; // px: no room for a label beside the point; its facts stand below
+  const HOVER_LINE = 48; // characters
+  const LETTER = 6.6; // px, of a mark's label
+  const charts = [];
+
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+  const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const folded = (text) => text.match(new RegExp(`.{1,${HOVER_LINE}}`, "gsu")).map(escaped).join("<br>");
+
+  function printed([, unit, values], point) {
+    const value = values[point];
+    return value === null || value === undefined ? "??" : unit ? `${value} ${unit}` : String(value);
+  }
+
+  function hoverText(source, curve, point) {
+    const facts = source.facts[curve].map((fact) => folded(`${fact[0]}: ${printed(fact, point)}`));
+    return [`<b>${folded(source.names[curve] || " ")}</b>`, ...facts].join("<br>");
+  }
+
+  /* The figure as plotly takes it: colours of the page as it is now, labels as there is room. */
+  function painted(chart) {
+    const { source, plot } = chart;
+    const width = plot.clientWidth;
+    const narrow = width < NARROW;
+    const data = structuredClone(source.data);
+    data.forEach((trace, curve) => {
+      const tone = colour(trace.meta);
+      Object.assign(trace.marker, { color: tone, line: { color: colour("paper"), width: 1 } });
+      if (trace.line) trace.line.color = tone;
+      if (trace.error_y) trace.error_y.color = tone;
+      trace.textfont = { color: colour("muted"), size: 11 };
+      trace.hoverinfo = narrow ? "none" : "text";
+      trace.hovertext = narrow ? undefined : trace.x.map((_, point) => hoverText(source, curve, point));
+    });
+    return { data, layout: layoutOf(source, narrow) };
+  }
+
+  function layoutOf(source, narrow) {
+    const layout = structuredClone(source.layout);
+    const line = colour("line");
+    for (const axis of [layout.xaxis, layout.yaxis]) {
+      Object.assign(axis, { gridcolor: line, linecolor: colour("muted"), zerolinecolor: line, tickcolor: line });
+      Object.assign(axis, { showline: axis === layout.xaxis, fixedrange: coarse.matches, separatethousands: true });
+      Object.assign(axis, { showspikes: true, spikemode: "across", spikesnap: "hovered data", spikethickness: 1 });
+      Object.assign(axis, { spikedash: "dot", spikecolor: colour("muted"), exponentformat: "none" });
+      axis.title.font = { size: 13 };
+    }
+    (layout.shapes || []).forEach((shape) => { shape.line = { color: colour("grey"), width: 1, dash: "dot" }; });
+    return Object.assign(layout, {
+      autosize: true,
+      dragmode: coarse.matches ? false : "zoom",
+      hovermode: "closest",
+      hoverdistance: 30,
+      paper_bgcolor: colour("paper"),
+      plot_bgcolor: colour("paper"),
+      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("text") },
+      hoverlabel: { align: "left", bgcolor: colour("paper"), bordercolor: colour("muted"), font: { size: 12, color: colour("text") } },
+      legend: { orientation: "h", x: 0, xanchor: "left", y: 0, yanchor: "bottom", yref: "container", bgcolor: "rgba(0,0,0,0)" },
+      margin: { l: narrow ? 8 : 16, r: 16, t: 28, b: 8 },
+      showlegend: true,
+    });
+  }
+
+  const CONFIG = { displayModeBar: false, responsive: true, doubleClick: "reset", showTips: false, displaylogo: false };
+
+  function draw(chart) {
+    const { data, layout } = painted(chart);
+    return Plotly.react(chart.plot, data, layout, CONFIG);
+  }
+
+  /* A logarithmic axis has ticks at powers of two; closer than two of them, plotly chooses. Labels of marks that would
+     touch are left out: their facts stay. */
+  function fit(chart) {
+    const { plot, source } = chart;
+    const axis = plot._fullLayout.xaxis;
+    const changes = {};
+    if (axis.type === "log") {
+      const octaves = (axis.range[1] - axis.range[0]) / Math.log10(2);
+      const step = Math.ceil(octaves / (axis._length / 48));
+      changes["xaxis.tickmode"] = octaves < 2 ? "auto" : "linear";
+      changes["xaxis.tick0"] = 0;
+      changes["xaxis.dtick"] = Math.log10(2) * step;
+    }
+    const marks = source.data.findIndex((trace) => trace.yaxis === "y2");
+    const key = JSON.stringify([axis.range, axis._length, dark.matches]);
+    if (chart.fitted === key) return;
+    chart.fitted = key;
+    const update = marks < 0 ? {} : { text: [roomy(source.data[marks], axis)] };
+    Plotly.update(plot, update, changes, marks < 0 ? [] : [marks]);
+  }
+
+  function roomy(marks, axis) {
+    let free = -Infinity;
+    return marks.text.map((label, point) => {
+      const place = axis.d2p(marks.x[point]);
+      const half = (label.length * LETTER) / 2;
+      if (place - half < free || place < 0 || place > axis._length) return "";
+      free = place + half + 4;
+      return label;
+    });
+  }
+
+  function show(chart, curve, point) {
+    const { panel, source } = chart;
+    chart.curve = curve;
+    chart.point = point;
+    const list = document.createElement("dl");
+    for (const fact of source.facts[curve]) {
+      const pair = document.createElement("div");
+      pair.append(word("dt", fact[0]), word("dd", printed(fact, point)));
+      list.append(pair);
+    }
+    panel.replaceChildren(word("p", source.names[curve], "series"), list);
+    panel.style.minHeight = `${panel.offsetHeight}px`; // it grows, and never jumps back
+  }
+
+  function word(tag, text, name) {
+    const element = document.createElement(tag);
+    element.textContent = text;
+    if (name) element.className = name;
+    return element;
+  }
+
+  /* The points of a series that can be chosen, from left to right. */
+  function walk(chart, curve) {
+    const { x, y } = chart.source.data[curve];
+    return x.map((_, point) => point).filter((point) => x[point] !== null && y[point] !== null).sort((a, b) => x[a] - x[b]);
+  }
+
+  function visible(chart) {
+    return chart.source.data.map((_, curve) => curve)
+      .filter((curve) => chart.plot.data[curve].visible !== "legendonly" && walk(chart, curve).length);
+  }
+
+  function chosen(chart, key) {
+    const series = visible(chart);
+    if (!series.length) return null;
+    if (!series.includes(chart.curve)) return [series[0], walk(chart, series[0])[0]];
+    const points = walk(chart, chart.curve);
+    const place = points.indexOf(chart.point);
+    const at = (index) => [chart.curve, points[Math.min(Math.max(index, 0), points.length - 1)]];
+    if (key === "ArrowRight") return at(place + 1);
+    if (key === "ArrowLeft") return at(place - 1);
+    if (key === "Home") return at(0);
+    if (key === "End") return at(points.length - 1);
+    const step = key === "ArrowDown" ? 1 : series.length - 1;
+    const other = series[(series.indexOf(chart.curve) + step) % series.length];
+    return [other, nearest(chart, other, chart.source.data[chart.curve].x[chart.point])];
+  }
+
+  function nearest(chart, curve, x) {
+    const far = (point) => Math.abs(chart.source.data[curve].x[point] - x);
+    return walk(chart, curve).reduce((best, point) => (far(point) < far(best) ? point : best));
+  }
+
+  function press(chart, event) {
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.key === "Escape") {
+      Plotly.Fx.unhover(chart.plot);
+      return;
+    }
+    if (!["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"].includes(event.key)) return;
+    event.preventDefault();
+    const next = chosen(chart, event.key);
+    if (!next) return;
+    show(chart, ...next);
+    Plotly.Fx.hover(chart.plot, [{ curveNumber: next[0], pointNumber: next[1] }]);
+  }
+
+  async function start(box) {
+    const still = box.parentElement.querySelector(".static");
+    const chart = {
+      plot: box.querySelector(".plot"),
+      panel: box.querySelector(".facts"),
+      source: JSON.parse(box.querySelector("script").textContent),
+    };
+    box.hidden = false;
+    try {
+      await draw(chart);
+    } catch (error) {
+      box.hidden = true; // the picture stays
+      throw error;
+    }
+    still.hidden = true;
+    charts.push(chart);
+    fit(chart);
+    chart.plot.on("plotly_hover", (event) => show(chart, event.points[0].curveNumber, event.points[0].pointNumber));
+    chart.plot.on("plotly_afterplot", () => fit(chart));
+    box.querySelector(".chart").addEventListener("keydown", (event) => press(chart, event));
+    box.dataset.ready = "";
+  }
+
+  const near = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      near.unobserve(target);
+      start(target.querySelector(".interactive"));
+    }
+  }, { rootMargin: "800px" });
+  document.querySelectorAll(".media:has(.interactive)").forEach((media) => near.observe(media));
+
+  dark.addEventListener("change", () => charts.forEach(draw));
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== " " || !event.target.matches(".sortable thead th")) return;
+    event.preventDefault();
+    event.target.click();
+  });
+})();
