@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import re
+import struct
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -72,6 +74,15 @@ def draw(figure: Figure) -> Pictures:
         with styled(f"{figure.id}-narrow"):
             narrow = _svg(drawn(figure, narrow=True))
     return Pictures(png=png, svg=svg, wide_svg=_for_pages(svg), narrow_svg=_for_pages(narrow))
+
+
+def raster_svg(pictures: Pictures) -> str:
+    """The wide picture of dots instead of lines: smaller where it has very many of them. It stays light at night."""
+    width, height = struct.unpack(">II", pictures.png[16:24])  # of the header: https://www.w3.org/TR/png-3/#11IHDR
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"><image width="{width}" '
+        f'height="{height}" href="data:image/png;base64,{base64.b64encode(pictures.png).decode()}"/></svg>'
+    )
 
 
 def drawn(figure: Figure, *, narrow: bool = False) -> MatplotlibFigure:
