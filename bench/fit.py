@@ -161,9 +161,8 @@ def v100_rows(data: Path) -> Timings:
     return Timings(m, n, k, time_s, np.ones(len(m)))
 
 
-def fit_v100(data: Path) -> GemmModel:
-    """The FP16 model of V100: the physical form alone, since its timings lie on no grid."""
-    gpu, rows = find_gpu(V100), v100_rows(data)
+def v100_held_out(rows: Timings, gpu: Gpu) -> Floats:
+    """ln(predicted / measured) of every row by a fit to the other folds."""
     sizes = zip(rows.m, rows.n, rows.k, strict=True)
     folds = np.array([zlib.crc32(f"{m:.0f}x{n:.0f}x{k:.0f}".encode()) % FOLDS for m, n, k in sizes])
     ratio = np.empty(len(rows))
@@ -171,6 +170,13 @@ def fit_v100(data: Path) -> GemmModel:
         coefficients = fit_coefficients(rows.where(folds != fold), gpu)
         unseen = rows.where(folds == fold)
         ratio[folds == fold] = np.log(physical_times(coefficients, gpu, "fp16", unseen) / unseen.time_s)
+    return ratio
+
+
+def fit_v100(data: Path) -> GemmModel:
+    """The FP16 model of V100: the physical form alone, since its timings lie on no grid."""
+    gpu, rows = find_gpu(V100), v100_rows(data)
+    ratio = v100_held_out(rows, gpu)
     return GemmModel(
         gpu=gpu.id,
         kind="public",

@@ -1,5 +1,7 @@
 """`python -m bench accuracy`: writes reports/ACCURACY.md, one section per module of this package.
 
+The section gemm also counts its predictions into advisor/profiles/held-out, which reports draw.
+
 A section whose inputs are not given keeps the text it has.
 """
 
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from advisor.files import write_atomically
+from advisor.report.held_out import FOLDER as HELD_OUT
 
 REPORT = Path(__file__).resolve().parent.parent.parent / "reports" / "ACCURACY.md"
 HEAD = """# How wrong the predictions are
@@ -22,8 +25,11 @@ unless it says otherwise. Errors are |predicted / measured - 1| unless a logarit
 
 def _gemm(options: argparse.Namespace) -> str:
     from bench.accuracy import gemm
+    from bench.accuracy.held_out import write_held_out
 
-    return gemm.section(options.data)
+    found = gemm.hold_out_all(options.data)
+    write_held_out(found, options.data, options.held_out)
+    return gemm.section(options.data, found)
 
 
 def _calibration(options: argparse.Namespace) -> str:
@@ -67,6 +73,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="default: all")
     parser.add_argument("--output", type=Path, default=REPORT)
+    parser.add_argument(
+        "--held-out",
+        type=Path,
+        default=HELD_OUT,
+        help="folder of the counts that reports draw; the section gemm writes it",
+    )
     options = parser.parse_args(argv)
     texts = read_sections(options.output.read_text() if options.output.exists() else "")
     for name in options.sections:

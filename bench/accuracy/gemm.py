@@ -51,12 +51,14 @@ class HeldOut:
     lookup: Floats
 
 
-def section(data: Path) -> str:
-    """The report's part on matrix products, as Markdown."""
-    found = {}
-    for name in TABLES:
-        gpu = find_gpu(name)
-        found[gpu.id] = hold_out(read_table(data, name), gpu)
+def hold_out_all(data: Path) -> dict[str, HeldOut]:
+    """Every GPU with a table, by its id."""
+    gpus = {name: find_gpu(name) for name in TABLES}
+    return {gpu.id: hold_out(read_table(data, name), gpu) for name, gpu in gpus.items()}
+
+
+def section(data: Path, found: dict[str, HeldOut]) -> str:
+    """The report's part on matrix products, as Markdown; `found` by `hold_out_all`."""
     parts = [
         "## Matrix products",
         shapes_part(found),
@@ -182,9 +184,8 @@ def noise_part(found: dict[str, HeldOut]) -> str:
     """How far the same shapes lie apart when measured with other software."""
     rows = []
     for name, held in found.items():
-        ratios = np.log(held.table.repeats_s / held.table.time_s)
-        keep = held.table.judged & ~np.isnan(ratios)
-        apart = [error_of(r[k], "").mean for r, k in zip(ratios, keep, strict=True)]
+        keep = held.table.judged & ~np.isnan(held.table.repeats_s)
+        apart = repeats_apart(held.table)
         middle = np.nanmedian(np.concatenate([held.table.time_s[None], held.table.repeats_s]), axis=0)
         against = held.pairs + np.log(held.table.time_s / middle)
         counted = held.table.judged & keep.any(axis=0)
@@ -198,6 +199,13 @@ def noise_part(found: dict[str, HeldOut]) -> str:
         "those rows, against the table that was fitted and against the median of all tables.",
         table(["GPU", "each other table", "mean", "our error", "against the median"], rows),
     ])  # fmt: skip
+
+
+def repeats_apart(t: Table) -> list[float]:
+    """Mean difference of each table of other software from the fitted one, on the rows that are judged."""
+    ratios = np.log(t.repeats_s / t.time_s)
+    keep = t.judged & ~np.isnan(ratios)
+    return [error_of(r[k], "").mean for r, k in zip(ratios, keep, strict=True)]
 
 
 def small_part(found: dict[str, HeldOut]) -> str:
