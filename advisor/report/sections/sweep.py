@@ -1,0 +1,313 @@
+"""Throughput of matrix products against M and against N: the teeth of tiles and waves, and the cause of each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from advisor.errors import BadInputError
+from advisor.recommendation import Recommendation
+from advisor.report.records import Figure, Interactive, Mark, Section
+from advisor.report.sections.sweep_series import interactive_series
+from advisor.report.sections.sweep_tables import Found, classes_table, named, points_table, steps_table, teeth_table
+from advisor.report.subject import Integers, MeasuredProducts, Subject
+from advisor.report.sweeps import (
+    MEASURED_DROP,
+    MeasuredStep,
+    Points,
+    Sweep,
+    measured_loss,
+    measured_steps,
+    points_on,
+    precision_of,
+    predict_sweep,
+    product_error,
+    product_origin,
+    size_class,
+)
+from advisor.report.teeth import LEAST_LOSS, Cause, Tooth, teeth
+from advisor.units import counted, percent, rate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+    from advisor.plots.sweep import SweepPicture
+
+ROWS = np.arange(1, 4354)  # as far as public tables know M and M + 1
+WEIGHTS = ((12288, 4096), (4096, 4096))  # n, k
+COLUMNS = np.arange(1536, 6145, 8)  # the range of NVIDIA's guide; 8: N that are no multiple lose to alignment instead
+INPUTS = (2304, 4096)  # m, k of NVIDIA's guide
+LEAST_POINTS = 6  # measured sizes that make another line worth a figure
+MOST_SAMPLES = 256  # of a layer's sweep over the batch
+_REACH = (24, 40)  # sizes before and after the cliff that is enlarged
+
+
+def section(subject: Subject) -> Section:
+    """Figures of throughput against M and N, and tables of their teeth and of the measured points beside the line."""
+    title, lead = "Teeth: throughput against M and N", _lead(subject)
+    try:
+        sweeps = [*_against_m(subject), *_against_n(subject), *_over_the_batch(subject)]
+    except BadInputError as error:
+        return Section("sweep", title, lead, notes=(f"No throughput can be predicted here: {error}",))
+    found = [(sweep, teeth(sweep), points_on(sweep, subject.measured.products)) for sweep in sweeps]
+    return Section(
+        id="sweep",
+        title=title,
+        lead=lead,
+        figures=tuple(_figure(subject, *each) for each in found),
+        tables=tuple(table for table in (teeth_table(subject, found), classes_table(subject, found),
+                                         steps_table(found), points_table(found)) if table.rows),
+        notes=_notes(found),
+    )  # fmt: skip
+
+
+def _lead(subject: Subject) -> str:
+    gpu, models = subject.gpu, subject.profiles.gemm.gemm
+    model = models.get(precision_of(gpu))
+    hardness = "" if model is None else (
+        f" What the idle SMs of the last wave cost is fitted: {percent(model.coefficients.wave_hardness)} of a full "
+        f"wave's share{'' if model.gpu == gpu.id else f' (on {model.gpu}, whose coefficients stand in)'}."
+    )  # fmt: skip
+    return (
+        f"A product C[M, N] = A[M, K] B[K, N] is cut into tiles, which the {gpu.sms} SMs of {gpu.name} work through in "
+        "waves. One row or column more than the tiles hold starts further tiles, and one tile more than the SMs hold "
+        "starts a further wave in which the other SMs idle: throughput falls, then climbs until that wave is full. "
+        f"A cliff here is a predicted loss of at least {percent(LEAST_LOSS)} of the throughput from one size to the "
+        f"next.{hardness}"
+    )
+
+
+# What is swept -------------------------------------------------------------------------------------------------------
+
+
+def _against_m(subject: Subject) -> list[Sweep]:
+    pairs = _with_measured(subject.measured.products, WEIGHTS, ("n", "k"), "m", ROWS)
+    return [
+        predict_sweep(subject, "m", ROWS, fixed={"n": n, "k": k}, id_=f"throughput-m-n{n}-k{k}", label="M (rows)")
+        for n, k in pairs
+    ]
+
+
+def _against_n(subject: Subject) -> list[Sweep]:
+    pairs = _with_measured(subject.measured.products, (INPUTS,), ("m", "k"), "n", COLUMNS)
+    return [
+        predict_sweep(subject, "n", COLUMNS, fixed={"m": m, "k": k}, id_=f"throughput-n-m{m}-k{k}",
+                      label="N (columns, in steps of 8)")
+        for m, k in pairs
+    ]  # fmt: skip
+
+
+def _with_measured(
+    products: Sequence[MeasuredProducts],
+    standard: tuple[tuple[int, int], ...],
+    fixed: tuple[str, str],
+    axis: str,
+    sizes: Integers,
+) -> tuple[tuple[int, int], ...]:
+    """The standard lines, and where none of them was measured, the line with most measured sizes."""
+    seen: dict[tuple[int, int], set[int]] = {}
+    for each in products:
+        along = getattr(each, axis)
+        inside = (along >= sizes[0]) & (along <= sizes[-1])
+        for a, b, size in zip(*(getattr(each, name)[inside].tolist() for name in (*fixed, axis)), strict=True):
+            seen.setdefault((a, b), set()).add(size)
+    counts = Counter({pair: len(found) for pair, found in seen.items()})
+    if any(counts[pair] >= LEAST_POINTS for pair in standard) or not counts:
+        return standard
+    most = min(counts, key=lambda pair: (-counts[pair], pair))
+    return standard if counts[most] < LEAST_POINTS or most in standard else (*standard, most)
+
+
+def _over_the_batch(subject: Subject) -> list[Sweep]:
+    """The dearest forward product of each model over the batch, where it is a linear layer's."""
+    found = []
+    for name, model in subject.named_models():
+        layer = _dearest_linear(model)
+        if layer is None:
+            continue
+        rows, n, k, title = layer
+        curve = model.curve
+        most = min(MOST_SAMPLES, max(batch for batch, fits in zip(curve.batches, curve.fits, strict=True) if fits))
+        if most < 2 or rows * most > 2**24:
+            continue
+        label = f"batch size (M = {rows} x batch size, {title} of {model.answer.model.title})"
+        found.append(
+            predict_sweep(subject, "m", np.arange(1, most + 1), fixed={"n": n, "k": k}, rows=rows,
+                          id_=f"throughput-batch-{name}", label=label)
+        )  # fmt: skip
+    return found
+
+
+def _dearest_linear(model: Recommendation) -> tuple[int, int, int, str] | None:
+    """Rows per sample, n, k and name of the forward product with most FLOPs; None where that is a convolution."""
+    setup = model.setup
+    costs = [layer for layer in setup.model.layers(model.batch_size) if layer.m]
+    forward = [layer for layer in costs if layer.op in ("forward gemm", "fprop")]
+    dearest = max(forward, key=lambda layer: layer.time_s, default=None)
+    if dearest is None or dearest.op != "forward gemm" or dearest.m % model.batch_size:
+        return None
+    return dearest.m // model.batch_size, dearest.n, dearest.k, dearest.layer
+
+
+# Figures -------------------------------------------------------------------------------------------------------------
+
+
+def _figure(subject: Subject, sweep: Sweep, found: tuple[Tooth, ...], points: tuple[Points, ...]) -> Figure:
+    name = sweep.label.split(" (")[0]
+    what = {"m": "row", "n": "8 columns"}[sweep.axis] if name != "batch size" else "sample"
+    enlarged = _enlarged(sweep, found, points)
+    error = product_error(subject)
+
+    def draw(figure: MatplotlibFigure, narrow: bool) -> None:
+        from advisor.plots.sweep import draw_sweep
+
+        draw_sweep(figure, _picture(sweep, found, points, error.mean, enlarged, narrow), narrow)
+
+    tall = 6.4 if enlarged else 4.6
+    return Figure(
+        id=sweep.id,
+        title=f"What {'does' if what != '8 columns' else 'do'} one {what} more cost?".replace("one 8", "8")
+        + f" Throughput against {name}, {sweep.fixed}",
+        answer=_answer(sweep, found, points, what),
+        alt=_alt(sweep, found, points, name),
+        origins=(product_origin(subject), *dict.fromkeys(each.source.origin for each in points)),
+        draw=draw,
+        inches=(7.4, tall),
+        narrow_inches=(3.9, tall + 1.2),
+        interactive=Interactive(
+            series=interactive_series(sweep, found, points),
+            x_title=sweep.label,
+            y_title="TFLOP/s",
+            marks=tuple(
+                Mark(tooth.under, str(tooth.under), f"{percent(tooth.loss)} less at {tooth.over}. {tooth.text}")
+                for tooth in apart(found, 0.07 * float(sweep.sizes[-1] - sweep.sizes[0]), 10)
+            ),
+        ),
+    )
+
+
+def apart(found: Sequence[Tooth], least: float, most: int) -> list[Tooth]:
+    """The deepest teeth that stand at least so far apart, by size."""
+    chosen: list[Tooth] = []
+    for tooth in sorted(found, key=lambda tooth: -tooth.loss):
+        if len(chosen) < most and all(abs(tooth.under - other.under) >= least for other in chosen):
+            chosen.append(tooth)
+    return sorted(chosen, key=lambda tooth: tooth.under)
+
+
+def _enlarged(sweep: Sweep, found: Sequence[Tooth], points: Sequence[Points]) -> tuple[int, int] | None:
+    """Sizes around the deepest cliff that was measured, else around the deepest; None where sizes are not in a row."""
+    if np.any(np.diff(sweep.sizes) > 1) or len(sweep.sizes) < 1000 or not found:
+        return None
+    large = [tooth for tooth in found if tooth.under >= 128] or list(found)
+    on_both = [tooth for tooth in large if measured_loss(points, tooth.under, tooth.over) is not None]
+    middle = max(on_both or large, key=lambda tooth: tooth.loss).under
+    return max(int(sweep.sizes[0]), middle - _REACH[0]), min(int(sweep.sizes[-1]), middle + _REACH[1])
+
+
+def _picture(
+    sweep: Sweep, found: Sequence[Tooth], points: Sequence[Points], error: float, enlarged: tuple[int, int] | None,
+    narrow: bool,
+) -> SweepPicture:  # fmt: skip
+    from advisor.plots.sweep import Measurements, SweepPicture
+
+    labelled = apart(found, (0.16 if narrow else 0.08) * float(sweep.sizes[-1] - sweep.sizes[0]), 5 if narrow else 10)
+    return SweepPicture(
+        x=sweep.sizes,
+        y=sweep.flops_per_s / 1e12,
+        error=error,
+        x_label=sweep.label if not narrow else sweep.label.split(",")[0].replace(" (columns", ""),
+        cliffs=[(tooth.under, tooth.loss) for tooth in labelled],
+        classes=size_class(sweep.sizes),
+        points=[
+            Measurements(
+                each.name, each.source.library, each.source.mode != "warm", each.sizes.astype(float),
+                each.flops / each.time_s / 1e12, each.flops / each.high_s / 1e12, each.flops / each.low_s / 1e12,
+            )
+            for each in points
+        ],
+        enlarged=enlarged,
+    )  # fmt: skip
+
+
+def _answer(sweep: Sweep, found: Sequence[Tooth], points: Sequence[Points], what: str) -> str:
+    if not found:
+        return (
+            f"Nothing that matters: no {what} more is predicted to lose {percent(LEAST_LOSS)} of the throughput "
+            f"from {sweep.sizes[0]} to {sweep.sizes[-1]}."
+        )
+    worst = max(found, key=lambda tooth: tooth.loss)
+    seen = measured_loss(points, worst.under, worst.over)
+    beside = "" if seen is None else f" (measured: {_change(seen)})"
+    text = (
+        f"Up to {percent(worst.loss)} of the throughput, predicted from {worst.under} to {worst.over}{beside}: "
+        f"{_cause_in_short(worst)}. {_of_waves(found)}"
+    )
+    steps = [step for each in points for step in measured_steps(each)]
+    drops = [step for step in steps if step.measured_loss >= MEASURED_DROP]
+    if drops:
+        both = sum(step.agrees for step in drops)
+        text += (
+            f" Of the {counted(len(drops), 'drop')} of {percent(MEASURED_DROP)} or more that were measured between "
+            f"neighbours, the line shows {both}; {_false(steps)}."
+        )
+    return text
+
+
+def _false(steps: Sequence[MeasuredStep]) -> str:
+    wrong = sum(step.predicted_loss >= MEASURED_DROP > step.measured_loss for step in steps)
+    return f"{wrong} that it shows {'was' if wrong == 1 else 'were'} not measured" if wrong else "it shows no other"
+
+
+def _change(loss: float) -> str:
+    return f"{percent(loss)} less" if loss >= 0 else f"{percent(-loss)} more"
+
+
+def _cause_in_short(tooth: Tooth) -> str:
+    before, kept = tooth.before, tooth.kept
+    if tooth.cause in ("wave", "tiles"):
+        wave = "a further wave" if tooth.cause == "wave" else "no further wave"
+        return (
+            f"tiles of {before.name} go from {before.tiles} to {kept.tiles}, {before.waves:.2f} to {kept.waves:.2f} "
+            f"waves on {before.sms} SMs, {wave}"
+        )
+    return {
+        "alignment": "the alignment of its rows changes",
+        "neighbours": "most of it from measured neighbours, not from counted tiles",
+        "other": "neither tiles nor waves explain it",
+    }[tooth.cause]
+
+
+def _of_waves(found: Sequence[Tooth]) -> str:
+    kinds = Counter(tooth.cause for tooth in found)
+    names: dict[Cause, str] = {
+        "wave": "a further wave", "tiles": "more tiles in the same waves", "alignment": "alignment",
+        "neighbours": "a correction from measured neighbours", "other": "other costs",
+    }  # fmt: skip
+    parts = ", ".join(f"{kinds[cause]} by {name}" for cause, name in names.items() if kinds[cause])
+    return f"The line has {counted(len(found), 'cliff')}: {parts}."
+
+
+def _alt(sweep: Sweep, found: Sequence[Tooth], points: Sequence[Points], name: str) -> str:
+    best = sweep.flops_per_s.max() / 1e12
+    seen = f"; {counted(sum(len(each.sizes) for each in points), 'measured point')} beside it" if points else ""
+    return (
+        f"Saw-toothed line of predicted throughput against {name} from {sweep.sizes[0]} to {sweep.sizes[-1]} with "
+        f"{counted(len(found), 'cliff')}, up to {rate(best)} TFLOP/s{seen}. Powers of two are marked on the line, "
+        "multiples of 64 along the axis."
+    )
+
+
+def _notes(found: Sequence[Found]) -> tuple[str, ...]:
+    notes = []
+    unmeasured = [named(sweep) for sweep, _, points in found if not points]
+    if unmeasured and len(unmeasured) < len(found):
+        notes.append(f"No measured products on the lines of {'; '.join(unmeasured)}: those are predicted alone.")
+    notes.append(
+        "Waves count tiles over SMs, one tile at a time on each. Tiles and waves know nothing of powers of two: one is "
+        "good where it lies just under a cliff, as any other size there is; the table of classes compares them."
+    )
+    return tuple(notes)
