@@ -18,7 +18,7 @@ _BLOCK_START = re.compile(r"^(\d*)(#+(?=\s|$)|[+-](?=[\s-]|$)|(?<=\d)[.)](?=\s|$
 def markdown(report: Report) -> str:
     """The whole report, with links to figures/ID.png, figures/ID.svg and tables/ID.csv beside it.
 
-    All text is escaped: no name makes a link, a table cell, a heading or HTML.
+    All text is escaped: no name makes a table cell, a heading, HTML, or a link that leads elsewhere than it reads.
     """
     return "\n\n".join(_blocks(report)) + "\n"
 
