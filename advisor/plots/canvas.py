@@ -19,6 +19,11 @@ SUFFIXES = (".png", ".svg", ".pdf")
 BLUE, ORANGE, GREEN, VERMILION, GREY, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#5A5A5A", "#000000"
 PURPLE, SKY = "#CC79A7", "#56B4E9"
 DPI = 150
+_METADATA = {
+    "png": {"Software": "batchwave"},
+    "svg": {"Date": None, "Creator": "batchwave"},
+    "pdf": {"CreationDate": None, "Creator": "batchwave", "Producer": None},
+}
 _STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 
 
@@ -47,14 +52,18 @@ def blank(inches: tuple[float, float]) -> Figure:
 
 
 def encoded(figure: Figure, kind: str) -> bytes:
-    """A figure as the content of a "png", "svg" or "pdf" file, the same on every run: no date, no version."""
-    metadata = {
-        "svg": {"Date": None, "Creator": "batchwave"},
-        "pdf": {"CreationDate": None, "Creator": "batchwave", "Producer": None},
-        "png": {"Software": "batchwave"},
-    }[kind]
+    """A figure as the content of a "png", "svg" or "pdf" file, the same on every run: no date, no version.
+
+    The backend is asked itself: `Figure.savefig` draws each figure that lays itself out twice.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    figure.set_dpi(DPI)
     content = io.BytesIO()
-    figure.savefig(content, format=kind, dpi=DPI, metadata=metadata)
+    backend: Any = {"png": FigureCanvasAgg, "svg": FigureCanvasSVG, "pdf": FigureCanvasPdf}[kind](figure)
+    getattr(backend, f"print_{kind}")(content, metadata=_METADATA[kind])
     return content.getvalue()
 
 
