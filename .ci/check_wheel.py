@@ -1,7 +1,8 @@
 """Check the wheel as a user meets it: one import name, and no harm to the packages it is installed beside.
 
 Builds the wheel, installs it into a clean environment beside Hugging Face's package `kernels`, runs the
-README's first command and `advisor bench` from another folder, and compares every file of theirs with its RECORD.
+README's first command, `advisor bench` and `advisor report` from another folder, and compares every file of theirs
+with its RECORD.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ NEEDED = (
     "advisor/_worker/kernels/__init__.py",
     "advisor/profiles/convolution/fp32.json",
     "advisor/profiling/live/child.py",
+    "advisor/report/assets/plotly/LICENSE",
+    "advisor/report/assets/plotly/plotly-basic.min.js",
+    "advisor/report/assets/report.css",
+    "advisor/report/assets/sortable/LICENSE",
+    "advisor/report/rendering/templates/report.html.j2",
+    "advisor/report/rendering/templates/report.md.j2",
     "advisor/schemas/trace-profile.json",
 )
 
@@ -49,6 +56,7 @@ def main(readme_command: str) -> None:
         run([*pip, str(wheel)])
         print(run(shlex.split(job), cwd=work))
         check_measuring(work)
+        check_report(work)
         check_record(record)
         megabytes = int(run(["du", "-sm", str(work / ".venv")]).split()[0])
         if megabytes > 500:
@@ -90,6 +98,22 @@ def check_measuring(work: Path) -> None:
     )
     if "advisor" in Path(found.strip()).parts:
         raise SystemExit(f"`import {OTHER}` finds {found.strip()}, which is ours")
+
+
+def check_report(work: Path) -> None:
+    """A report is written from the installed files alone: its page, its figures and its tables."""
+    folder = work / "report"
+    run(
+        [str(work / ".venv/bin/advisor"), "report", "--gpu", "a100", "--model", "resnet50", "-o", str(folder)], cwd=work
+    )
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    if "plotly" not in page or not page.rstrip().endswith("</html>"):
+        raise SystemExit("the page that the wheel writes lacks its script, or its end")
+    missing = [
+        kind for kind in ("report.md", "figures/*.png", "figures/*.svg", "tables/*.csv") if not any(folder.glob(kind))
+    ]
+    if missing:
+        raise SystemExit(f"the report that the wheel writes lacks {', '.join(missing)}")
 
 
 def check_record(record: Path) -> None:
