@@ -63,7 +63,8 @@ class Pictures:
 def draw(figure: Figure) -> Pictures:
     """Draw both forms of a figure. The same figure gives the same bytes, and no two figures share an id inside.
 
-    A "$" in any of its words is a dollar, never mathematics: names are anybody's text. Raises what `figure.draw` does.
+    A "$" in any of its words is a dollar, never mathematics: names are anybody's text (but no half
+    of a surrogate pair, which `profiling.output.text.clean` takes out). Raises what `figure.draw` does.
     """
     with warnings.catch_warnings(), styled(figure.id):
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box is drawn in its place
@@ -96,26 +97,18 @@ def drawn(figure: Figure, *, narrow: bool = False) -> MatplotlibFigure:
 def _take_literally(canvas: MatplotlibFigure) -> None:
     """Let no words be read as mathematics, but the powers of ten that a logarithmic axis writes itself."""
     from matplotlib.text import Text
-    from matplotlib.ticker import FixedFormatter, LogFormatter
+    from matplotlib.ticker import LogFormatter
 
     powers = set()
     for axes in canvas.axes:
         for axis in (axes.xaxis, axes.yaxis):
             for minor, formatter in ((False, axis.get_major_formatter()), (True, axis.get_minor_formatter())):
-                if isinstance(formatter, FixedFormatter):
-                    formatter.seq = [_drawable(words) for words in formatter.seq]
                 labels = axis.get_ticklabels(minor=minor)
                 if isinstance(formatter, LogFormatter):
                     powers.update(labels)
     for text in canvas.findobj(Text):
         if isinstance(text, Text) and text not in powers:
             text.set_parse_math(False)
-            text.set_text(_drawable(text.get_text()))
-
-
-def _drawable(words: str) -> str:
-    """Words without halves of surrogate pairs, which no font and no file takes."""
-    return words.encode(errors="replace").decode()
 
 
 def _svg(canvas: MatplotlibFigure) -> str:
