@@ -12,7 +12,9 @@ __version__ = "0.1.0.dev0"
 _PUBLIC = {
     "AdvisorError": "advisor.errors",
     "Gpu": "advisor.gpus",
+    "GpuComparison": "advisor.comparison",
     "TraceProfile": "advisor.profiling.records",
+    "compare": "advisor.comparison",
     "find_gpu": "advisor.gpus",
     "list_gpus": "advisor.gpus",
     "predict_gemm": "advisor.gemm",
@@ -23,8 +25,10 @@ _PUBLIC = {
 __all__ = [
     "AdvisorError",
     "Gpu",
+    "GpuComparison",
     "TraceProfile",
     "__version__",
+    "compare",
     "find_gpu",
     "list_gpus",
     "predict_gemm",
@@ -34,6 +38,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from advisor.comparison import GpuComparison, compare
     from advisor.errors import AdvisorError
     from advisor.gemm import predict_gemm
     from advisor.gpus import Gpu, find_gpu, list_gpus

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from advisor.comparison import GpuComparison
 from advisor.measured import MeasuredProfile
 from advisor.profile import GpuProfile
 from advisor.profiling.output.document import TraceDocument
@@ -18,6 +19,7 @@ from advisor.workload.schema import StoredWorkload
 FOLDER = Path(__file__).resolve().parent.parent / "advisor" / "schemas"
 RECORDS: dict[str, Any] = {
     "recommendation": Answer,
+    "comparison": GpuComparison,
     "profile": GpuProfile,
     "measured-profile": MeasuredProfile,
     "workload": StoredWorkload,

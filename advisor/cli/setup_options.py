@@ -52,18 +52,23 @@ SIZE_AND_RECIPE_OPTIONS = (
     click.option("--optimizer", type=click.Choice(OPTIMIZERS), help="sgd is with momentum.  [default: sgd]"),
     click.option("--mode", type=click.Choice(MODES), help="infer: the forward pass alone.  [default: train]"),
 )  # fmt: skip
+MODEL_OPTION = click.option(
+    "--model", "-m", required=True, shell_complete=complete_models,
+    help="A name from `advisor models`; torchvision:NAME, timm:NAME or hf:NAME where that library is installed; or "
+         "package.module:factory, which imports and runs that code.",
+)  # fmt: skip
+RECIPE_OPTION = click.option("--recipe", type=click.Choice(list(RECIPES)), default="default", show_default=True,
+                             help="The rest of the way a step is run.")  # fmt: skip
+MARGIN_OPTION = click.option("--margin", metavar="SHARE", help="Added to the predicted memory, e.g. 5%.")
 _OPTIONS = (
-    click.option("--model", "-m", required=True, shell_complete=complete_models,
-                 help="A name from `advisor models`; torchvision:NAME, timm:NAME or hf:NAME where that library is "
-                      "installed; or package.module:factory, which imports and runs that code."),
+    MODEL_OPTION,
     click.option("--gpu", "-g", default="auto", show_default=True, shell_complete=complete_gpus,
                  help="A name from `advisor gpus`; auto: the local GPU, else the one named by ADVISOR_GPU, else "
                       "A100-SXM4-80GB; local: the local GPU or an error."),
     *SIZE_AND_RECIPE_OPTIONS,
-    click.option("--recipe", type=click.Choice(list(RECIPES)), default="default", show_default=True,
-                 help="The rest of the way a step is run."),
+    RECIPE_OPTION,
     click.option("--memory-limit", metavar="SIZE", help="Memory to fit into, e.g. 24GiB.  [default: what is free]"),
-    click.option("--margin", metavar="SHARE", help="Added to the predicted memory, e.g. 5%."),
+    MARGIN_OPTION,
     click.option("--profile", type=click.Path(path_type=Path), help="A profile file instead of the shipped one."),
 )  # fmt: skip
 

@@ -135,12 +135,12 @@ def _verdict(answer: Answer) -> str:
         said.append(f"Every rule of thumb that fits is as fast, within {percent(TIE)}")
     elif slowest.samples_per_s < answer.samples_per_s:
         loss = 1 - slowest.samples_per_s / answer.samples_per_s
-        said.append(f"Of the rules of thumb {slowest.batch} ({slowest.name}) costs most, {percent(loss)} of that")
+        said.append(f"Of the rules of thumb {slowest.batch} ({slowest.name}) costs most, {percent(loss)} of the throughput")
     if largest.batch > answer.batch_size:
         gain = largest.samples_per_s / answer.samples_per_s - 1
-        change = f"within {percent(TIE)} of it" if abs(gain) <= TIE else f"{100 * gain:+.1f} %"
+        change = f"is as fast, within {percent(TIE)}" if abs(gain) <= TIE else f"changes it by {100 * gain:+.1f} %"
         times = largest.memory_bytes / answer.curve.total_bytes[answer.batch_size - 1]
-        said.append(f"{largest.batch} ({largest.name}) takes {times:.1f} times the memory for {change}")
+        said.append(f"{largest.batch} ({largest.name}) takes {times:.1f} times the memory and {change}")
     return f"{'; '.join(said)}.{unfit}"
 
 

@@ -1,0 +1,203 @@
+"""What a comparison of GPUs is given beside the model: which GPUs, their prices, profiles and power."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+import numpy as np
+
+from advisor.errors import BadInputError, BrokenFileError
+from advisor.gpus import Gpu, ResolvedGpu, find_gpu, resolve_gpu
+from advisor.measured import MAX_BYTES, read_measured_profile
+from advisor.units import counted
+
+if TYPE_CHECKING:
+    from advisor.report.subject import Measured, MeasuredSteps
+
+NEAR = 2.0  # power measured at a size up to this many times smaller or larger stands for the recommended one
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One GPU of a comparison: the names it was asked for by, and the name of its row."""
+
+    asked: tuple[str, ...]
+    name: str
+    resolved: ResolvedGpu
+
+    @property
+    def gpu(self) -> Gpu:
+        """The GPU's facts."""
+        return self.resolved.gpu
+
+
+@dataclass(frozen=True)
+class Power:
+    """Electrical power of one GPU while it trains. "at most": a limit it is held to, never what it was seen to draw."""
+
+    watts: float
+    kind: Literal["measured", "at most"]
+    source: str
+
+
+def entrants(gpus: Sequence[str]) -> tuple[Entrant, ...]:
+    """Resolve names as `resolve_gpu` does, in the order given; names of one GPU become one entrant.
+
+    Raises BadInputError where there is no name or an empty one, and what `resolve_gpu` raises.
+    """
+    if isinstance(gpus, str) or not isinstance(gpus, Sequence):
+        raise BadInputError(f"the GPUs to compare are several names, such as ['a100', 'h100'], not {gpus!r}")
+    if not gpus:
+        raise BadInputError("no GPU was named: give one or more, such as a100,h100,l40s")
+    found: list[tuple[list[str], ResolvedGpu]] = []
+    for wanted in gpus:
+        if not isinstance(wanted, str) or not wanted.strip():
+            raise BadInputError(f"an empty name among the GPUs ({wanted!r}): write them as a100,h100,l40s")
+        resolved = resolve_gpu(wanted)
+        same = next((asked for asked, other in found if other.gpu == resolved.gpu), None)
+        if same is None:
+            found.append(([wanted.strip()], resolved))
+        elif wanted.strip() not in same:
+            same.append(wanted.strip())
+    return tuple(
+        Entrant(tuple(asked), _name(resolved, [other for _, other in found if other is not resolved]), resolved)
+        for asked, resolved in found
+    )
+
+
+def _name(resolved: ResolvedGpu, others: Sequence[ResolvedGpu]) -> str:
+    """A GPU's id; of a local card that is not as its kind in the table, with the word local."""
+    twice = any(other.gpu.id == resolved.gpu.id for other in others)
+    return f"{resolved.gpu.id} (local)" if twice and resolved.source == "local" else resolved.gpu.id
+
+
+def prices_of(price: float | Mapping[str, float] | None, compared: Sequence[Entrant]) -> dict[str, float]:
+    """Price per hour of one GPU, by the name of its row; empty where none was given.
+
+    Raises BadInputError for a price that is no positive number, one of a GPU that is not compared, two of one GPU, and
+    where a GPU has none while others have.
+    """
+    if price is None:
+        return {}
+    if not isinstance(price, Mapping):
+        same = check_price(price)
+        return {entrant.name: same for entrant in compared}
+    found: dict[str, float] = {}
+    for key, value in price.items():
+        amount = check_price(value)
+        for entrant in _named(key, compared):
+            if entrant.name in found:
+                raise BadInputError(f"two prices for {entrant.name}: give one")
+            found[entrant.name] = amount
+    missing = [entrant.name for entrant in compared if entrant.name not in found]
+    if missing:
+        raise BadInputError(f"no price for {', '.join(missing)}: add {missing[0]}=PRICE, or give one price for all")
+    return found
+
+
+def check_price(value: float) -> float:
+    """Return a price if it is a positive number; otherwise raise BadInputError."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 < value < math.inf:
+        raise BadInputError(f"price {value!r} is no positive number: give what one GPU costs per hour, such as 2.5")
+    return float(value)
+
+
+def _named(key: str, compared: Sequence[Entrant]) -> list[Entrant]:
+    """The entrants that a name means: as it was asked for, or else as `find_gpu` knows it."""
+    wanted = key.strip().lower()
+    literal = [e for e in compared if wanted in (e.name.lower(), *(asked.lower() for asked in e.asked))]
+    if literal:
+        return literal
+    known = ", ".join(entrant.name for entrant in compared)
+    if wanted in ("auto", "local"):
+        raise BadInputError(f"a price for {key!r}, which is not compared ({known}): name one of these")
+    gpu = find_gpu(key)
+    found = [entrant for entrant in compared if entrant.gpu.id == gpu.id]
+    if not found:
+        raise BadInputError(f"a price for {gpu.id}, which is not compared ({known}): name one of these, or add it")
+    return found
+
+
+def profiles_of(paths: Sequence[Path], compared: Sequence[Entrant]) -> dict[str, Path]:
+    """Which profile file stands for which row, by the GPU it says it is of.
+
+    Raises BadInputError for a file that cannot be read, of a GPU that is not compared, or two of one GPU;
+    BrokenFileError for one that names no GPU.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        gpu = _gpu_of_profile(path)
+        rows = [entrant.name for entrant in compared if entrant.gpu.id == gpu]
+        if not rows:
+            raise BadInputError(f"profile {path} is of {gpu}, which is not compared: add {gpu} to the GPUs")
+        if rows[0] in found:
+            raise BadInputError(f"two profiles of {gpu}, {found[rows[0]]} and {path}: give one")
+        found |= dict.fromkeys(rows, path)
+    return found
+
+
+class _Named(msgspec.Struct):
+    gpu: str
+
+
+def _gpu_of_profile(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise BadInputError(f"cannot read profile {path}: {error.strerror}; give a readable file") from error
+    try:
+        return msgspec.json.decode(content, type=_Named).gpu
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BrokenFileError(f"profile {path}: {error}; is it a profile? write it anew") from error
+
+
+def power_of(entrant: Entrant, *, profile: Path | None, steps: Sequence[MeasuredSteps], batch: int) -> Power | None:
+    """Power of a GPU while it runs steps of about `batch` samples; None: nothing is known of it.
+
+    Measured, where `steps` of this model hold it at a size near `batch`. Else at most the power limit of the card that
+    `profile` was measured on, or the power that the GPU's facts give for the board.
+    """
+    measured = [
+        (abs(math.log(size / batch)), int(size), float(watts))
+        for each in steps
+        for size, watts in zip(each.batch, each.power_w, strict=True)
+        if np.isfinite(watts) and watts > 0 and 1 / NEAR <= size / batch <= NEAR
+    ]
+    if measured:
+        _, size, watts = min(measured)
+        return Power(watts, "measured", f"measured in training steps of {counted(size, 'sample')}")
+    if profile is not None and (limit := read_measured_profile(profile).conditions.power_limit_w) is not None:
+        return Power(limit, "at most", f"the power limit of the card measured in {profile.name}")
+    if entrant.gpu.tdp_w is None:
+        return None
+    return Power(
+        entrant.gpu.tdp_w, "at most", f"the power of the board: {entrant.gpu.sources.get('tdp_w', 'unverified')}"
+    )
+
+
+def measured_steps(records: Sequence[Path], compared: Sequence[Entrant], model: str) -> dict[str, list[MeasuredSteps]]:
+    """Measured training steps of a model in records of `advisor bench`, by the id of their GPU.
+
+    Raises BadInputError for records of a GPU that is not compared, and what `read_measured` raises.
+    """
+    if not records:
+        return {}
+    from advisor.report.measurements import read_measured
+
+    known = {entrant.gpu.id for entrant in compared}
+    found: dict[str, list[MeasuredSteps]] = {}
+    for path in records:
+        measured: Measured = read_measured(path)
+        gpu = measured.gpu_id
+        if gpu not in known:
+            raise BadInputError(f"{path} was measured on {gpu or 'an unknown GPU'}, which is not compared: leave it "
+                                f"out, or add that GPU to the ones compared ({', '.join(sorted(known))})")  # fmt: skip
+        found.setdefault(gpu, []).extend(steps for steps in measured.steps if steps.model == model)
+    return found
