@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
 
 Cell: TypeAlias = str | int | float | bool | None  # None: unknown, printed "??", never 0
-OriginKind = Literal["measured here", "public measurement", "exact", "estimate"]
+OriginKind = Literal["measured here", "public measurement", "recorded trace", "exact", "estimate"]
 Tone = Literal["blue", "orange", "green", "vermilion", "purple", "sky", "grey", "ink"]  # advisor.plots.canvas
 
 
@@ -29,7 +29,7 @@ class Origin:
     """Where the numbers of a figure or table come from.
 
     "exact": counted from shapes and facts of the GPU, nothing fitted. "estimate": predicted, and `text` states the
-    error. `text` is one sentence: GPU, driver, versions, clocks and date of a measurement; table, commit and licence
+    error. "recorded trace": somebody's file of torch.profiler. `text` is one sentence: GPU, driver, versions, clocks and date of a measurement; table, commit and licence
     of a public one; profile and held-out error of an estimate.
     """
 
