@@ -48,10 +48,26 @@ def draw_density(axes: Axes, density: Density, *, narrow: bool = False, bar: boo
     axes.set_xlabel("measured (TFLOP/s)")
     axes.set_ylabel("predicted (TFLOP/s)")
     for axis in (axes.xaxis, axes.yaxis):
-        plain_log_ticks(axis, few=narrow)
+        plain_log_ticks(axis, (4 if narrow else 8) if bar else 3)
     if bar:
         axes.legend(loc="upper left", fontsize=9, frameon=False)
         _colour_bar(axes, mesh, narrow=narrow)
+
+
+def draw_densities(figure: Figure, densities: Mapping[str, Density], *, narrow: bool = False) -> None:
+    """A small density per name, each with its own axes: three beside each other, two in the form for phones."""
+    across = 2 if narrow else 3
+    grid = figure.subplots(-(-len(densities) // across), across, squeeze=False)
+    for axes, (name, density) in zip(grid.flat, densities.items(), strict=False):
+        draw_density(axes, density, narrow=True, bar=False)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("")
+        axes.set_ylabel("")
+        axes.tick_params(labelsize=9)
+    for axes in grid.flat[len(densities) :]:
+        axes.set_visible(False)
+    figure.supxlabel("measured (TFLOP/s)", fontsize=10)
+    figure.supylabel("predicted (TFLOP/s)", fontsize=10)
 
 
 def draw_ratios(axes: Axes, density: Density, *, narrow: bool = False) -> None:
@@ -91,7 +107,7 @@ def draw_rows(axes: Axes, groups: Sequence[Rows], *, narrow: bool = False) -> No
     axes.set_xlabel("measured (TFLOP/s)")
     axes.set_ylabel("predicted (TFLOP/s)")
     for axis in (axes.xaxis, axes.yaxis):
-        plain_log_ticks(axis, few=narrow)
+        plain_log_ticks(axis, 4 if narrow else 8)
     if narrow:
         axes.figure.legend(loc="outside lower center", fontsize=9, frameon=False)
     else:
@@ -115,14 +131,17 @@ def draw_errors(axes: Axes, errors: Mapping[str, Mapping[str, Error]], *, narrow
     axes.figure.legend(loc="outside lower center", fontsize=9, frameon=False, ncols=1 if narrow else len(models))
 
 
-def plain_log_ticks(axis: Any, *, few: bool = False) -> None:
-    """Ticks of a logarithmic axis as plain numbers, closer together where it spans less."""
-    from matplotlib.ticker import LogLocator
-
+def plain_log_ticks(axis: Any, most: int) -> None:
+    """Round ticks of a logarithmic axis as plain numbers, as many as there are up to `most`."""
     low, high = axis.get_view_interval()
-    short = high < 12 * low
-    subs = ((1, 2, 5), (1, 1.5, 2, 3, 5, 7)) if short else ((1,), (1, 2, 5))
-    axis.set_major_locator(LogLocator(base=10, subs=subs[0] if few else subs[1]))
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for steps in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
+        ticks = np.multiply.outer(powers, steps).ravel()
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+        closest = np.diff(np.log10(ticks)).min() if len(ticks) > 1 else np.inf
+        if len(ticks) <= most and closest >= np.log10(high / low) / (2 * most):
+            break
+    axis.set_major_locator(_fixed(ticks.tolist()))
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_locator(_none())
 
