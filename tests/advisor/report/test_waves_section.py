@@ -1,26 +1,16 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from advisor.gpus import list_gpus, resolve_gpu
-from advisor.loading import profiles_for
+from advisor.gpus import list_gpus
 from advisor.report.records import Figure, Origin, Section
 from advisor.report.sections.waves import section
-from advisor.report.subject import Measured, MeasuredProducts, Subject
+from advisor.report.subject import Measured, MeasuredProducts
 from advisor.report.wave_map import WaveMap, usual_tile
+from tests.advisor.report.subjects import subject
 from tests.pictures import pictured
 
 A100 = WaveMap(256, 128, 108)
 NOWHERE = Origin("measured here", "made up")
-
-
-def subject(gpu: str, *, sms: int | None = None, measured: Measured | None = None) -> Subject:
-    resolved = resolve_gpu(gpu)
-    profiles = profiles_for(resolved)
-    if sms is not None:
-        resolved = replace(resolved, gpu=replace(resolved.gpu, sms=sms))
-    return Subject(resolved, profiles, (), measured or Measured())
 
 
 def figure(found: Section, id_: str) -> Figure:

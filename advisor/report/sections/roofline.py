@@ -1,0 +1,212 @@
+"""Section `roofline`: every layer of a model under the roof of the GPU, at the recommended batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from advisor.plots.roofline import draw_roofline, key, limits, tera
+from advisor.recommendation import Recommendation
+from advisor.report.layer_looks import LOOKS, layer_class, tile_text
+from advisor.report.records import Cell, Column, Fact, Figure, Interactive, Origin, Section, Series, Table
+from advisor.report.roofs import NOMINAL, Point, Roof, points, roof_of, verdict
+from advisor.report.sections.batch import step_origin
+from advisor.report.subject import Subject
+from advisor.units import counted, duration, percent
+
+_SHOWN = 25
+_SOURCE = "S. Williams, A. Waterman, D. Patterson, Communications of the ACM 52(4), 2009"
+
+
+def section(subject: Subject) -> Section | None:
+    """A roofline and its table for each model; a note for one whose GPU's peak or bandwidth is unknown."""
+    if not subject.models:
+        return None
+    figures, tables, notes = [], [], []
+    for name, found in subject.named_models():
+        roof = roof_of(found)
+        if roof is None:
+            notes.append(
+                f"No roofline of {found.answer.model.title}: the peak or the bandwidth of this GPU is unknown."
+            )
+            continue
+        step = points(found, roof)
+        origins = (_roof_origin(subject, roof), step_origin(found))
+        figures.append(_figure(name, found, roof, step, origins))
+        tables.append(_table(name, found, step, origins))
+        if above := [point for point in step if point.flops_per_s > roof.at(point.flop_per_byte)]:
+            notes.append(_above(found, above))
+    return Section(
+        id="roofline",
+        title="Roofline: what bounds each layer",
+        lead=(
+            f"The roof ({_SOURCE}) is what the GPU can reach at so many FLOP per byte: memory bandwidth on the slope, "
+            "peak arithmetic on the flat. A point is an operation, all its calls together: its FLOP over its least "
+            "traffic across, its FLOP over its predicted time up, its area the share of the step. How far a point is "
+            "below the roof is what a better kernel or shape could win. Operations that only move data count no FLOP "
+            "and stand in a strip of their own, by the share of the bandwidth they reach (in the interactive figure at "
+            f"a nominal {NOMINAL} FLOP per byte, as far below the slope as they miss of it)."
+        ),
+        figures=tuple(figures),
+        tables=tuple(tables),
+        notes=tuple(notes),
+    )
+
+
+def _roof_origin(subject: Subject, roof: Roof) -> Origin:
+    sources = subject.gpu.sources.get("memory_bandwidth_bytes_per_s")
+    source = f" (bandwidth: {sources})" if sources else ""
+    return Origin(
+        "exact",
+        f"roof from the facts of {subject.gpu.name}: {tera(roof.peak_flops_per_s)} TFLOP/s {roof.unit}, dense, "
+        f"{roof.bandwidth_bytes_per_s / 1e9:,.0f} GB/s{source}; FLOP and least traffic counted from the layers' shapes",
+    )
+
+
+def _above(found: Recommendation, above: Sequence[Point]) -> str:
+    share = sum(point.layer.share for point in above)
+    return (
+        f"{found.answer.model.title}: {counted(len(above), 'operation')} ({percent(share, 1)} of the step) above the "
+        "roof. Small tensors stay in the L2 cache, which is faster than the memory, and Winograd's transform computes "
+        "FP32 convolutions of 3x3 with fewer multiplications than are counted."
+    )
+
+
+# Words ----------------------------------------------------------------------------------------------------------------
+
+
+def _figure(name: str, found: Recommendation, roof: Roof, step: Sequence[Point], origins: tuple[Origin, ...]) -> Figure:
+    title, batch = found.answer.model.title, found.batch_size
+    return Figure(
+        id=f"roofline-{name}",
+        title=f"What bounds the layers of {title} at batch {batch}: memory, or arithmetic?",
+        answer=verdict(roof, step, found.answer.curve.time_s[batch - 1]),
+        alt=(
+            f"Roofline of {counted(len(step), 'operation')}: TFLOP/s against FLOP per byte, both logarithmic. The roof "
+            f"rises to {tera(roof.peak_flops_per_s)} TFLOP/s at {roof.ridge:.0f} FLOP per byte and stays there. The "
+            f" largest points are {'; '.join(key(point, 60) for point in step[:3])}. Below, operations that only "
+            "move data, by the share of the bandwidth they reach."
+        ),
+        origins=origins,
+        draw=partial(draw_roofline, roof=roof, step=step),
+        inches=(7.4, 5.6),
+        narrow_inches=(3.9, 6.2),
+        interactive=_interactive(roof, step),
+    )
+
+
+# Interactive ----------------------------------------------------------------------------------------------------------
+
+
+def _interactive(roof: Roof, step: Sequence[Point]) -> Interactive:
+    right = limits(roof, step)[0][1]
+    corners = (NOMINAL, roof.ridge, right)
+    roofs = [_line(f"roof: {roof.unit}", roof, corners, tuple(roof.at(x) for x in corners), dashed=False)]
+    if roof.reached_flops_per_s is not None and roof.reached_flops_per_s < roof.peak_flops_per_s:
+        level = roof.reached_flops_per_s
+        ends = (level / roof.bandwidth_bytes_per_s, right)
+        roofs.append(_line("a large product, predicted", roof, ends, (level, level), dashed=True))
+    shown = [
+        _points_series(class_, [point for point in step if layer_class(point.layer) == class_]) for class_ in LOOKS
+    ]
+    return Interactive(
+        series=(*roofs, *(series for series in shown if series.x)),
+        x_title=f"FLOP per byte of memory traffic ({NOMINAL}: none counted)",
+        y_title="TFLOP/s reached (predicted)",
+        x_log2=True,
+        y_log=True,
+    )
+
+
+def _line(name: str, roof: Roof, x: tuple[float, ...], y: tuple[float, ...], *, dashed: bool) -> Series:
+    bounds = tuple("memory" if each <= roof.ridge else "compute" for each in x)
+    return Series(name, "line", "ink", x, tuple(each / 1e12 for each in y), (Fact("bound", bounds),), dashed=dashed)
+
+
+def _points_series(class_: str, members: Sequence[Point]) -> Series:
+    look = LOOKS[class_]
+    layers = [point.layer for point in members]
+
+    def fact(name: str, values: Sequence[Cell], unit: str = "") -> Fact:
+        return Fact(name, tuple(values), unit)
+
+    return Series(
+        name=class_,
+        kind="points",
+        tone=look.tone,
+        x=tuple(point.flop_per_byte for point in members),
+        y=tuple(point.flops_per_s / 1e12 for point in members),
+        facts=(
+            fact("layer", [layer.layer for layer in layers]),
+            fact("operation", [layer.op for layer in layers]),
+            fact("M", [layer.m or "none" for layer in layers]),
+            fact("N", [layer.n or "none" for layer in layers]),
+            fact("K", [layer.k or "none" for layer in layers]),
+            fact("tile", [tile_text(layer) or "none" for layer in layers]),
+            fact("waves", [round(layer.waves, 2) if layer.tile_m else "none" for layer in layers]),
+            fact("idle share", [_idle(layer.wave_efficiency) if layer.tile_m else "none" for layer in layers], "%"),
+            fact("time", [float(f"{1e3 * layer.time_s:.3g}") for layer in layers], "ms"),
+            fact("of the step", [round(100 * layer.share, 2) for layer in layers], "%"),
+            fact("FLOP/byte", ["none" if p.moves_only else float(f"{p.flop_per_byte:.3g}") for p in members]),
+            fact("memory", [round(point.bytes_per_s / 1e9) for point in members], "GB/s"),
+            fact("roof", [point.roof for point in members]),
+            fact("bound", [layer.bound for layer in layers]),
+        ),
+        symbol=look.symbol,
+    )
+
+
+def _idle(wave_efficiency: float) -> float:
+    return round(100 * (1 - wave_efficiency), 1)
+
+
+# The table ------------------------------------------------------------------------------------------------------------
+
+
+def _blank(show: str) -> partial[str]:
+    return partial(_shown, show=show)
+
+
+def _shown(cell: Cell, show: str) -> str:
+    """A number, or nothing for the 0 of what does not apply."""
+    return format(cell, show) if cell else ""
+
+
+def _table(name: str, found: Recommendation, step: Sequence[Point], origins: tuple[Origin, ...]) -> Table:
+    return Table(
+        id=f"roofline-{name}",
+        title=f"Operations of {found.answer.model.title} at batch {found.batch_size}, the longest first",
+        columns=(
+            Column("layer", "layer"),
+            Column("operation", "operation"),
+            Column("calls", "calls"),
+            Column("m", "M", _blank("d")),
+            Column("n", "N", _blank("d")),
+            Column("k", "K", _blank("d")),
+            Column("tile", "tile", note="of the output; /s: the contraction split in s"),
+            Column("waves", "waves", _blank(".2f"), "tiles over SMs"),
+            Column("idle_share", "idle", _of_products, "share of the SMs without a tile, over all waves; blank: none"),
+            Column("time_s", "time", lambda cell: duration(float(cell or 0)), "of all calls in a step, predicted"),
+            Column("share", "of step", lambda cell: percent(float(cell or 0), 1)),
+            Column("flop_per_byte", "FLOP/byte", _blank(".1f"), "of least memory traffic; blank: no FLOP counted"),
+            Column("flops_per_s", "TFLOP/s", lambda cell: f"{float(cell) / 1e12:.1f}" if cell else ""),
+            Column("bytes_per_s", "GB/s", lambda cell: f"{float(cell or 0) / 1e9:,.0f}"),
+            Column("roof", "roof", note="which part of the roof it stands under"),
+        ),
+        rows=tuple(_row(point) for point in step),
+        origins=origins,
+        shown=_SHOWN,
+    )
+
+
+def _of_products(cell: Cell) -> str:
+    return percent(float(cell)) if cell else ""
+
+
+def _row(point: Point) -> tuple[Cell, ...]:
+    layer = point.layer
+    return (
+        layer.layer, layer.op, layer.count, layer.m, layer.n, layer.k, tile_text(layer), layer.waves,
+        1 - layer.wave_efficiency, layer.time_s, layer.share, 0.0 if point.moves_only else point.flop_per_byte,
+        0.0 if point.moves_only else point.flops_per_s, point.bytes_per_s, point.roof,
+    )  # fmt: skip
