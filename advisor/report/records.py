@@ -29,8 +29,9 @@ class Origin:
     """Where the numbers of a figure or table come from.
 
     "exact": counted from shapes and facts of the GPU, nothing fitted. "estimate": predicted, and `text` states the
-    error. "recorded trace": somebody's file of torch.profiler. `text` is one sentence: GPU, driver, versions, clocks and date of a measurement; table, commit and licence
-    of a public one; profile and held-out error of an estimate.
+    error. "recorded trace": read from a file of torch.profiler, whoever recorded it. `text` is one sentence: GPU,
+    driver, versions, clocks and date of a measurement; table, commit and licence of a public one; profile and held-out
+    error of an estimate.
     """
 
     kind: OriginKind
