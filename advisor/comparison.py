@@ -29,6 +29,7 @@ SCHEMA_VERSION = 1
 MILLION = 1_000_000  # samples; time and cost are given for so many
 HOUR_S = 3600
 Sort = Literal["throughput", "cost", "energy", "given"]
+BOUNDS = "Upper bounds of energy stand beside each other: which GPU takes least cannot be read from them."
 SORTS: tuple[str, ...] = get_args(Sort)
 
 
@@ -79,6 +80,7 @@ class GpuComparison:
     sort: Sort
     rows: tuple[GpuRow, ...]
     ties: tuple[str, ...]  # sentences on samples/s
+    notes: tuple[str, ...]  # on the comparison as a whole
 
     def to_json(self) -> str:
         """The comparison as JSON; its schema is `advisor/schemas/comparison.json`."""
@@ -153,7 +155,15 @@ def compare(
         raise _refusal(rows, errors)
     facts = answers[0].answer.model
     rows = ranked(related(rows), sort)
-    return GpuComparison(SCHEMA_VERSION, headline(facts, rows), facts, sort, tuple(rows), tie_sentences(rows))
+    return GpuComparison(
+        schema_version=SCHEMA_VERSION,
+        headline=headline(facts, rows),
+        model=facts,
+        sort=sort,
+        rows=tuple(rows),
+        ties=tie_sentences(rows),
+        notes=(BOUNDS,) if sort == "energy" and any(row.power and row.power.kind == "at most" for row in rows) else (),
+    )
 
 
 def _within(setup: Setup) -> Setup:

@@ -196,6 +196,7 @@ def _below(found: GpuComparison, *, priced: bool) -> list[str]:
     lines += _said(answered, "power  ", lambda row, result: (_power(row.power),))
     if priced:
         lines.append("price    per hour of one GPU, as given")
+    lines += [f"note     {note}" for note in found.notes]
     lines += _said(answered, "note   ", lambda row, result: row.notes)
     return lines
 

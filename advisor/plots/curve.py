@@ -157,9 +157,10 @@ def _label(row: Lane, *, narrow: bool) -> str:
 
 
 def _share(row: Lane) -> str:
-    low, high = (f"{100 * share:.0f}" for share in (min(row.relative), max(row.relative)))
-    if not any(row.fits):
+    fitting = [share for share, fits in zip(row.relative, row.fits, strict=True) if fits]
+    if not fitting:
         return "does not fit"
+    low, high = (f"{100 * share:.0f}" for share in (min(fitting), max(fitting)))
     return f"{low} %" if low == high else f"{low}-{high} %"
 
 

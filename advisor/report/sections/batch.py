@@ -58,8 +58,7 @@ def section(subject: Subject) -> Section | None:
         figures.append(_figure(name, found, steps, origin))
         tables.append(_choices_table(name, found.answer, origin))
         tables += [
-            _measured_table(f"{name}-{number}" if number > 1 else name, found, each, origin)
-            for number, each in enumerate(steps, start=1)
+            _measured_table(f"{number}-{name}", found, each, origin) for number, each in enumerate(steps, start=1)
         ]
     return Section(
         id="batch",
@@ -135,7 +134,9 @@ def _verdict(answer: Answer) -> str:
         said.append(f"Every rule of thumb that fits is as fast, within {percent(TIE)}")
     elif slowest.samples_per_s < answer.samples_per_s:
         loss = 1 - slowest.samples_per_s / answer.samples_per_s
-        said.append(f"Of the rules of thumb {slowest.batch} ({slowest.name}) costs most, {percent(loss)} of the throughput")
+        said.append(
+            f"Of the rules of thumb {slowest.batch} ({slowest.name}) costs most, {percent(loss)} of the throughput"
+        )
     if largest.batch > answer.batch_size:
         gain = largest.samples_per_s / answer.samples_per_s - 1
         change = f"is as fast, within {percent(TIE)}" if abs(gain) <= TIE else f"changes it by {100 * gain:+.1f} %"
