@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
 
 Cell: TypeAlias = str | int | float | bool | None  # None: unknown, printed "??", never 0
+NOT_MEANT = ""  # a cell that has no figure because none is meant there, also in a column of numbers
 OriginKind = Literal["measured here", "public measurement", "recorded trace", "exact", "estimate"]
 Tone = Literal["blue", "orange", "green", "vermilion", "purple", "sky", "grey", "ink"]  # advisor.plots.canvas
 

@@ -7,7 +7,7 @@ import io
 import math
 
 from advisor.profiling.output.text import LONGEST_READ, clean
-from advisor.report.records import Cell, Column, Table
+from advisor.report.records import NOT_MEANT, Cell, Column, Table
 
 UNKNOWN = "??"
 _FORMULA = (
@@ -38,7 +38,7 @@ def printed(cell: Cell, column: Column) -> str:
     """
     if _unknown(cell):
         return UNKNOWN
-    if column.show is not None:
+    if column.show is not None and cell != NOT_MEANT:
         return clean(column.show(cell), LONGEST_READ)
     if isinstance(cell, bool):
         return "yes" if cell else "no"
@@ -46,8 +46,8 @@ def printed(cell: Cell, column: Column) -> str:
 
 
 def numeric(table: Table, column: int) -> bool:
-    """Whether a column holds numbers, some of which may be unknown: it is set to the right."""
-    known = [row[column] for row in table.rows if not _unknown(row[column])]
+    """Whether a column holds numbers, but for cells that are unknown or not meant: it is set to the right."""
+    known = [row[column] for row in table.rows if not _unknown(row[column]) and row[column] != NOT_MEANT]
     return bool(known) and all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in known)
 
 

@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from advisor.report.records import Cell, Column, Table
+from advisor.report.records import NOT_MEANT, Cell, Column, Table
 from advisor.report.rendering.tables import csv_text, numeric, printed
 from advisor.units import duration
 
@@ -57,5 +57,9 @@ def test_a_column_says_how_its_cells_are_printed() -> None:
 
 
 def test_a_column_of_numbers_is_told_from_words() -> None:
-    made = table((1, "a", None, True), (None, 2, None, False), titles=4)
-    assert [numeric(made, index) for index in range(4)] == [True, False, False, False]
+    made = table((1, "a", None, True, 2.5), (None, 2, None, False, NOT_MEANT), titles=5)
+    assert [numeric(made, index) for index in range(5)] == [True, False, False, False, True]
+
+
+def test_where_no_figure_is_meant_nothing_is_printed() -> None:
+    assert printed(NOT_MEANT, Column("time_s", "time", lambda s: duration(float(s or 0)))) == ""
