@@ -20,20 +20,24 @@ from advisor.units import duration, percent
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LIGHT = "#B4B4B4"
-_LOOKS = {  # class -> colour and marker; told apart without colour too
+_PALE = 0.55  # opacity of what no wave is billed for
+LOOKS = {  # class -> colour and marker; told apart without colour too
     "gemm": (BLUE, "o"), "fprop": (VERMILION, "^"), "dgrad": (ORANGE, "v"), "wgrad": (PURPLE, "s"),
     "conv": (SKY, "D"), "attention": (GREEN, "P"),
 }  # fmt: skip
 NAMED = 6
+IDLE, BOUND_BY_MEMORY = "GPU idle", "bound by memory: not billed for waves"
 _CORNERS = ((6.0, 5.0), (-12.0, 5.0), (6.0, -12.0), (-12.0, -12.0), (14.0, -3.0), (-20.0, -3.0))  # in points
 _APART_POINTS = 10.0
 _AXES_POINTS = (430.0, 370.0)  # about the size of the axes once laid out
+_NARROW_POINTS = (210.0, 190.0)
 _LEAST_SHARE = 1 / 500  # of the largest share: points further left say nothing
 
 
 @dataclass(frozen=True)
-class _Point:
+class Point:
+    """One group of kernels: its share of a step (of all kernel time without steps), and its wave efficiency."""
+
     group: KernelGroup
     share: float
     efficiency: float
@@ -51,11 +55,13 @@ def save_profile(profile: TraceProfile, path: Path, *, command: str = "") -> Non
     """
     with drawing(path, inches=(11, 7.6)) as figure:
         bars, points = figure.subplots(1, 2, width_ratios=(1, 1.7))
-        _draw_classes(bars, profile)
-        named = _draw_kernels(points, profile)
+        draw_classes(bars, profile)
+        named = draw_kernels(points, profile)
+        bars.set_title("time by class", fontsize=10, loc="left")
+        points.set_title("kernels, one point per shape and grid", fontsize=10, loc="left", pad=24)
         figure.suptitle(_question(profile), fontsize=13, x=0.01, ha="left")
         told = [*_wrapped(headline(profile)), *_wrapped(_caption(profile, command))]
-        lines = [_ascii(line) for line in (*named, "", *told)]
+        lines = [_ascii(line) for line in (*_named_lines(named, profile), "", *told)]
         figure.supxlabel("\n".join(lines), fontsize=8, color=GREY, x=0.01, ha="left",
                          parse_math=False)  # a "$" in a name is a dollar  # fmt: skip
 
@@ -79,42 +85,53 @@ def _ascii(text: str) -> str:
     return text.encode("ascii", "replace").decode()
 
 
-def _draw_classes(axes: Axes, profile: TraceProfile) -> None:
+def class_times(profile: TraceProfile) -> list[tuple[str, float]]:
+    """Seconds of a step (of the trace without steps) by class of kernels, largest first; then copies, then idleness."""
     steps = has_steps(profile)
-    bars = [
+    times = [
         (row.class_ or "", row.total_s if row.per_step_s is None else row.per_step_s)
         for row in time_by(profile, "class")
     ]
     if copy_s := profile.steps.copy_s if steps else profile.copy_time_s:
-        bars.append(("memcpy, memset", copy_s))
+        times.append(("memcpy, memset", copy_s))
     if (idle_s := sum(profile.steps.gap_s.values())) > 0:
-        bars.append(("GPU idle", idle_s))
+        times.append((IDLE, idle_s))
+    return times
+
+
+def draw_classes(axes: Axes, profile: TraceProfile, *, text_points: float = 8) -> None:
+    """Draw a bar for each of `class_times`, its time beside it."""
+    bars = class_times(profile)
     names, values = [name for name, _ in bars], [s * 1e3 for _, s in bars]
-    drawn = axes.barh(range(len(bars)), values, color=[_LOOKS.get(name, (LIGHT, ""))[0] for name in names])
-    if names[-1] == "GPU idle":
-        drawn.patches[-1].set(facecolor="white", edgecolor=GREY, hatch="///")
-    axes.bar_label(drawn, [duration(s) for _, s in bars], padding=3, fontsize=8)
+    drawn = axes.barh(range(len(bars)), values)
+    for name, bar in zip(names, drawn.patches, strict=True):
+        if name == IDLE:
+            bar.set(facecolor="white", edgecolor=GREY, hatch="///")
+        else:
+            bar.set(facecolor=LOOKS.get(name, (GREY, ""))[0], alpha=None if name in LOOKS else _PALE)
+    axes.bar_label(drawn, [duration(s) for _, s in bars], padding=3, fontsize=text_points)
     axes.set_yticks(range(len(bars)), names)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.22 * max(values, default=1.0) or 1.0)
-    axes.set_xlabel("ms per step" if steps else "ms in the trace")
-    axes.set_title("time by class", fontsize=10, loc="left")
+    axes.set_xlabel("ms per step" if has_steps(profile) else "ms in the trace")
 
 
-def _draw_kernels(axes: Axes, profile: TraceProfile) -> list[str]:
-    """Draw the points; return a line for each that is named."""
-    points = _points(profile)
+def draw_kernels(
+    axes: Axes, profile: TraceProfile, *, narrow: bool = False, text_points: float = 8, legend_columns: int = 7
+) -> list[Point]:
+    """Draw the points; return those that have a number, from 1 on."""
+    points = kernel_points(profile)
     others = [point for point in points if point.group.class_ not in QUANTIZED]
     if others:
-        _scatter(axes, others, LIGHT, "o", "bound by memory: not billed for waves")
-    for class_, (colour, marker) in _LOOKS.items():
+        _scatter(axes, others, GREY, "o", "bound by memory" if narrow else BOUND_BY_MEMORY, alpha=_PALE)
+    for class_, (colour, marker) in LOOKS.items():
         members = [point for point in points if point.group.class_ == class_]
         if members:
             _scatter(axes, members, colour, marker, class_)
-    blamed = (p for p in points if p.group.class_ in QUANTIZED and not (p.group.persistent or p.group.split_k))
-    named = [point for point in sorted(blamed, key=lambda p: -p.idle)[:NAMED] if point.efficiency < 1]
+    named = _blamed(points)
     limits = _decades([point.share for point in points])
-    for number, (point, offset) in enumerate(zip(named, _offsets(named, limits), strict=True), 1):
+    places = _offsets(named, limits, _NARROW_POINTS if narrow else _AXES_POINTS)
+    for number, (point, offset) in enumerate(zip(named, places, strict=True), 1):
         axes.annotate(str(number), (point.share, point.efficiency), xytext=offset, textcoords="offset points",
                       fontsize=9, weight="bold")  # fmt: skip
     axes.set_xscale("log")
@@ -124,18 +141,23 @@ def _draw_kernels(axes: Axes, profile: TraceProfile) -> list[str]:
     axes.set_ylim(0, 1.06)
     axes.yaxis.set_major_formatter(lambda share, _: percent(share))
     axes.set_xlabel("share of the step" if has_steps(profile) else "share of all kernel time")
-    axes.set_ylabel("wave efficiency (100 %: every wave is full)")
-    axes.set_title("kernels, one point per shape and grid", fontsize=10, loc="left", pad=24)
+    axes.set_ylabel("wave efficiency" if narrow else "wave efficiency (100 %: every wave is full)")
     axes.grid(alpha=0.25)
     if points:
-        legend = axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=7,
-                             columnspacing=1, handletextpad=0.1)  # fmt: skip
+        legend = axes.legend(fontsize=text_points, frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 0.99),
+                             ncols=legend_columns, columnspacing=1, handletextpad=0.1)  # fmt: skip
         for handle in filter(None, legend.legend_handles):
             handle.set(sizes=[36])
     else:
         why = "" if profile.gpu.id else "\nname the GPU with --gpu"
         axes.text(0.5, 0.5, f"no kernel's waves are known{why}", transform=axes.transAxes, ha="center", color=GREY)
-    return [_named_line(number, point, profile) for number, point in enumerate(named, 1)]
+    return named
+
+
+def _blamed(points: Sequence[Point]) -> list[Point]:
+    """The few that are named: where most time passes beside idle slots, and not by design."""
+    found = (p for p in points if p.group.class_ in QUANTIZED and not (p.group.persistent or p.group.split_k))
+    return [point for point in sorted(found, key=lambda p: -p.idle)[:NAMED] if point.efficiency < 1]
 
 
 def _tick(share: float) -> str:
@@ -149,9 +171,11 @@ def _decades(shares: Sequence[float]) -> tuple[float, float]:
     return 10.0 ** math.floor(math.log10(low) - 0.05), 10.0 ** math.ceil(math.log10(high) + 0.05)
 
 
-def _offsets(points: Sequence[_Point], limits: tuple[float, float]) -> list[tuple[float, float]]:
+def _offsets(
+    points: Sequence[Point], limits: tuple[float, float], size: tuple[float, float]
+) -> list[tuple[float, float]]:
     """Where each point's number goes, from the point: the first corner that is clear of the numbers before it."""
-    across, up = _AXES_POINTS
+    across, up = size
     scale = across / math.log10(limits[1] / limits[0])
     taken: list[tuple[float, float]] = []
     offsets = []
@@ -164,10 +188,11 @@ def _offsets(points: Sequence[_Point], limits: tuple[float, float]) -> list[tupl
     return offsets
 
 
-def _points(profile: TraceProfile) -> list[_Point]:
+def kernel_points(profile: TraceProfile) -> list[Point]:
+    """The groups of kernels whose waves are known, but for those so short that they say nothing."""
     steps = has_steps(profile)
     points = [
-        _Point(group, share, group.wave_efficiency)
+        Point(group, share, group.wave_efficiency)
         for group in profile.kernels
         if (share := share_of_step(profile, group.step_s) if steps else group.share)
         and group.wave_efficiency is not None
@@ -176,17 +201,23 @@ def _points(profile: TraceProfile) -> list[_Point]:
     return [point for point in points if point.share >= least]
 
 
-def _scatter(axes: Axes, points: Sequence[_Point], colour: str, marker: str, label: str) -> None:
+def _scatter(axes: Axes, points: Sequence[Point], colour: str, marker: str, label: str, alpha: float = 0.75) -> None:
     sizes = [18 + 1200 * point.share for point in points]
     axes.scatter([p.share for p in points], [p.efficiency for p in points], s=sizes, c=colour, marker=marker,
-                 alpha=0.75, linewidth=0.5, edgecolor="white", label=label)  # fmt: skip
+                 alpha=alpha, linewidth=0.5, edgecolor="white", label=label)  # fmt: skip
 
 
-def _named_line(number: int, point: _Point, profile: TraceProfile) -> str:
+def _named_lines(points: Sequence[Point], profile: TraceProfile) -> list[str]:
+    return [f"{number}  {_described(point, profile)}" for number, point in enumerate(points, 1)]
+
+
+def _described(point: Point, profile: TraceProfile) -> str:
     group, operation = point.group, operation_of(profile, point.group)
     layer = f"{clean(operation.layer, 50)}, " if operation else ""
+    return f"{group.class_}, {layer}{short_kernel(group.name, 60)}: {percent(point.share, 1)}, {told_waves(group)}"
+
+
+def told_waves(group: KernelGroup) -> str:
+    """ "2.45 waves, 82 % efficient"."""
     waves = f"{group.waves:.2f} waves" if group.waves is not None else "waves ??"
-    return (
-        f"{number}  {group.class_}, {layer}{short_kernel(group.name, 60)}: {percent(point.share, 1)}, {waves}, "
-        f"{percent(point.efficiency)} efficient"
-    )
+    return waves if group.wave_efficiency is None else f"{waves}, {percent(group.wave_efficiency)} efficient"
