@@ -35,6 +35,7 @@ COMMANDS = {
     "fit-step": ("bench.fit_step", "fit the step model to timm's tables"),
     "inspect": ("bench.inspect_kernels", "what the compiler makes of the kernels, for any architecture"),
     "measure": ("bench.measure", "measure this machine's GPU and record it; `advisor bench` runs this"),
+    "publish": ("bench.publish", "write the reports that people look at, and their gallery"),
     "ratios": ("bench.ratios", "our kernels against cuBLAS and cuDNN, as JSON"),
     "records": ("bench.exchange", "records to and from JSON lines, JSON, CSV and Parquet"),
     "report-rows": ("bench.report_rows", "what a report shows of a records file, as JSON"),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 BANDS = (0.1, 0.2)
+MOST_LINES = 300  # points of a picture above which dots are smaller than lines
 RATIO_TICKS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.4, 1.7, 2.0)
 RATIO_TICKS_NARROW = (0.5, 0.7, 0.8, 1.0, 1.25, 1.5, 2.0)
 _MARKERS = ("o", "^", "s", "D", "v", "P", "X")
@@ -99,7 +100,7 @@ def draw_rows(axes: Axes, groups: Sequence[Rows], *, narrow: bool = False) -> No
     for i, group in enumerate(groups):
         axes.plot(group.measured / 1e12, group.predicted / 1e12, _MARKERS[i % len(_MARKERS)],
                   color=_COLOURS[i % len(_COLOURS)], markersize=4, markeredgecolor="white", markeredgewidth=0.3,
-                  alpha=0.8, label=group.name, rasterized=len(group.measured) > 1000)  # fmt: skip
+                  alpha=0.8, label=group.name, rasterized=len(both) > 2 * MOST_LINES)  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(low, high)
