@@ -119,9 +119,14 @@ def import_records(path: str | Path, records: Records) -> int:
     return records.merge(archive.runs, archive.rows, archive.notes)
 
 
+def is_export(path: str | Path) -> bool:
+    """Whether the name is that of an export: it ends in .jsonl, .json, .csv, each also .gz, or .parquet."""
+    return _suffix(Path(path)) is not None
+
+
 def read_archive(path: str | Path) -> Archive:
     """What a records file or an export of one holds, whichever it is."""
-    if _suffix(Path(path)) is not None:
+    if is_export(path):
         return read_file(path)
     with open_records(path, read_only=True) as records:
         return archive_of(records)
@@ -143,6 +148,12 @@ def read_file(path: str | Path, format: str | None = None) -> Archive:  # noqa: 
         raise BrokenFileError(f"{path} is nested too deep for records; export it again") from error
     except UnicodeDecodeError as error:
         raise BrokenFileError(f"{path} is not text in UTF-8 ({error.reason}); export it again") from error
+
+
+def checked(archive: Archive, path: str | Path) -> Archive:
+    """The same, every field checked as of a file that others wrote. Raises BrokenFileError as `read_file` does."""
+    entries = ((f"entry {number}", entry) for number, entry in enumerate(_entries(archive), 1))
+    return _archive(entries, Path(path))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -67,7 +67,9 @@ from bench.fit_convolution import (
 from bench.fit_few import FOLDS, fit_few, held_out_few
 from bench.fit_gemm import Timings
 from bench.gemm_data import Table
+from bench.quality import warnings_of
 from bench.records import Row, conditions
+from bench.telemetry import median_during
 
 Floats = NDArray[np.float64]
 
@@ -207,21 +209,12 @@ def _local_gpu() -> ResolvedGpu | None:
 
 
 def _conditions(gpu: Gpu, environment: Mapping[str, Any], rows: Sequence[Row], drifted: set[str]) -> Conditions:
-    runs = {row.run for row in rows}
-    warnings = []
-    if marked := runs & drifted:
-        warnings.append(
-            f"{len(marked)} of {len(runs)} runs are marked by drift: the clocks changed while measuring; let the card "
-            "settle and measure again"
-        )
+    warnings = warnings_of(rows, drifted)
     for what in ("driver", "torch", "cuda", "cudnn"):
         versions = sorted({str(row.environment.get(what)) for row in rows})
         if len(versions) > 1:
             warnings.append(f"measured with several versions of {what} ({', '.join(versions)}): they differ by 3-8 %")
-    noisy = sum(row.result.timing is not None and row.result.timing.quality == "noisy" for row in rows)
-    if noisy > 0.1 * len(rows):
-        warnings.append(f"{noisy} of {len(rows)} cases are noisy: is another process on the card?")
-    clocks = [clock for row in rows if (clock := _median_clock_hz(row.result.telemetry)) is not None]
+    clocks = [clock for row in rows if (clock := median_during(row.result.telemetry, "sm_hz")) is not None]
     text = {name: environment.get(name) for name in ("driver", "cuda", "torch", "cudnn", "triton")}
     return Conditions(
         gpu_name=str(environment["gpu_name"]),
@@ -235,13 +228,6 @@ def _conditions(gpu: Gpu, environment: Mapping[str, Any], rows: Sequence[Row], d
         sm_clock_hz=statistics.median(clocks) if clocks else None,
         warnings=tuple(warnings),
     )
-
-
-def _median_clock_hz(telemetry: Mapping[str, Any]) -> float | None:
-    """The SM clock while a case ran, as `bench.telemetry.summarise` tells it."""
-    during = telemetry.get("during")
-    clock = during.get("sm_hz") if isinstance(during, Mapping) else None
-    return float(clock["median"]) if isinstance(clock, Mapping) and "median" in clock else None
 
 
 # The parts -----------------------------------------------------------------------------------------------------------

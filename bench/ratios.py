@@ -35,6 +35,7 @@ class Pair:
     library_s: float
     ours_s: float
     ratio: float
+    flops: int | float | None = None  # of the case, as recorded
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def pairs(rows: Iterable[Row]) -> list[Pair]:
         if ours and others:
             (ours_s, row), (library_s, other) = min(ours, key=_seconds), min(others, key=_seconds)
             library = str(other.case.params["library"])
-            found.append(Pair(describe(row.case), _group(row), library, library_s, ours_s, library_s / ours_s))
+            ratio, flops = library_s / ours_s, row.result.facts.get("flops")
+            found.append(Pair(describe(row.case), _group(row), library, library_s, ours_s, ratio, flops))
     return found
 
 

@@ -24,7 +24,7 @@ import re
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -39,6 +39,11 @@ from bench.case import Case, Mode, Quality, Result, Status, Timing
 SCHEMA_VERSION = 1  # PRAGMA user_version: of the tables below; METHOD_VERSION is of how times are taken
 APPLICATION_ID = 0x42575243  # "BWRC", PRAGMA application_id: what `file` and this module know a records file by
 BUSY_S = 30.0  # how long to wait for another process's transaction, which takes milliseconds
+
+_ROW = (  # the columns of `results` that make a Row
+    "run, sequence, suite, kind, params, status, reason, samples_s, calls_per_sample, mode, graph, quality, "
+    "host_bound, facts, telemetry, measured_at"
+)
 
 RunState = Literal["running", "complete", "out_of_budget", "interrupted", "failed"]
 
@@ -197,11 +202,16 @@ class Records:
             found.update(key for (key,) in self._all(query, (run, not retry_failed)))
         return found
 
-    def runs(self) -> list[Run]:
-        """Every run, oldest first."""
-        query = "SELECT id, started_at, command, environment, seed, budget_s, state FROM runs ORDER BY started_at, id"
+    def runs(self, *, newest: int = -1) -> list[Run]:
+        """Every run, or so many of the newest, oldest first."""
+        query = (
+            "SELECT id, started_at, command, environment, seed, budget_s, state FROM runs "
+            "ORDER BY started_at DESC, id DESC LIMIT ?"
+        )
         with self._understanding("a run"):
-            return [Run(i, at, c, json.loads(e), s, b, st) for i, at, c, e, s, b, st in self._all(query)]
+            return [Run(i, at, c, json.loads(e), s, b, st) for i, at, c, e, s, b, st in self._all(query, (newest,))][
+                ::-1
+            ]
 
     def rows(
         self,
@@ -216,11 +226,7 @@ class Records:
         asked = {"suite": suite, "kind": kind, "status": status, "run": run}
         given = {name: value for name, value in asked.items() if value is not None}
         where = "".join(f" AND {name} = :{name}" for name in given)
-        query = (
-            "SELECT id, run, sequence, suite, kind, params, status, reason, samples_s, calls_per_sample, mode, graph, "
-            "quality, host_bound, facts, telemetry, measured_at FROM results "
-            f"WHERE id > :after AND id <= :last{where} ORDER BY id LIMIT 256"
-        )
+        query = f"SELECT id, {_ROW} FROM results WHERE id > :after AND id <= :last{where} ORDER BY id LIMIT 256"
         after, (last,) = 0, self._one("SELECT coalesce(max(id), 0) FROM results")
         while page := self._all(query, {**given, "after": after, "last": last}):
             for fields in page:
@@ -228,6 +234,23 @@ class Records:
                 with self._understanding(f"row {after}"):
                     row = _row(fields[1:], environments)
                 yield row
+
+    def rows_by_id(self, ids: Iterable[int]) -> Iterator[Row]:
+        """The measurements of these ids, in their order; what `select` finds among millions is read by it."""
+        environments: dict[str, Mapping[str, Any]] = {}
+        for id_ in ids:
+            fields = self._one(f"SELECT {_ROW} FROM results WHERE id = ?", (id_,))
+            with self._understanding(f"row {id_}"):
+                run = fields[0]
+                if run not in environments:
+                    environments[run] = json.loads(self._one("SELECT environment FROM runs WHERE id = ?", (run,))[0])
+                row = _row(fields, environments)
+            yield row
+
+    def select(self, query: str, values: Mapping[str, Any] | None = None) -> Iterator[tuple[Any, ...]]:
+        """What a query of the tables finds, row by row: millions of them need no more memory than one."""
+        with _telling(self.path):
+            yield from self._connection.execute(query, values or {})
 
     def notes(self, *, kind: str | None = None, run: str | None = None) -> list[Note]:
         """Every note that matches, in the order recorded."""

@@ -8,6 +8,7 @@ A power cap while matrix products run is normal: training runs under it too. It 
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 import threading
@@ -233,6 +234,16 @@ def slowdown_note(summary: Mapping[str, Any]) -> str | None:
         f"clocks were held down ({', '.join(slowed)}) in {worst} of {summary['n']} readings{fell}: these times are too "
         "long; let the GPU cool and run again"
     )
+
+
+def median_during(telemetry: Mapping[str, Any], what: str) -> float | None:
+    """The median of a reading ("sm_hz", "power_w") while a case ran, of what `Watch.facts` keeps; None: not told."""
+    during = telemetry.get("during")
+    found = during.get(what) if isinstance(during, Mapping) else None
+    median = found.get("median") if isinstance(found, Mapping) else None
+    if isinstance(median, bool) or not isinstance(median, (int, float)) or not math.isfinite(median):
+        return None
+    return float(median)
 
 
 def _handles(nvml: Any, uuid: str) -> list[Any]:

@@ -43,4 +43,6 @@ def _printed(row: dict[str, Any]) -> dict[str, Any]:
             shown[name] = f"{value * 1e6:.1f} us"
         elif name == "share_ahead":
             shown[name] = percent(value)
+        elif name == "flops" and value is not None:
+            shown[name] = f"{value / 1e9:.2f} GFLOP"
     return shown
