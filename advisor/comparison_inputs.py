@@ -110,6 +110,8 @@ def check_price(value: float) -> float:
 
 def _named(key: str, compared: Sequence[Entrant]) -> list[Entrant]:
     """The entrants that a name means: as it was asked for, or else as `find_gpu` knows it."""
+    if not isinstance(key, str):
+        raise BadInputError(f"a price for {key!r}: a GPU is named by text, such as a100")
     wanted = key.strip().lower()
     literal = [e for e in compared if wanted in (e.name.lower(), *(asked.lower() for asked in e.asked))]
     if literal:

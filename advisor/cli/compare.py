@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -119,7 +120,7 @@ def parse_prices(given: Iterable[str]) -> float | dict[str, float] | None:
 
 def _price(text: str, part: str) -> float:
     value = float(text) if _NUMBER.fullmatch(text) else 0.0
-    if value <= 0:
+    if not 0 < value < math.inf:
         raise BadInputError(f"--price {part!r} is no positive number: give what one GPU costs per hour, such as 2.5")
     return value
 
