@@ -42,6 +42,7 @@ class MeasuredProducts:
     fitted: bool  # whether the profile's fit has seen these rows
     origin: Origin
     pass_: str = ""  # of a linear layer: "forward", "dgrad" or "wgrad"; "": a product by itself
+    source: str = ""  # whose, in a word or two for a legend: "EleutherAI"; "": the reader's own
 
 
 @dataclass(frozen=True)
