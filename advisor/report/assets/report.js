@@ -7,12 +7,17 @@
   const coarse = matchMedia("(pointer: coarse)");
   const NARROW = 560; // px: no room for a label beside the point; its facts stand below
   const HOVER_LINE = 48; // characters
+  const LONG = 30; // characters of a fact that has a line of its own
   const LETTER = 6.6; // px, of a mark's label
   const charts = [];
+  const isMarks = (trace) => trace.yaxis === "y2";
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
   const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const folded = (text) => text.match(new RegExp(`.{1,${HOVER_LINE}}`, "gsu")).map(escaped).join("<br>");
+
+  /* Words come in short lines, the only breaks there are in them. */
+  const lined = (text, narrow) => (narrow ? text : text.replaceAll("<br>", " "));
 
   function printed([, unit, values], point) {
     const value = values[point];
@@ -27,12 +32,13 @@
   /* The figure as plotly takes it: colours of the page as it is now, labels as there is room. */
   function painted(chart) {
     const { source, plot } = chart;
-    const width = plot.clientWidth;
-    const narrow = width < NARROW;
+    const narrow = plot.clientWidth < NARROW;
+    plot.style.height = narrow ? `calc(20rem + ${19 * legendLines(source)}px)` : "";
     const data = structuredClone(source.data);
     data.forEach((trace, curve) => {
       const tone = colour(trace.meta);
       Object.assign(trace.marker, { color: tone, line: { color: colour("paper"), width: 1 } });
+      trace.name = lined(trace.name, narrow);
       if (trace.line) trace.line.color = tone;
       if (trace.error_y) trace.error_y.color = tone;
       trace.textfont = { color: colour("muted"), size: 11 };
@@ -42,15 +48,20 @@
     return { data, layout: layoutOf(source, narrow) };
   }
 
+  function legendLines(source) {
+    return source.data.reduce((lines, trace) => lines + (isMarks(trace) ? 0 : trace.name.split("<br>").length), 0);
+  }
+
   function layoutOf(source, narrow) {
     const layout = structuredClone(source.layout);
     const line = colour("line");
+    const font = { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("text") };
     for (const axis of [layout.xaxis, layout.yaxis]) {
       Object.assign(axis, { gridcolor: line, linecolor: colour("muted"), zerolinecolor: line, tickcolor: line });
       Object.assign(axis, { showline: axis === layout.xaxis, fixedrange: coarse.matches, separatethousands: true });
-      Object.assign(axis, { showspikes: true, spikemode: "across", spikesnap: "hovered data", spikethickness: 1 });
+      Object.assign(axis, { showspikes: axis === layout.xaxis, spikemode: "across", spikesnap: "hovered data", spikethickness: 1 });
       Object.assign(axis, { spikedash: "dot", spikecolor: colour("muted"), exponentformat: "none" });
-      axis.title.font = { size: 13 };
+      axis.title = { text: lined(axis.title.text, narrow), font: { size: 12 } };
     }
     (layout.shapes || []).forEach((shape) => { shape.line = { color: colour("grey"), width: 1, dash: "dot" }; });
     return Object.assign(layout, {
@@ -60,9 +71,9 @@
       hoverdistance: 30,
       paper_bgcolor: colour("paper"),
       plot_bgcolor: colour("paper"),
-      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("text") },
-      hoverlabel: { align: "left", bgcolor: colour("paper"), bordercolor: colour("muted"), font: { size: 12, color: colour("text") } },
-      legend: { orientation: "h", x: 0, xanchor: "left", y: 0, yanchor: "bottom", yref: "container", bgcolor: "rgba(0,0,0,0)" },
+      font,
+      hoverlabel: { align: "left", bgcolor: colour("paper"), bordercolor: colour("muted"), font },
+      legend: { orientation: "h", x: 0, xanchor: "left", xref: "container", y: 0, yanchor: "bottom", yref: "container", bgcolor: "rgba(0,0,0,0)" },
       margin: { l: narrow ? 8 : 16, r: 16, t: 28, b: 8 },
       showlegend: true,
     });
@@ -88,7 +99,7 @@
       changes["xaxis.tick0"] = 0;
       changes["xaxis.dtick"] = Math.log10(2) * step;
     }
-    const marks = source.data.findIndex((trace) => trace.yaxis === "y2");
+    const marks = source.data.findIndex(isMarks);
     const key = JSON.stringify([axis.range, axis._length, dark.matches]);
     if (chart.fitted === key) return;
     chart.fitted = key;
@@ -101,7 +112,8 @@
     return marks.text.map((label, point) => {
       const place = axis.d2p(marks.x[point]);
       const half = (label.length * LETTER) / 2;
-      if (place - half < free || place < 0 || place > axis._length) return "";
+      const room = Math.min(place + axis._offset, axis._length - place); // to the chart's left edge, to its right
+      if (place - half < free || half > room + 16 || place < 0 || place > axis._length) return "";
       free = place + half + 4;
       return label;
     });
@@ -114,6 +126,7 @@
     const list = document.createElement("dl");
     for (const fact of source.facts[curve]) {
       const pair = document.createElement("div");
+      pair.className = printed(fact, point).length + fact[0].length > LONG ? "long" : "";
       pair.append(word("dt", fact[0]), word("dd", printed(fact, point)));
       list.append(pair);
     }
@@ -169,9 +182,13 @@
     if (!["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"].includes(event.key)) return;
     event.preventDefault();
     const next = chosen(chart, event.key);
-    if (!next) return;
-    show(chart, ...next);
-    Plotly.Fx.hover(chart.plot, [{ curveNumber: next[0], pointNumber: next[1] }]);
+    if (next) select(chart, ...next);
+  }
+
+  /* Hovering called for, plotly draws its label and tells nobody. */
+  function select(chart, curve, point) {
+    show(chart, curve, point);
+    Plotly.Fx.hover(chart.plot, [{ curveNumber: curve, pointNumber: point }], isMarks(chart.source.data[curve]) ? "xy2" : "xy");
   }
 
   async function start(box) {
@@ -191,7 +208,8 @@
     still.hidden = true;
     charts.push(chart);
     fit(chart);
-    chart.plot.on("plotly_hover", (event) => show(chart, event.points[0].curveNumber, event.points[0].pointNumber));
+    chart.plot.on("plotly_hover", ({ points: [at] }) => show(chart, at.curveNumber, at.pointNumber));
+    chart.plot.on("plotly_click", ({ points: [at] }) => select(chart, at.curveNumber, at.pointNumber)); // a tap, too
     chart.plot.on("plotly_afterplot", () => fit(chart));
     box.querySelector(".chart").addEventListener("keydown", (event) => press(chart, event));
     box.dataset.ready = "";

@@ -18,7 +18,7 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from advisor.report.records import Cell, Figure, Report, Table
+from advisor.report.records import Cell, Report, Table
 from advisor.report.rendering.interactive import chart_json
 from advisor.report.rendering.pictures import COLOURS, Pictures
 from advisor.report.rendering.tables import numeric, printed
@@ -109,7 +109,7 @@ def _source(svg: str, inches: tuple[float, float]) -> _Source | None:
     """The SVG as a data URI in its shorter form, without a character that would end an attribute or a srcset."""
     if not svg:
         return None
-    quoted = "data:image/svg+xml," + urllib.parse.quote(svg, safe="!$&'()*+,/:;=?@[]~")
+    quoted = "data:image/svg+xml," + urllib.parse.quote(svg, safe="!$()*+,/:;=?@")
     encoded = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
     width, height = (round(side * _PIXELS_PER_INCH) for side in inches)
     return _Source(min(quoted, encoded, key=len), width, height)

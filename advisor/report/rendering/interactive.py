@@ -18,7 +18,8 @@ from advisor.report.records import Cell, Interactive, Mark, Series
 
 _SIZES = {"star": 13, "x": 8}  # px; of other symbols 7, and 5 where there are many
 _MANY = 300
-_LINE = 42  # characters of a legend's or an axis's line of words
+_LINE, _MOST_LINES = 40, 3  # characters of a line of words; the facts have them all
+_LEGEND_LINE, _UPRIGHT_LINE = 36, 30  # of a legend's, which has a symbol beside it; of the y axis's
 
 
 def chart_json(chart: Interactive) -> str:
@@ -46,7 +47,7 @@ def _trace(series: Series) -> dict[str, Any]:
     trace: dict[str, Any] = {
         "type": "scatter",
         "mode": "lines" if series.kind == "line" else "markers",
-        "name": _words(series.name),
+        "name": _words(series.name, _LEGEND_LINE),
         "meta": series.tone,
         "x": _numbers(series.x),
         "y": _numbers(series.y),
@@ -84,7 +85,7 @@ def _marks(marks: tuple[Mark, ...]) -> dict[str, Any]:
 
 
 def _layout(chart: Interactive) -> dict[str, Any]:
-    y_axis: dict[str, Any] = {"title": {"text": _words(chart.y_title)}, "automargin": True}
+    y_axis: dict[str, Any] = {"title": {"text": _words(chart.y_title, _UPRIGHT_LINE)}, "automargin": True}
     if chart.y_log:
         y_axis["type"] = "log"
     elif chart.y_from_zero:
@@ -106,9 +107,10 @@ def _layout(chart: Interactive) -> dict[str, Any]:
     return layout
 
 
-def _words(text: str) -> str:
-    """Anybody's text as plotly draws it literally, in lines of a readable length."""
-    return "<br>".join(html.escape(line, quote=False) for line in textwrap.wrap(text, _LINE))
+def _words(text: str, width: int = _LINE) -> str:
+    """Anybody's text as plotly draws it literally, in few lines of a readable length."""
+    lines = textwrap.wrap(text, width, max_lines=_MOST_LINES, placeholder=" …")
+    return "<br>".join(html.escape(line, quote=False) for line in lines)
 
 
 def _numbers(values: Iterable[float]) -> list[float | int | None]:
