@@ -32,7 +32,6 @@ NEEDED = (
     "advisor/report/assets/report.css",
     "advisor/report/assets/sortable/LICENSE",
     "advisor/report/rendering/templates/report.html.j2",
-    "advisor/report/rendering/templates/report.md.j2",
     "advisor/schemas/trace-profile.json",
 )
 
