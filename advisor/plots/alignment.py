@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.plots.canvas import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
-from advisor.units import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,6 +40,7 @@ class AlignmentPicture:
 
     levels: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]]
     error: float
+    error_label: str
     x_label: str
     marked: Sequence[Marked]
 
@@ -52,7 +52,7 @@ def draw_alignment(figure: Figure, shown: AlignmentPicture, narrow: bool) -> Non
     for i, (x, y) in enumerate(shown.levels):
         axes.plot(x, y, color=BLUE, linewidth=1.2, label="predicted, by alignment" if i == 0 else None, zorder=2)
         axes.fill_between(x, y / band, y * band, color=BLUE, alpha=0.15, linewidth=0,
-                          label=f"its mean error, {percent(shown.error, 1)}" if i == 0 else None)  # fmt: skip
+                          label=shown.error_label if i == 0 else None)  # fmt: skip
     for each in shown.marked:
         marker, size, colour = _STYLES[each.alignment]
         what = f"measured, {each.source}" if each.source else "predicted"

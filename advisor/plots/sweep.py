@@ -47,6 +47,7 @@ class SweepPicture:
     x: NDArray[np.int64]
     y: Floats
     error: float  # mean held-out error, as a share: the band
+    error_label: str
     x_label: str
     cliffs: Sequence[tuple[int, float]]  # last size before, share lost: labelled, so they stand apart
     classes: Sequence[str]  # of each x, as in _CLASSES
@@ -95,7 +96,7 @@ def _draw_line(axes: Axes, shown: SweepPicture, at: Bools) -> None:
     band = 1 + shown.error
     axes.plot(shown.x[at], shown.y[at], color=BLUE, linewidth=1.2, label="predicted", zorder=3)
     axes.fill_between(shown.x[at], shown.y[at] / band, shown.y[at] * band, color=BLUE, alpha=0.15, linewidth=0,
-                      label=f"its mean error, {percent(shown.error, 1)}")  # fmt: skip
+                      label=shown.error_label)  # fmt: skip
 
 
 def _draw_powers(axes: Axes, shown: SweepPicture, at: Bools) -> None:

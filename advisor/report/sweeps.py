@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from advisor.errors import BadInputError
 from advisor.gemm import GemmPrediction, gemm_time
 from advisor.gpus import Gpu
-from advisor.profile import Error, GpuProfile
+from advisor.profile import Error, GemmModel, GpuProfile
 from advisor.report.records import Origin
 from advisor.report.subject import Floats, Integers, MeasuredProducts, Subject
+from advisor.units import percent
 
 Axis = Literal["m", "n", "k"]
 SizeClass = Literal["power of two", "multiple of 64", "multiple of 8", "other"]
@@ -78,27 +80,53 @@ def precision_of(gpu: Gpu) -> str:
     return "fp16" if gpu.has_tensor_cores else "fp32"
 
 
-def product_error(subject: Subject) -> Error:
-    """Held-out error of the predictions of `predict_sweep`."""
-    profile, precision = subject.profiles.gemm, precision_of(subject.gpu)
-    if precision == "fp16" or precision not in profile.gemm:
-        return profile.error
-    model = profile.gemm[precision]
-    return (model.borrowed if model.gpu != profile.gpu else None) or model.held_out
+@dataclass(frozen=True)
+class ProductError:
+    """How wrong the predictions of `predict_sweep` were on products that the fit has not seen."""
+
+    error: Error
+    checked_on: str | None  # the GPU it is of, where predicting this GPU from that one's timings was never checked
+
+    @property
+    def label(self) -> str:
+        """For the legend of a band."""
+        return f"its mean error{f' on {self.checked_on}' if self.checked_on else ''}, {percent(self.error.mean, 1)}"
+
+
+def product_error(subject: Subject) -> ProductError:
+    """The held-out error of the model that predicts a subject's products."""
+    model = _model(subject)
+    borrowed = model.gpu != subject.profiles.gemm.gpu
+    if borrowed and model.borrowed is None:
+        return ProductError(model.held_out, model.gpu)
+    return ProductError((model.borrowed if borrowed else None) or model.held_out, None)
 
 
 def product_origin(subject: Subject) -> Origin:
     """Where the predictions of `predict_sweep` come from, and how wrong they are."""
-    precision = precision_of(subject.gpu)
-    if precision == "fp16" or precision not in subject.profiles.gemm.gemm:
+    found, precision = product_error(subject), precision_of(subject.gpu)
+    if precision == "fp16" and found.checked_on is None:
         return subject.gemm_origin()
-    donor, error = subject.profiles.gemm.gemm[precision].gpu, product_error(subject)
-    whose = "fitted to timings of this GPU" if donor == subject.gpu.id else f"coefficients of {donor}, scaled"
+    model, error = _model(subject), found.error
+    whose = (
+        "fitted to timings of this GPU"
+        if model.gpu == subject.profiles.gemm.gpu
+        else f"with the coefficients of {model.gpu}, scaled by its facts"
+    )
+    where = f"of {found.checked_on}, none of this GPU: " if found.checked_on else ""
     return Origin(
         "estimate",
-        f"FP32 matrix products predicted for {subject.gpu.name}, {whose}; {100 * error.mean:.1f} % off in the mean, "
-        f"{100 * error.p90:.0f} % in one of ten ({error.what})",
+        f"{precision.upper()} matrix products predicted for {subject.gpu.name}, {whose}; on products that the fit has "
+        f"not seen ({where}{error.what}) {100 * error.mean:.1f} % off in the mean, {100 * error.p90:.0f} % in one of "
+        "ten",
     )
+
+
+def _model(subject: Subject) -> GemmModel:
+    models, precision = subject.profiles.gemm.gemm, precision_of(subject.gpu)
+    if precision not in models:
+        raise BadInputError(f"the profile of {subject.gpu.id} has no timings in {precision}: give another, --profile")
+    return models[precision]
 
 
 # Measured beside predicted -------------------------------------------------------------------------------------------

@@ -13,7 +13,16 @@ from advisor.errors import BadInputError
 from advisor.gemm import runs_on_tensor_cores
 from advisor.report.records import Cell, Column, Fact, Figure, Interactive, Origin, Section, Series, Table, Tone
 from advisor.report.subject import Floats, Integers, MeasuredProducts, Subject
-from advisor.report.sweeps import Axis, Points, Sweep, points_on, predict_sweep, product_error, product_origin
+from advisor.report.sweeps import (
+    Axis,
+    Points,
+    ProductError,
+    Sweep,
+    points_on,
+    predict_sweep,
+    product_error,
+    product_origin,
+)
 from advisor.units import counted, percent, rate
 
 if TYPE_CHECKING:
@@ -147,7 +156,7 @@ def odd_rows(products: Sequence[MeasuredProducts]) -> tuple[int, float] | None:
 
 
 def _figure(subject: Subject, shown: Strip, odd: tuple[int, float] | None) -> Figure:
-    sweep, error = shown.sweep, product_error(subject).mean
+    sweep, error = shown.sweep, product_error(subject)
 
     def draw(figure: MatplotlibFigure, narrow: bool) -> None:
         from advisor.plots.alignment import draw_alignment
@@ -206,7 +215,7 @@ def _alt_levels(shown: Strip) -> str:
     )
 
 
-def _picture(shown: Strip, error: float) -> AlignmentPicture:
+def _picture(shown: Strip, error: ProductError) -> AlignmentPicture:
     from advisor.plots.alignment import AlignmentPicture, Marked
 
     predicted = shown.sweep.flops_per_s / 1e12
@@ -225,7 +234,7 @@ def _picture(shown: Strip, error: float) -> AlignmentPicture:
     meaning = (
         "the alignment of rows of so many elements" if shown.axis != "m" else "as above, though no row runs along M"
     )
-    return AlignmentPicture(levels, error, f"{name} (marks: {meaning})", marked)
+    return AlignmentPicture(levels, error.error.mean, error.label, f"{name} (marks: {meaning})", marked)
 
 
 def _levels(shown: Strip) -> list[Integers]:

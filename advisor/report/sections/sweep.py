@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.errors import BadInputError
+from advisor.quantization import MAX_SIZE
 from advisor.recommendation import Recommendation
 from advisor.report.records import Figure, Interactive, Mark, Section
 from advisor.report.sections.sweep_series import interactive_series
@@ -18,6 +20,7 @@ from advisor.report.sweeps import (
     MEASURED_DROP,
     MeasuredStep,
     Points,
+    ProductError,
     Sweep,
     measured_loss,
     measured_steps,
@@ -130,8 +133,9 @@ def _over_the_batch(subject: Subject) -> list[Sweep]:
             continue
         rows, n, k, title = layer
         curve = model.curve
-        most = min(MOST_SAMPLES, max(batch for batch, fits in zip(curve.batches, curve.fits, strict=True) if fits))
-        if most < 2 or rows * most > 2**24:
+        fitting = max(batch for batch, fits in zip(curve.batches, curve.fits, strict=True) if fits)
+        most = min(MOST_SAMPLES, fitting, MAX_SIZE // rows)
+        if most < 2:
             continue
         label = f"batch size (M = {rows} x batch size, {title} of {model.answer.model.title})"
         found.append(
@@ -164,13 +168,13 @@ def _figure(subject: Subject, sweep: Sweep, found: tuple[Tooth, ...], points: tu
     def draw(figure: MatplotlibFigure, narrow: bool) -> None:
         from advisor.plots.sweep import draw_sweep
 
-        draw_sweep(figure, _picture(sweep, found, points, error.mean, enlarged, narrow), narrow)
+        draw_sweep(figure, _picture(sweep, found, points, error, enlarged, narrow), narrow)
 
     tall = 6.4 if enlarged else 4.6
     return Figure(
         id=sweep.id,
         title=f"What {'does' if what != '8 columns' else 'do'} one {what} more cost?".replace("one 8", "8")
-        + f" Throughput against {name}, {sweep.fixed}",
+        + f" Throughput against {name} at {sweep.fixed}",
         answer=_answer(sweep, found, points, what),
         alt=_alt(sweep, found, points, name),
         origins=(product_origin(subject), *dict.fromkeys(each.source.origin for each in points)),
@@ -190,9 +194,10 @@ def _figure(subject: Subject, sweep: Sweep, found: tuple[Tooth, ...], points: tu
 
 
 def apart(found: Sequence[Tooth], least: float, most: int) -> list[Tooth]:
-    """The deepest teeth that stand at least so far apart, by size."""
+    """The deepest teeth that stand at least so far apart, by size; none that is slight beside the deepest."""
     chosen: list[Tooth] = []
-    for tooth in sorted(found, key=lambda tooth: -tooth.loss):
+    slight = min(0.05, 0.25 * max((tooth.loss for tooth in found), default=0.0))
+    for tooth in sorted((tooth for tooth in found if tooth.loss >= slight), key=lambda tooth: -tooth.loss):
         if len(chosen) < most and all(abs(tooth.under - other.under) >= least for other in chosen):
             chosen.append(tooth)
     return sorted(chosen, key=lambda tooth: tooth.under)
@@ -209,17 +214,22 @@ def _enlarged(sweep: Sweep, found: Sequence[Tooth], points: Sequence[Points]) ->
 
 
 def _picture(
-    sweep: Sweep, found: Sequence[Tooth], points: Sequence[Points], error: float, enlarged: tuple[int, int] | None,
+    sweep: Sweep,
+    found: Sequence[Tooth],
+    points: Sequence[Points],
+    error: ProductError,
+    enlarged: tuple[int, int] | None,
     narrow: bool,
-) -> SweepPicture:  # fmt: skip
+) -> SweepPicture:
     from advisor.plots.sweep import Measurements, SweepPicture
 
     labelled = apart(found, (0.16 if narrow else 0.08) * float(sweep.sizes[-1] - sweep.sizes[0]), 5 if narrow else 10)
     return SweepPicture(
         x=sweep.sizes,
         y=sweep.flops_per_s / 1e12,
-        error=error,
-        x_label=sweep.label if not narrow else sweep.label.split(",")[0].replace(" (columns", ""),
+        error=error.error.mean,
+        error_label=error.label,
+        x_label=sweep.label.split(" (")[0] if narrow else textwrap.fill(textwrap.shorten(sweep.label, 150), 75),
         cliffs=[(tooth.under, tooth.loss) for tooth in labelled],
         classes=size_class(sweep.sizes),
         points=[

@@ -1,4 +1,4 @@
-"""Public timings of matrix products as a report's measured products, for tests of its sections; read, never stored."""
+"""Subjects of a report and measured products for tests of its sections; public timings are read, never stored."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from advisor.gpus import resolve_gpu
+from advisor.loading import profiles_for
+from advisor.recommendation import recommend
 from advisor.report.records import Origin
-from advisor.report.subject import MeasuredProducts
+from advisor.report.subject import Measured, MeasuredProducts, Subject
 from tests.data import measured
 
 ELEUTHERAI = Origin("public measurement", "EleutherAI cookbook, sizing/results, Apache-2.0: mean of 100 calls, FP16")
@@ -16,6 +19,13 @@ AICONFIGURATOR = Origin("public measurement", "NVIDIA aiconfigurator, commit 095
 _TABLES = {"a100-sxm4-80gb": "a100_sxm4_80gb", "h100-sxm-80gb": "h100_sxm_80gb", "h200-sxm": "h200_sxm",
            "l40s": "l40s"}  # fmt: skip
 _ELEUTHERAI = {"a100-sxm4-80gb": "a100", "v100-sxm2-16gb": "v100"}
+
+
+def subject_of(gpu: str, *products: MeasuredProducts, models: tuple[str, ...] = ()) -> Subject:
+    """A report's subject: one GPU, models by name, and nothing measured but these products."""
+    resolved = resolve_gpu(gpu)
+    decided = tuple(recommend(model, gpu=gpu) for model in models)
+    return Subject(resolved, profiles_for(resolved), decided, Measured(products=products))
 
 
 def products(gpu: str) -> tuple[MeasuredProducts, ...]:

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from advisor.report.records import Figure, Origin, Table
+from advisor.report.sections.sweep import ROWS, apart, section
+from advisor.report.sections.sweep_series import kept
+from advisor.report.subject import MeasuredProducts, Subject
+from advisor.report.sweeps import measured_steps, points_on, predict_sweep, size_class, standings
+from advisor.report.teeth import teeth
+from tests.advisor.report.products import as_products, products, subject_of
+from tests.pictures import pictured
+
+HERE = Origin("measured here", "made up for this test")
+
+
+def timed(*rows: tuple[int, int, int, float], library: str = "cublas", mode: str = "", precision: str = "fp16",
+          spread: float = 0.0, pass_: str = "") -> MeasuredProducts:  # fmt: skip
+    """Products m, n, k at so many TFLOP/s, with quartiles `spread` of the time either way."""
+    m, n, k, tflops = np.array(rows, dtype=float).T
+    time_s = 2 * m * n * k / (tflops * 1e12)
+    return MeasuredProducts(
+        m=m.astype(np.int64), n=n.astype(np.int64), k=k.astype(np.int64), time_s=time_s,
+        low_s=time_s * (1 - spread) if spread else np.full(len(rows), np.nan),
+        high_s=time_s * (1 + spread) if spread else np.full(len(rows), np.nan),
+        precision=precision, library=library, mode=mode, kernel=("a_kernel",) * len(rows), fitted=False, origin=HERE,
+        pass_=pass_,
+    )  # fmt: skip
+
+
+CUBLAS = timed((256, 12288, 4096, 230), (257, 12288, 4096, 115), (1024, 12288, 4096, 240), spread=0.02, mode="cold")
+TRITON = timed((256, 12288, 4096, 200), (512, 12288, 4096, 210), library="triton", mode="warm", spread=0.05)
+
+
+def figure_of(subject: Subject, id_: str) -> Figure:
+    return next(figure for figure in section(subject).figures if figure.id == id_)
+
+
+def table_of(subject: Subject, id_: str) -> Table:
+    return next(table for table in section(subject).tables if table.id == id_)
+
+
+def test_without_measurements_there_are_lines_and_no_measured_table() -> None:
+    found = section(subject_of("a100"))
+    assert [figure.id for figure in found.figures] == [
+        "throughput-m-n12288-k4096", "throughput-m-n4096-k4096", "throughput-n-m2304-k4096",
+    ]  # fmt: skip
+    assert [table.id for table in found.tables] == ["teeth", "classes-of-sizes"]
+    assert all({origin.kind for origin in figure.origins} == {"estimate"} for figure in found.figures)
+    assert "measured" not in figure_of(subject_of("v100"), "throughput-m-n12288-k4096").answer
+
+
+def test_an_answer_gives_the_deepest_cliff_with_its_counts_and_what_was_measured_there() -> None:
+    answer = figure_of(subject_of("a100", CUBLAS), "throughput-m-n12288-k4096").answer
+    assert "from 256 to 257 (measured: 50 % less): tiles of 128x256 go from 96 to 144" in answer
+
+
+def test_a_measured_rise_at_a_predicted_cliff_is_said_and_counted_against_the_line() -> None:
+    rows = timed((256, 12288, 4096, 200), (257, 12288, 4096, 210), (1024, 12288, 4096, 240), (1025, 12288, 4096, 200))
+    answer = figure_of(subject_of("a100", rows), "throughput-m-n12288-k4096").answer
+    assert "(measured: 5 % more)" in answer
+    # 240 to 200 TFLOP/s is a measured drop of 17 %, within the same four waves of tiles for the model
+    assert (
+        "Of the 1 drop of 5 % or more that were measured between neighbours, the line shows 0; 1 that it shows"
+        in answer
+    )
+
+
+def test_points_lie_on_the_line_of_their_sizes_and_precision_only() -> None:
+    subject = subject_of("a100")
+    sweep = predict_sweep(subject, "m", ROWS, fixed={"n": 12288, "k": 4096}, id_="m")
+    other = timed((256, 12288, 4097, 1), (256, 4096, 4096, 1), (5000, 12288, 4096, 1))
+    wrong = timed((256, 12288, 4096, 1), precision="fp32")
+    assert points_on(sweep, (other, wrong)) == ()
+    (found,) = points_on(sweep, (timed((257, 12288, 4096, 100), (256, 12288, 4096, 200), precision="bf16"),))
+    assert found.sizes.tolist() == [256, 257]
+    assert found.flops / found.time_s == pytest.approx([2e14, 1e14])
+    at = np.array([255, 256])
+    np.testing.assert_allclose(found.off, sweep.prediction.time_s[at] / found.time_s - 1)
+
+
+def test_sources_are_named_by_library_precision_pass_and_caches() -> None:
+    sweep = predict_sweep(subject_of("a100"), "m", ROWS, fixed={"n": 12288, "k": 4096}, id_="m")
+    row = (256, 12288, 4096, 200.0)
+    both = timed(row, mode="cold", pass_="forward"), timed(row, library="triton", mode="warm", pass_="dgrad")
+    assert [each.name for each in points_on(sweep, both)] == ["cuBLAS, FP16, cold", "Triton, FP16, dgrad, warm"]
+
+
+def test_neighbours_are_measured_sizes_at_most_64_apart() -> None:
+    sweep = predict_sweep(subject_of("a100"), "m", ROWS, fixed={"n": 12288, "k": 4096}, id_="m")
+    rows = timed((256, 12288, 4096, 200), (257, 12288, 4096, 150), (257, 12288, 4096, 50), (400, 12288, 4096, 1))
+    (step,) = measured_steps(points_on(sweep, (rows,))[0])
+    assert (step.before, step.after) == (256, 257)
+    # the median of two times t/150 and t/50 is t (1/150 + 1/50) / 2 = t/75
+    assert step.measured_loss == pytest.approx(1 - 75 / 200)
+    assert step.agrees
+
+
+def test_a_measured_line_of_its_own_is_shown_where_no_standard_one_was_measured() -> None:
+    rows = timed(*((m, 1000, 768, 10.0 + m / 100) for m in (64, 128, 129, 256, 257, 512)))
+    ids = [figure.id for figure in section(subject_of("a100", rows)).figures]
+    assert "throughput-m-n1000-k768" in ids
+    assert "throughput-m-n1000-k768" not in [
+        figure.id for figure in section(subject_of("a100", rows, CUBLAS_LINE)).figures
+    ]
+
+
+CUBLAS_LINE = timed(*((m, 12288, 4096, 100.0) for m in (64, 128, 129, 256, 257, 512)))
+
+
+def test_sizes_fall_into_the_narrowest_class() -> None:
+    assert size_class(np.array([1, 64, 192, 200, 7])) == [
+        "power of two", "power of two", "multiple of 64", "multiple of 8", "other",
+    ]  # fmt: skip
+
+
+def test_standing_compares_with_the_best_size_an_eighth_around() -> None:
+    sweep = predict_sweep(subject_of("a100"), "m", ROWS, fixed={"n": 12288, "k": 4096}, id_="m")
+    rates = sweep.flops_per_s
+    share = {m: rates[m - 1] / max(rates[i - 1] for i in range(-(-m * 7 // 8), min(m * 9 // 8, 4353) + 1))
+             for m in (256, 512, 1024, 2048, 4096)}  # fmt: skip
+    powers = next(each for each in standings(sweep, np.array([256])) if each.name == "power of two")
+    assert powers.count == 5
+    assert powers.median == pytest.approx(np.median(list(share.values())))
+    assert powers.worst == pytest.approx(min(share.values()))
+
+
+def test_the_interactive_line_is_thinned_without_losing_a_tooth() -> None:
+    sweep = predict_sweep(subject_of("h100"), "m", ROWS, fixed={"n": 12288, "k": 4096}, id_="m")
+    shown = set(sweep.sizes[kept(sweep)].tolist())
+    assert len(shown) < len(ROWS) / 4
+    for tooth in teeth(sweep):
+        assert {tooth.under, tooth.over} <= shown
+
+
+def test_every_point_has_its_facts() -> None:
+    for figure in section(subject_of("a100", CUBLAS, TRITON)).figures:
+        assert figure.interactive is not None
+        for series in figure.interactive.series:
+            assert len(series.x) == len(series.y)
+            assert {len(fact.values) for fact in series.facts} == {len(series.x)}
+        names = {fact.name for fact in figure.interactive.series[0].facts}
+        assert names >= {"time", "throughput", "tile", "split-K", "waves", "idle share"}
+    interactive = figure_of(subject_of("a100", CUBLAS, TRITON), "throughput-m-n12288-k4096").interactive
+    assert interactive is not None
+    cublas, triton = interactive.series[-2:]
+    assert (cublas.symbol, triton.symbol) == ("circle", "triangle-up-open")
+    assert cublas.low is not None and cublas.low[0] == pytest.approx(230 / 1.02)  # the longer time is the lower rate
+    facts = {fact.name: fact.values[0] for fact in cublas.facts}
+    assert facts["kernel"] == "a_kernel"
+    assert facts["lower quartile"] == pytest.approx(2 * 256 * 12288 * 4096 / 230e12 * 0.98 * 1e6, rel=1e-3)
+    under = next(series for series in interactive.series if series.name == "just under a cliff")
+    causes = next(fact.values for fact in under.facts if fact.name == "cause")
+    assert str(causes[under.x.index(256)]).startswith("256 to 257: tiles of 128x256 go from 96 to 144")
+
+
+def test_unknown_quartiles_and_kernels_are_unknown_in_the_table_and_absent_in_the_figure() -> None:
+    bare = as_products(np.array([[256, 12288, 4096]]), np.array([1e-4]), "bf16", HERE, fitted=True)
+    table = table_of(subject_of("a100", bare), "measured-points")
+    row = dict(zip((column.key for column in table.columns), table.rows[0], strict=True))
+    assert (row["low_s"], row["high_s"], row["kernel"], row["fitted"]) == (None, None, None, "yes")
+    interactive = figure_of(subject_of("a100", bare), "throughput-m-n12288-k4096").interactive
+    assert interactive is not None
+    assert interactive.series[-1].low is None
+    assert "kernel" not in {fact.name for fact in interactive.series[-1].facts}
+
+
+def test_labelled_cliffs_are_the_deepest_and_stand_apart() -> None:
+    found = teeth(predict_sweep(subject_of("a100"), "m", ROWS, fixed={"n": 12288, "k": 4096}, id_="m"))
+    chosen = apart(found, 300, 5)
+    assert len(chosen) == 5
+    assert chosen[0].under == 256
+    assert min(np.diff([tooth.under for tooth in chosen])) >= 300
+
+
+def test_a_card_without_tensor_cores_is_predicted_in_fp32_and_says_so() -> None:
+    found = section(subject_of("p100-pcie-16gb", timed((256, 12288, 4096, 8), precision="fp32")))
+    text = found.figures[0].origins[0].text
+    assert "FP32 matrix products predicted for Tesla P100" in text
+    assert "with the coefficients of v100-pcie-32gb, scaled by its facts" in text
+    assert "(of v100-pcie-32gb, none of this GPU: " in text  # its error is no error of the P100
+    assert next(table for table in found.tables if table.id == "measured-points").rows
+
+
+def test_a_card_of_unknown_rate_has_a_note_instead_of_figures() -> None:
+    found = section(subject_of("gt 710"))
+    assert found.figures == found.tables == ()
+    assert "flop_per_clock_per_sm unknown" in found.notes[0]
+
+
+def test_a_model_of_linear_layers_has_its_dearest_one_over_the_batch() -> None:
+    """BERT-Base on sequences of 128: the decoder to 30522 words from 768 features."""
+    figure = figure_of(subject_of("a100", models=("bert-base-128",)), "throughput-batch-bert-base-128")
+    assert figure.title == "What does one sample more cost? Throughput against batch size at N = 30522, K = 768"
+    assert figure.interactive is not None
+    assert "M = 128 x batch size, cls.predictions.decoder" in figure.interactive.x_title
+
+
+def test_a_model_of_convolutions_has_no_such_figure() -> None:
+    ids = [figure.id for figure in section(subject_of("a100", models=("resnet50",))).figures]
+    assert not [id_ for id_ in ids if "batch" in id_]
+
+
+# Public measurements -------------------------------------------------------------------------------------------------
+
+
+def drops(gpu: str, sweep: str) -> dict[tuple[int, int], tuple[float, str]]:
+    """Measured drops on one line: sizes before and after, share lost, whether the prediction agrees."""
+    rows = table_of(subject_of(gpu, *products(gpu)), "measured-drops").rows
+    return {(row[2], row[3]): (row[4], row[6]) for row in rows if row[0] == sweep and row[4] >= 0.05}
+
+
+def test_the_v100_was_measured_to_lose_where_the_line_does() -> None:
+    """EleutherAI: 85.227 TFLOP/s at N = 2176, 69.841 at 2240."""
+    found = drops("v100-sxm2-16gb", "N, M = 2304, K = 4096")
+    assert found[2176, 2240] == (pytest.approx(1 - 69.841 / 85.227), "yes")
+    assert {before for before, _ in found} >= {2176, 3328, 4480, 5632}
+    assert {found[before, before + 64][1] for before in (2176, 3328, 4480, 5632)} == {"yes"}
+
+
+def test_a_measured_drop_that_the_a100s_line_lacks_is_counted_as_missed() -> None:
+    """EleutherAI: 236.342 TFLOP/s at N = 3840, 215.768 at 3904; the model has no tooth there."""
+    found = drops("a100-sxm4-80gb", "N, M = 2304, K = 4096")
+    assert found[3840, 3904] == (pytest.approx(1 - 215.768 / 236.342), "no")
+    assert {size: found[size, size + 64][1] for size in (1536, 3072, 4608)} == {1536: "yes", 3072: "yes", 4608: "yes"}
+    figure = figure_of(subject_of("a100-sxm4-80gb", *products("a100-sxm4-80gb")), "throughput-n-m2304-k4096")
+    missed = sum(agrees == "no" for _, agrees in found.values())
+    assert missed >= 1
+    assert f"Of the {len(found)} drops of 5 % or more that were measured between neighbours" in figure.answer
+    assert f"the line shows {len(found) - missed};" in figure.answer
+
+
+def test_the_a100s_second_wave_was_measured() -> None:
+    """aiconfigurator: 0.110236 ms at M = 256, 0.224749 ms at 257."""
+    found = drops("a100-sxm4-80gb", "M, N = 12288, K = 4096")
+    assert found[256, 257] == (pytest.approx(1 - 257 / 256 * 0.110236 / 0.224749), "yes")
+
+
+# Pictures ------------------------------------------------------------------------------------------------------------
+
+
+@pictured()
+def test_throughput_against_m() -> Figure:
+    return figure_of(subject_of("a100", CUBLAS, TRITON), "throughput-m-n12288-k4096")
+
+
+@pictured(narrow=True)
+def test_throughput_against_m_on_a_phone() -> Figure:
+    return figure_of(subject_of("a100", CUBLAS, TRITON), "throughput-m-n12288-k4096")
+
+
+@pictured()
+def test_throughput_against_n() -> Figure:
+    return figure_of(subject_of("v100"), "throughput-n-m2304-k4096")
