@@ -35,7 +35,7 @@ def section(subject: Subject) -> Section | None:
         figures.append(_figure(name, found, roof, step, origins))
         tables.append(_table(name, found, step, origins))
         if above := [point for point in step if point.flops_per_s > roof.at(point.flop_per_byte)]:
-            notes.append(_above(found, above))
+            notes.append(_above(found, above, roof))
     return Section(
         id="roofline",
         title="Roofline: what bounds each layer",
@@ -63,13 +63,24 @@ def _roof_origin(subject: Subject, roof: Roof) -> Origin:
     )
 
 
-def _above(found: Recommendation, above: Sequence[Point]) -> str:
-    share = sum(point.layer.share for point in above)
-    return (
-        f"{found.answer.model.title}: {counted(len(above), 'operation')} ({percent(share, 1)} of the step) above the "
-        "roof. Small tensors stay in the L2 cache, which is faster than the memory, and Winograd's transform computes "
-        "FP32 convolutions of 3x3 with fewer multiplications than are counted."
+def _above(found: Recommendation, above: Sequence[Point], roof: Roof) -> str:
+    """Why some operations are above the roof."""
+    because: dict[str, list[Point]] = {}
+    for point in above:
+        because.setdefault(_reason(point, roof), []).append(point)
+    told = "; ".join(
+        f"{counted(len(those), 'operation')} ({percent(sum(point.layer.share for point in those), 1)} of the step) {why}"
+        for why, those in because.items()
     )
+    return f"Above the roof of {found.answer.model.title}: {told}."
+
+
+def _reason(point: Point, roof: Roof) -> str:
+    if point.roof == "memory":
+        return "on small tensors, which stay in the L2 cache and need less of the memory than is counted"
+    if roof.unit == "FP32" and layer_class(point.layer) in ("fprop", "dgrad", "wgrad"):
+        return "by Winograd's transform, which computes 3x3 convolutions with fewer multiplications than are counted"
+    return "by an error of the prediction, whose shares of the peak are from a card that exceeds its nominal clock"
 
 
 # Words ----------------------------------------------------------------------------------------------------------------

@@ -144,6 +144,13 @@ def test_a_gpu_without_tensor_cores_has_the_fp32_roof() -> None:
     assert (roof.unit, roof.vector_flops_per_s) == ("FP32", None)
 
 
+def test_what_is_above_the_roof_is_told_with_its_reason() -> None:
+    assert (found := section(subject("p100", "resnet50"))) is not None
+    assert any("by Winograd's transform" in note for note in found.notes)  # FP32 convolutions of 3x3
+    assert (found := section(subject("a100", "bert-base-128"))) is not None
+    assert any("stay in the L2 cache" in note and "Winograd" not in note for note in found.notes)
+
+
 def test_two_models_of_one_name_have_figures_of_their_own(a100: Subject) -> None:
     found = section(replace(a100, models=a100.models * 2))
     assert found is not None
