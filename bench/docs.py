@@ -24,6 +24,7 @@ from advisor.files import write_atomically
 
 PAGES = Path(__file__).resolve().parent.parent / "reports" / "docs"
 REFERENCE = "commands.md"
+WIDTH = 110  # columns of help
 _CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _HEAD = re.compile(r"(.*?)(?: \| head -(\d+))?$")  # of a command: what runs, and how many lines are shown
 
@@ -64,7 +65,7 @@ def output_of(command: str, folder: Path) -> str:
     try:
         with tempfile.TemporaryDirectory() as data:
             environment = {"ADVISOR_DATA_DIR": data, "ADVISOR_GPU": None, "COLUMNS": None}
-            done = CliRunner().invoke(cli, arguments, prog_name="advisor", env=environment)
+            done = CliRunner().invoke(cli, arguments, prog_name="advisor", env=environment, terminal_width=WIDTH)
     finally:
         os.chdir(here)
     if isinstance(done.exception, AdvisorError):
