@@ -161,7 +161,8 @@ def _dearest_linear(model: Recommendation) -> tuple[int, int, int, str] | None:
 
 def _figure(subject: Subject, sweep: Sweep, found: tuple[Tooth, ...], points: tuple[Points, ...]) -> Figure:
     name = sweep.label.split(" (")[0]
-    what = {"m": "row", "n": "8 columns"}[sweep.axis] if name != "batch size" else "sample"
+    what = "one sample" if name == "batch size" else {"m": "one row", "n": "8 columns"}[sweep.axis]
+    verb = "do" if what.endswith("s") else "does"
     enlarged = _enlarged(sweep, found, points)
     error = product_error(subject)
 
@@ -173,8 +174,7 @@ def _figure(subject: Subject, sweep: Sweep, found: tuple[Tooth, ...], points: tu
     tall = 6.4 if enlarged else 4.6
     return Figure(
         id=sweep.id,
-        title=f"What {'does' if what != '8 columns' else 'do'} one {what} more cost?".replace("one 8", "8")
-        + f" Throughput against {name} at {sweep.fixed}",
+        title=f"What {verb} {what} more cost? Throughput against {name} at {sweep.fixed}",
         answer=_answer(sweep, found, points, what),
         alt=_alt(sweep, found, points, name),
         origins=(product_origin(subject), *dict.fromkeys(each.source.origin for each in points)),
@@ -246,8 +246,8 @@ def _picture(
 def _answer(sweep: Sweep, found: Sequence[Tooth], points: Sequence[Points], what: str) -> str:
     if not found:
         return (
-            f"Nothing that matters: no {what} more is predicted to lose {percent(LEAST_LOSS)} of the throughput "
-            f"from {sweep.sizes[0]} to {sweep.sizes[-1]}."
+            f"Nothing that matters: nowhere from {sweep.sizes[0]} to {sweep.sizes[-1]} is {what} more predicted to "
+            f"lose {percent(LEAST_LOSS)} of the throughput."
         )
     worst = max(found, key=lambda tooth: tooth.loss)
     seen = measured_loss(points, worst.under, worst.over)
