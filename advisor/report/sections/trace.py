@@ -31,7 +31,6 @@ from advisor.report.sections.trace_tables import (
     counted,
     kernels_table,
     recorded,
-    whole,
     whole_s,
     worst_table,
 )
@@ -59,7 +58,8 @@ def section(subject: Subject) -> Section | None:
     profile = subject.trace
     if profile is None:
         return None
-    figures = (_classes_figure(profile), *([_kernels_figure(profile)] if kernel_points(profile) else []))
+    billed = any(point.group.class_ in QUANTIZED for point in kernel_points(profile))
+    figures = (_classes_figure(profile), *([_kernels_figure(profile)] if billed else []))
     makers = (classes_table, bill_table, worst_table, kernels_table, batches_table)
     tables = [make(profile) for make in makers]
     return Section(
@@ -79,14 +79,20 @@ def _sentence(text: str) -> str:
 
 def _notes(profile: TraceProfile, subject: Subject) -> tuple[str, ...]:
     notes = [*step_lines(profile), f"Batch size: {clean(profile.batch.evidence, 300)}."]
+    waves = {group.class_ in QUANTIZED for group in profile.kernels if group.wave_efficiency is not None}
     if profile.gpu.id != subject.gpu.id:
         where = "an unknown GPU" if profile.gpu.id is None else clean(profile.gpu.name, 60)
         notes.append(f"The trace was recorded on {where}; the rest of this report is about {subject.gpu.name}.")
     if profile.ranks is not None:
         notes.append(_sentence(profile.ranks.verdict))
-    if not kernel_points(profile):
-        notes.append("No kernel's waves are known, so none is drawn: they need the trace's GPU.")
-    return (*notes, *(_sentence(note) for note in (*profile.gpu.notes, *profile.notes)))
+    if not waves:
+        notes.append("No kernel's waves are known, so none is drawn: they need a GPU that the trace names.")
+    elif not any(waves):
+        notes.append(
+            "No kernel is a matrix product, a convolution or attention: what memory bounds is not billed for waves."
+        )
+    told = (note for note in (*profile.gpu.notes, *profile.notes) if profile.batch.evidence not in note)
+    return (*notes, *map(_sentence, told))
 
 
 # Time by class --------------------------------------------------------------------------------------------------------
@@ -101,7 +107,7 @@ def _classes_figure(profile: TraceProfile) -> Figure:
     return Figure(
         id="trace-classes",
         title=f"Where {'do' if has_steps(profile) else 'does'} {what} go?",
-        answer=f"Most of {whole(profile)} goes into {most}. {_idle(profile)}".strip(),
+        answer=f"The kernels that take most: {most}. {_idle(profile)}".strip(),
         alt=f"Bars, one for each class of kernels: {', '.join(f'{name} {duration(s)}' for name, s in times)}.",
         origins=(recorded(profile),),
         draw=partial(_draw_classes, profile),
@@ -126,7 +132,7 @@ def _idle(profile: TraceProfile) -> str:
 
 
 def _draw_classes(profile: TraceProfile, figure: MatplotlibFigure, narrow: bool) -> None:
-    draw_classes(figure.subplots(), profile, text_points=_TEXT_POINTS)
+    draw_classes(figure.subplots(), profile, text_points=_TEXT_POINTS, narrow=narrow)
 
 
 # Kernels --------------------------------------------------------------------------------------------------------------
@@ -154,11 +160,6 @@ def _kernels_figure(profile: TraceProfile) -> Figure:
 
 def _worst(profile: TraceProfile, points: Sequence[Point]) -> str:
     billed = [point for point in points if point.group.class_ in QUANTIZED]
-    if not billed:
-        return (
-            "None of which waves are billed: no kernel here is a matrix product, a convolution or attention, and what "
-            "memory bounds gains nothing from fuller waves."
-        )
     mean = sum(p.share * p.efficiency for p in billed) / sum(p.share for p in billed)
     worst = max(billed, key=lambda point: point.idle)
     of = "step" if has_steps(profile) else "kernels' time"
@@ -180,7 +181,8 @@ def _draw_kernels(profile: TraceProfile, figure: MatplotlibFigure, narrow: bool)
     named = draw_kernels(figure.subplots(), profile, narrow=narrow, text_points=_TEXT_POINTS,
                          legend_columns=3 if narrow else 5)  # fmt: skip
     lines = [
-        f"{number}  {_layer(point, profile)}: {percent(point.share, 1)}, {told_waves(point.group)}"
+        f"{number}  {_layer(point, profile)}: "
+        + (percent(point.efficiency) if narrow else f"{percent(point.share, 1)}, {told_waves(point.group)}")
         for number, point in enumerate(named, 1)
     ]
     folded = [row for line in lines for row in textwrap.wrap(line, 46 if narrow else 92, subsequent_indent="    ")]
@@ -188,14 +190,14 @@ def _draw_kernels(profile: TraceProfile, figure: MatplotlibFigure, narrow: bool)
 
 
 def _interactive(profile: TraceProfile, points: Sequence[Point]) -> Interactive:
-    of = "step" if has_steps(profile) else "all kernel time"
+    of = "the step" if has_steps(profile) else "all kernel time"
     others = [point for point in points if point.group.class_ not in QUANTIZED]
     series = [_series(BOUND_BY_MEMORY, ("circle", "grey"), others, profile)] if others else []
     for name in LOOKS:
         members = [point for point in points if point.group.class_ == name]
         if members:
             series.append(_series(name, _LOOK[name], members, profile))
-    return Interactive(tuple(series), x_title=f"% of the {of}", y_title="wave efficiency, %", x_log2=True)
+    return Interactive(tuple(series), x_title=f"% of {of}", y_title="wave efficiency, %", x_log2=True)
 
 
 def _series(name: str, look: tuple[str, Tone], points: Sequence[Point], profile: TraceProfile) -> Series:

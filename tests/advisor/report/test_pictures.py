@@ -29,7 +29,7 @@ def teeth(canvas: MatplotlibFigure, narrow: bool) -> None:
 
 
 def figure(name: str = "teeth", draws: object = teeth) -> Figure:
-    return Figure(name, "Where are the teeth?", "At 108.", "Two saws.", (), draws)  # type: ignore[arg-type]
+    return Figure(name, "Where are the teeth?", "At 108.", "Two saws.", (), draws)
 
 
 def saying(words: str) -> Figure:
