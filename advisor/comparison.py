@@ -132,7 +132,7 @@ def compare(
     options = {name: setup.get(name) for name in ("layout", "precision", "optimizer", "mode")}
     chosen = make_recipe(setup.get("recipe", "default"), **options)
     workload = resolve_workload(model, **sizes, recipe=chosen)
-    steps = measured_steps([Path(path) for path in records], compared, workload.name)
+    steps = measured_steps([Path(path) for path in records], compared, workload.name, chosen)
     answers: list[Recommendation] = []
     rows: list[GpuRow] = []
     errors: list[BadInputError] = []
@@ -213,7 +213,6 @@ def _error(setup: Setup) -> StepError:
 
 
 def _blank(entrant: Entrant, price: float | None, *, fits: bool | None, reason: str | None) -> GpuRow:
-    asked = f"{' and '.join(entrant.asked)} are one GPU: it has one row" if len(entrant.asked) > 1 else None
     return GpuRow(
         name=entrant.name,
         id=entrant.gpu.id,
@@ -224,7 +223,7 @@ def _blank(entrant: Entrant, price: float | None, *, fits: bool | None, reason: 
         fits=fits,
         reason=reason,
         result=None,
-        gpu_notes=tuple(note for note in (entrant.resolved.note, asked) if note),
+        gpu_notes=entrant.notes,
         notes=(),
     )
 

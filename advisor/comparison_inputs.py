@@ -17,7 +17,8 @@ from advisor.measured import MAX_BYTES, read_measured_profile
 from advisor.units import counted
 
 if TYPE_CHECKING:
-    from advisor.report.subject import Measured, MeasuredSteps
+    from advisor.recipe import Recipe
+    from advisor.report.subject import MeasuredSteps
 
 NEAR = 2.0  # power measured at a size up to this many times smaller or larger stands for the recommended one
 
@@ -29,6 +30,7 @@ class Entrant:
     asked: tuple[str, ...]
     name: str
     resolved: ResolvedGpu
+    notes: tuple[str, ...] = ()  # which GPU the names were taken for
 
     @property
     def gpu(self) -> Gpu:
@@ -54,20 +56,30 @@ def entrants(gpus: Sequence[str]) -> tuple[Entrant, ...]:
         raise BadInputError(f"the GPUs to compare are several names, such as ['a100', 'h100'], not {gpus!r}")
     if not gpus:
         raise BadInputError("no GPU was named: give one or more, such as a100,h100,l40s")
-    found: list[tuple[list[str], ResolvedGpu]] = []
+    found: list[tuple[list[str], list[ResolvedGpu]]] = []
     for wanted in gpus:
         if not isinstance(wanted, str) or not wanted.strip():
             raise BadInputError(f"an empty name among the GPUs ({wanted!r}): write them as a100,h100,l40s")
-        resolved = resolve_gpu(wanted)
-        same = next((asked for asked, other in found if other.gpu == resolved.gpu), None)
-        if same is None:
-            found.append(([wanted.strip()], resolved))
-        elif wanted.strip() not in same:
-            same.append(wanted.strip())
+        name, resolved = wanted.strip(), resolve_gpu(wanted)
+        asked, same = next((entry for entry in found if entry[1][0].gpu == resolved.gpu), ([], []))
+        if not same:
+            found.append((asked, same))
+        if name not in asked:
+            asked.append(name)
+            same.append(resolved)
+    firsts = [same[0] for _, same in found]
     return tuple(
-        Entrant(tuple(asked), _name(resolved, [other for _, other in found if other is not resolved]), resolved)
-        for asked, resolved in found
-    )
+        Entrant(tuple(asked), _name(same[0], [other for other in firsts if other is not same[0]]), same[0],
+                _gpu_notes(asked, same))
+        for asked, same in found
+    )  # fmt: skip
+
+
+def _gpu_notes(asked: Sequence[str], resolved: Sequence[ResolvedGpu]) -> tuple[str, ...]:
+    notes = [each.note for each in resolved if each.note]
+    if len(asked) > 1:
+        notes.append(f"{' and '.join(asked)} are one GPU: it has one row")
+    return tuple(notes)
 
 
 def _name(resolved: ResolvedGpu, others: Sequence[ResolvedGpu]) -> str:
@@ -167,14 +179,14 @@ def power_of(entrant: Entrant, *, profile: Path | None, steps: Sequence[Measured
     `profile` was measured on, or the power that the GPU's facts give for the board.
     """
     measured = [
-        (abs(math.log(size / batch)), int(size), float(watts))
+        (abs(math.log(size / batch)), int(size), float(watts), each.recipe)
         for each in steps
         for size, watts in zip(each.batch, each.power_w, strict=True)
         if np.isfinite(watts) and watts > 0 and 1 / NEAR <= size / batch <= NEAR
     ]
     if measured:
-        _, size, watts = min(measured)
-        return Power(watts, "measured", f"measured in training steps of {counted(size, 'sample')}")
+        _, size, watts, recipe = min(measured)
+        return Power(watts, "measured", f"measured in training steps of {counted(size, 'sample')} ({recipe})")
     if profile is not None and (limit := read_measured_profile(profile).conditions.power_limit_w) is not None:
         return Power(limit, "at most", f"the power limit of the card measured in {profile.name}")
     if entrant.gpu.tdp_w is None:
@@ -184,8 +196,10 @@ def power_of(entrant: Entrant, *, profile: Path | None, steps: Sequence[Measured
     )
 
 
-def measured_steps(records: Sequence[Path], compared: Sequence[Entrant], model: str) -> dict[str, list[MeasuredSteps]]:
-    """Measured training steps of a model in records of `advisor bench`, by the id of their GPU.
+def measured_steps(
+    records: Sequence[Path], compared: Sequence[Entrant], model: str, recipe: Recipe
+) -> dict[str, list[MeasuredSteps]]:
+    """Measured training steps of a model in the recipe's precision, from records of `advisor bench`, by GPU id.
 
     Raises BadInputError for records of a GPU that is not compared, and what `read_measured` raises.
     """
@@ -196,10 +210,14 @@ def measured_steps(records: Sequence[Path], compared: Sequence[Entrant], model: 
     known = {entrant.gpu.id for entrant in compared}
     found: dict[str, list[MeasuredSteps]] = {}
     for path in records:
-        measured: Measured = read_measured(path)
+        measured = read_measured(path)
         gpu = measured.gpu_id
         if gpu not in known:
             raise BadInputError(f"{path} was measured on {gpu or 'an unknown GPU'}, which is not compared: leave it "
                                 f"out, or add that GPU to the ones compared ({', '.join(sorted(known))})")  # fmt: skip
-        found.setdefault(gpu, []).extend(steps for steps in measured.steps if steps.model == model)
+        found.setdefault(gpu, []).extend(steps for steps in measured.steps if _is_of(steps, model, recipe))
     return found
+
+
+def _is_of(steps: MeasuredSteps, model: str, recipe: Recipe) -> bool:
+    return steps.model == model and recipe.mode == "train" and recipe.precision in steps.recipe.lower()

@@ -67,9 +67,9 @@ def entrant(**changes: Any) -> Entrant:
     return Entrant(("a100",), A100, ResolvedGpu(replace(find_gpu("a100"), **changes), "named"))
 
 
-def steps(batch: list[int], watts: list[float], model: str = "resnet50") -> MeasuredSteps:
+def steps(batch: list[int], watts: list[float], model: str = "resnet50", recipe: str = "amp_fp16") -> MeasuredSteps:
     none = np.full(len(batch), np.nan)
-    return MeasuredSteps(model, np.array(batch), none, none, np.array(watts), "", Origin("measured here", ""))
+    return MeasuredSteps(model, np.array(batch), none, none, np.array(watts), recipe, Origin("measured here", ""))
 
 
 def test_power_that_nobody_states_is_unknown_and_no_other_gpus() -> None:
@@ -79,7 +79,7 @@ def test_power_that_nobody_states_is_unknown_and_no_other_gpus() -> None:
 def test_power_is_measured_at_the_size_nearest_to_the_recommended_one() -> None:
     measured = [steps([16, 64, 512], [210.0, 301.5, 390.0]), steps([100], [math.nan])]
     assert power_of(entrant(), profile=None, steps=measured, batch=100) == Power(
-        301.5, "measured", "measured in training steps of 64 samples"
+        301.5, "measured", "measured in training steps of 64 samples (amp_fp16)"
     )
 
 
@@ -132,13 +132,17 @@ def test_a_profile_that_cannot_be_read_is_named(
 def test_records_give_the_power_of_this_model_on_their_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     measurements = pytest.importorskip("advisor.report.measurements")
     batch = recommend("resnet50", gpu="a100").batch_size
-    held = Measured(steps=(steps([batch], [333.0]), steps([batch], [111.0], "vgg16")), gpu_id=A100)
+    others = steps([batch], [111.0], "vgg16"), steps([batch], [222.0], recipe="fp32")
+    held = Measured(steps=(*others, steps([batch], [333.0])), gpu_id=A100)
     monkeypatch.setattr(measurements, "read_measured", lambda _path: held)
     row = rows_of(compare("resnet50", gpus=["h100", "a100"], records=["records.db"]))[A100]
     assert row.power is not None
     assert row.result is not None
     assert (row.power.watts, row.power.kind) == (333.0, "measured")
     assert row.result.energy_per_sample_j == pytest.approx(333 / row.result.samples_per_s)
+    inference = compare("resnet50", gpus=["a100"], records=["records.db"], mode="infer").rows[0].power
+    assert inference is not None
+    assert inference.kind == "at most"
     with pytest.raises(BadInputError, match="not compared"):
         compare("resnet50", gpus=["h100"], records=["records.db"])
 
@@ -182,6 +186,14 @@ def test_names_of_one_gpu_are_one_row_and_that_is_said() -> None:
     found = compare("resnet50", gpus=["a100", "A100-SXM4-80GB", "a100", "l40s"], sort="given")
     assert [row.name for row in found.rows] == [A100, L40S]
     assert any("a100 and A100-SXM4-80GB are one GPU" in note for note in found.rows[0].gpu_notes)
+
+
+def test_what_auto_was_taken_for_is_said_even_where_that_gpu_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    default = ResolvedGpu(find_gpu("a100"), "default", note="planning for an A100")
+    plain = comparison_inputs.resolve_gpu
+    monkeypatch.setattr(comparison_inputs, "resolve_gpu", lambda name: default if name == "auto" else plain(name))
+    (only,) = entrants(["a100-sxm4-80gb", "auto"])
+    assert only.notes == ("planning for an A100", "a100-sxm4-80gb and auto are one GPU: it has one row")
 
 
 def test_a_local_card_beside_its_kind_of_the_table_has_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
