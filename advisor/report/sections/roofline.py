@@ -68,11 +68,11 @@ def _above(found: Recommendation, above: Sequence[Point], roof: Roof) -> str:
     because: dict[str, list[Point]] = {}
     for point in above:
         because.setdefault(_reason(point, roof), []).append(point)
-    told = "; ".join(
-        f"{counted(len(those), 'operation')} ({percent(sum(point.layer.share for point in those), 1)} of the step) {why}"
-        for why, those in because.items()
-    )
-    return f"Above the roof of {found.answer.model.title}: {told}."
+    told = []
+    for why, those in because.items():
+        share = percent(sum(point.layer.share for point in those), 1)
+        told.append(f"{counted(len(those), 'operation')} ({share} of the step) {why}")
+    return f"Above the roof of {found.answer.model.title}: {'; '.join(told)}."
 
 
 def _reason(point: Point, roof: Roof) -> str:

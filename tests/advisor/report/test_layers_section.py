@@ -76,8 +76,8 @@ def test_a_cliff_is_told_with_the_layer_that_makes_it() -> None:
     # 101/100 over 106/100 is a loss of 4.7 %
     assert verdict(step(0.100, 0.106, even, jump)) == (
         "from batch 100 to 101 a step grows from 100.0 to 106.0 ms, and the throughput changes by -4.7 %: more than "
-        "two runs of one size may differ (2 %). The largest part of it is fc, fprop, +5.00 ms (5.0 % of the step): 2 to "
-        "3 waves of 256x128."
+        "two runs of one size may differ (2 %). The largest part of it is fc, fprop, +5.00 ms (5.0 % of the step): "
+        "2 to 3 waves of 256x128."
     )
     assert "less than two runs" in verdict(step(0.100, 0.102, even, jump))
 
