@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -157,6 +158,35 @@ class Points:
         """Predicted time over measured, less one."""
         return np.asarray(self.predicted_s / self.time_s - 1)
 
+    @cached_property
+    def steps(self) -> tuple[MeasuredStep, ...]:
+        """Every pair of neighbouring sizes at most LONGEST_STEP apart; of several rows of one size the median."""
+        sizes, first = np.unique(self.sizes, return_index=True)
+        time_s = np.array([np.median(self.time_s[self.sizes == size]) for size in sizes])
+        measured, predicted = self.flops[first] / time_s, self.flops[first] / self.predicted_s[first]
+        return tuple(
+            MeasuredStep(
+                int(sizes[i]), int(sizes[i + 1]),
+                float(1 - measured[i + 1] / measured[i]), float(1 - predicted[i + 1] / predicted[i]),
+            )
+            for i in np.flatnonzero(np.diff(sizes) <= LONGEST_STEP)
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MeasuredStep:
+    """Two neighbouring sizes that one source measured: the share of throughput lost from one to the other."""
+
+    before: int
+    after: int
+    measured_loss: float
+    predicted_loss: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both are a drop, or neither is."""
+        return (self.measured_loss >= MEASURED_DROP) == (self.predicted_loss >= MEASURED_DROP)
+
 
 def points_on(sweep: Sweep, measured: Iterable[MeasuredProducts]) -> tuple[Points, ...]:
     """Measured products that lie on a sweep's line, between its ends, each with its prediction."""
@@ -186,41 +216,10 @@ def points_on(sweep: Sweep, measured: Iterable[MeasuredProducts]) -> tuple[Point
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class MeasuredStep:
-    """Two neighbouring sizes that one source measured: the share of throughput lost from one to the other."""
-
-    points: Points
-    before: int
-    after: int
-    measured_loss: float
-    predicted_loss: float
-
-    @property
-    def agrees(self) -> bool:
-        """Whether both are a drop, or neither is."""
-        return (self.measured_loss >= MEASURED_DROP) == (self.predicted_loss >= MEASURED_DROP)
-
-
-def measured_steps(points: Points) -> tuple[MeasuredStep, ...]:
-    """Every pair of neighbours at most LONGEST_STEP apart; of several rows of one size the median."""
-    sizes, first = np.unique(points.sizes, return_index=True)
-    time_s = np.array([np.median(points.time_s[points.sizes == size]) for size in sizes])
-    measured, predicted = points.flops[first] / time_s, points.flops[first] / points.predicted_s[first]
-    near = np.flatnonzero(np.diff(sizes) <= LONGEST_STEP)
-    return tuple(
-        MeasuredStep(
-            points, int(sizes[i]), int(sizes[i + 1]),
-            float(1 - measured[i + 1] / measured[i]), float(1 - predicted[i + 1] / predicted[i]),
-        )
-        for i in near
-    )  # fmt: skip
-
-
 def measured_loss(points: Sequence[Points], before: int, after: int) -> float | None:
     """Share of throughput that measurements lose between these two sizes (the first source that has both), or None."""
     for each in points:
-        for step in measured_steps(each):
+        for step in each.steps:
             if (step.before, step.after) == (before, after):
                 return step.measured_loss
     return None

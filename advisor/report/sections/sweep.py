@@ -23,7 +23,6 @@ from advisor.report.sweeps import (
     ProductError,
     Sweep,
     measured_loss,
-    measured_steps,
     points_on,
     precision_of,
     predict_sweep,
@@ -251,12 +250,14 @@ def _answer(sweep: Sweep, found: Sequence[Tooth], points: Sequence[Points], what
         )
     worst = max(found, key=lambda tooth: tooth.loss)
     seen = measured_loss(points, worst.under, worst.over)
+    name = sweep.label.split(" (")[0]
     beside = "" if seen is None else f" (measured: {_change(seen)})"
     text = (
-        f"Up to {percent(worst.loss)} of the throughput, predicted from {worst.under} to {worst.over}{beside}: "
+        f"{what[0].upper()}{what[1:]} more can cost {percent(worst.loss)} of the throughput, predicted from {name} = "
+        f"{worst.under} to {worst.over}{beside}: "
         f"{_cause_in_short(worst)}. {_of_waves(found)}"
     )
-    steps = [step for each in points for step in measured_steps(each)]
+    steps = [step for each in points for step in each.steps]
     drops = [step for step in steps if step.measured_loss >= MEASURED_DROP]
     if drops:
         both = sum(step.agrees for step in drops)

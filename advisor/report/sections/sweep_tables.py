@@ -15,7 +15,6 @@ from advisor.report.sweeps import (
     Points,
     Sweep,
     measured_loss,
-    measured_steps,
     product_origin,
     standings,
 )
@@ -117,7 +116,7 @@ def steps_table(found: Sequence[Found]) -> Table:
          "yes" if step.agrees else "no")
         for sweep, _, points in found
         for each in points
-        for step in measured_steps(each)
+        for step in each.steps
         if max(step.measured_loss, step.predicted_loss) >= MEASURED_DROP
     ]  # fmt: skip
     rows.sort(key=lambda row: -max(float(row[4] or 0), float(row[5] or 0)))

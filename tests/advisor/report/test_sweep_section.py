@@ -7,7 +7,7 @@ from advisor.report.records import Figure, Origin, Table
 from advisor.report.sections.sweep import ROWS, apart, section
 from advisor.report.sections.sweep_series import kept
 from advisor.report.subject import MeasuredProducts, Subject
-from advisor.report.sweeps import measured_steps, points_on, predict_sweep, size_class, standings
+from advisor.report.sweeps import points_on, predict_sweep, size_class, standings
 from advisor.report.teeth import teeth
 from tests.advisor.report.products import as_products, products, subject_of
 from tests.pictures import pictured
@@ -53,7 +53,7 @@ def test_without_measurements_there_are_lines_and_no_measured_table() -> None:
 
 def test_an_answer_gives_the_deepest_cliff_with_its_counts_and_what_was_measured_there() -> None:
     answer = figure_of(subject_of("a100", CUBLAS), "throughput-m-n12288-k4096").answer
-    assert "from 256 to 257 (measured: 50 % less): tiles of 128x256 go from 96 to 144" in answer
+    assert "predicted from M = 256 to 257 (measured: 50 % less): tiles of 128x256 go from 96 to 144" in answer
 
 
 def test_a_measured_rise_at_a_predicted_cliff_is_said_and_counted_against_the_line() -> None:
@@ -90,7 +90,7 @@ def test_sources_are_named_by_library_precision_pass_and_caches() -> None:
 def test_neighbours_are_measured_sizes_at_most_64_apart() -> None:
     sweep = predict_sweep(subject_of("a100"), "m", ROWS, fixed={"n": 12288, "k": 4096}, id_="m")
     rows = timed((256, 12288, 4096, 200), (257, 12288, 4096, 150), (257, 12288, 4096, 50), (400, 12288, 4096, 1))
-    (step,) = measured_steps(points_on(sweep, (rows,))[0])
+    (step,) = points_on(sweep, (rows,))[0].steps
     assert (step.before, step.after) == (256, 257)
     # the median of two times t/150 and t/50 is t (1/150 + 1/50) / 2 = t/75
     assert step.measured_loss == pytest.approx(1 - 75 / 200)
