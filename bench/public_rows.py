@@ -73,7 +73,7 @@ def grid_line(table: Table, n: int, k: int, *, origin: str) -> MeasuredProducts:
     return MeasuredProducts(
         m=m, n=np.full_like(m, n), k=np.full_like(m, k), time_s=table.time_s[:, at], low_s=low, high_s=high,
         precision="bf16", library="cublas", mode="", kernel=("",) * len(m), fitted=True,
-        origin=Origin("public measurement", text),
+        origin=Origin("public measurement", text), source="aiconfigurator",
     )  # fmt: skip
 
 
@@ -100,7 +100,8 @@ def v100_products(data: Path) -> list[MeasuredProducts]:
     sweep = _sweep(data, "v100", OVER_N, fitted=True, text=f"{ELEUTHERAI}: torch.mm, {_EARLIER}; sweep {OVER_N}")
     text = f"{DEEPBENCH}: CUDA 10.1, launch included; {_CLOCKS}"
     deep = read_deepbench(data, "fp16_mixed")
-    return [sweep, _products(deep.m, deep.n, deep.k, deep.time_s, fitted=True, origin=text)]
+    layers = _products(deep.m, deep.n, deep.k, deep.time_s, fitted=True, origin=text, source="DeepBench")
+    return [sweep, layers]
 
 
 def _sweep(data: Path, gpu: str, sweep: str, *, fitted: bool, text: str) -> MeasuredProducts:
@@ -110,12 +111,14 @@ def _sweep(data: Path, gpu: str, sweep: str, *, fitted: bool, text: str) -> Meas
     return _products(m, n, k, 2 * m * n * k / (rate * 1e12), fitted=fitted, origin=text)
 
 
-def _products(m: Floats, n: Floats, k: Floats, time_s: Floats, *, fitted: bool, origin: str) -> MeasuredProducts:
+def _products(
+    m: Floats, n: Floats, k: Floats, time_s: Floats, *, fitted: bool, origin: str, source: str = "EleutherAI"
+) -> MeasuredProducts:
     nothing = np.full(len(m), np.nan)
     return MeasuredProducts(
         m=m.astype(np.int64), n=n.astype(np.int64), k=k.astype(np.int64), time_s=time_s, low_s=nothing, high_s=nothing,
         precision="fp16", library="cublas", mode="", kernel=("",) * len(m), fitted=fitted,
-        origin=Origin("public measurement", origin),
+        origin=Origin("public measurement", origin), source=source,
     )  # fmt: skip
 
 
@@ -129,7 +132,8 @@ def timm_steps(data: Path, layout: str = "nhwc") -> list[MeasuredSteps]:
         if row is None or load_workload(name).input_shape != (3, row.size, row.size):
             continue
         seen = "the fit has seen this model" if row.fitted else "the fit has not seen this model"
-        found.append(_one_step(name, row, recipe.describe(), f"{TIMM}; {timm_name} at {row.size} pixels; {seen}"))
+        origin = f"{TIMM}; {timm_name} at {row.size} pixels, {recipe.describe()}; {seen}"
+        found.append(_one_step(name, row, f"timm's AMP steps of 2022, {layout.upper()}", origin))
     return found
 
 
@@ -137,5 +141,5 @@ def _one_step(model: str, row: TableRow, recipe: str, origin: str) -> MeasuredSt
     unknown = np.array([np.nan])
     return MeasuredSteps(
         model=model, batch=np.array([row.batch]), time_s=np.array([row.time_s]), memory_bytes=unknown, power_w=unknown,
-        recipe=f"timm's of 2022: {recipe}", origin=Origin("public measurement", origin),
+        recipe=recipe, origin=Origin("public measurement", origin),
     )  # fmt: skip

@@ -82,11 +82,12 @@ def draw_ratios(axes: Axes, density: Density, *, narrow: bool = False) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(density.low * 1e6, density.high * 1e6)
+    axes.xaxis.set_minor_formatter(_no_words())
     axes.set_ylim(1 / density.most_off, density.most_off)
     axes.yaxis.set_major_locator(_fixed(RATIO_TICKS_NARROW if narrow else RATIO_TICKS))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_locator(_none())
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} us" if value < 1000 else f"{value / 1000:g} ms")
+    axes.xaxis.set_major_formatter(lambda value, _: _in_words(value))
     axes.set_xlabel("measured time")
     axes.set_ylabel("predicted / measured time")
     _colour_bar(axes, mesh, narrow=narrow)
@@ -175,10 +176,21 @@ def _colour_bar(axes: Axes, mesh: Any, *, narrow: bool) -> None:
     long.set_minor_locator(_none())
 
 
+def _in_words(time_us: float) -> str:
+    scale, unit = next((s, u) for s, u in ((1e6, "s"), (1e3, "ms"), (0, "us")) if time_us >= s)
+    return f"{time_us / (scale or 1):g} {unit}"
+
+
 def _fixed(values: Sequence[float]) -> Any:
     from matplotlib.ticker import FixedLocator
 
     return FixedLocator(list(values))
+
+
+def _no_words() -> Any:
+    from matplotlib.ticker import NullFormatter
+
+    return NullFormatter()
 
 
 def _none() -> Any:

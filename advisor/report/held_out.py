@@ -94,12 +94,22 @@ class HeldOutProducts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repeats_mean: float | None = None  # how far the same products lie apart when measured with other software
 
 
+class HeldOutSteps(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Training steps of models that the fit has not seen, all of one layout."""
+
+    origin: str  # of the measurements: table, commit, licence
+    error: Error  # of the step time
+    within: tuple[float, float]  # shares of the steps that are 10 and 20 % off at most
+    times: Density
+
+
 class HeldOutCounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is known of one GPU, by precision: "fp16", "fp32"."""
+    """What is known of one GPU."""
 
     schema_version: int
     gpu: str
-    products: dict[str, HeldOutProducts]
+    products: dict[str, HeldOutProducts] = {}  # by precision: "fp16", "fp32"
+    steps: dict[str, HeldOutSteps] = {}  # by layout: "nhwc", "nchw"
 
 
 def load_held_out(gpu_id: str, folder: Path = FOLDER) -> HeldOutCounts | None:
@@ -119,4 +129,7 @@ def parse_held_out(content: bytes, name: str) -> HeldOutCounts:
                 raise BrokenFileError(f"held-out counts {name}: {precision}.{field} has {fault}; {_CURE}")
         if any(len(each.ratios) != len(QUANTILES) for each in products.classes):
             raise BrokenFileError(f"held-out counts {name}: {precision}.classes need {len(QUANTILES)} ratios; {_CURE}")
+    for layout, steps in found.steps.items():
+        if fault := steps.times.fault():
+            raise BrokenFileError(f"held-out counts {name}: {layout}.times has {fault}; {_CURE}")
     return found

@@ -1,6 +1,6 @@
 """`python -m bench accuracy`: writes reports/ACCURACY.md, one section per module of this package.
 
-The section gemm also counts its predictions into advisor/profiles/held-out, which reports draw.
+The sections gemm and step also count their predictions into advisor/profiles/held-out, which reports draw.
 
 A section whose inputs are not given keeps the text it has.
 """
@@ -43,6 +43,7 @@ def _step(options: argparse.Namespace) -> str | None:
         return None
     from bench.accuracy import step
 
+    step.write_steps(options.data, options.traces, options.held_out)
     return step.section(options.data, options.traces)
 
 
@@ -77,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         "--held-out",
         type=Path,
         default=HELD_OUT,
-        help="folder of the counts that reports draw; the section gemm writes it",
+        help="folder of the counts that reports draw, which gemm and step write",
     )
     options = parser.parse_args(argv)
     texts = read_sections(options.output.read_text() if options.output.exists() else "")

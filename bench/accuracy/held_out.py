@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,7 +26,9 @@ from advisor.report.held_out import (
     Density,
     HeldOutCounts,
     HeldOutProducts,
+    HeldOutSteps,
     SizeClass,
+    load_held_out,
 )
 from bench.accuracy.gemm import HeldOut, repeats_apart
 from bench.fit import V100, error_of, v100_held_out, v100_rows
@@ -35,6 +38,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 COLUMNS, CELLS, MOST_OFF = 60, 61, 2.0
+STEPS_COLUMNS = 30  # there are hundreds, not thousands
 TIMES_US = (0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 20000)
 SIZES = (1, 32, 128, 512, 1024, 2048, 4354)  # of m; the tables go on at 8192
 FEW = 20  # a class with fewer rows is left out: its quantiles say nothing
@@ -58,21 +62,44 @@ class Rows:
 
 
 def write_held_out(found: Mapping[str, HeldOut], data: Path, folder: Path = FOLDER) -> list[Path]:
-    """Write the counts of every GPU with public products: `found` of the shared grids, by GPU, and the others here."""
-    files: dict[str, dict[str, HeldOutProducts]] = {}
+    """Write the products of every GPU with public ones: `found` of the shared grids, by GPU, and the others here."""
+    products: dict[str, dict[str, HeldOutProducts]] = {}
     for gpu_id, held in found.items():
-        files.setdefault(gpu_id, {})["fp16"] = grid_counts(gpu_id, held)
-    files.setdefault(V100, {})["fp16"] = v100_counts(data)
-    for gpu_id, products in fp32_counts(data):
-        files.setdefault(gpu_id, {})["fp32"] = products
+        products.setdefault(gpu_id, {})["fp16"] = grid_counts(gpu_id, held)
+    products.setdefault(V100, {})["fp16"] = v100_counts(data)
+    for gpu_id, fp32 in fp32_counts(data):
+        products.setdefault(gpu_id, {})["fp32"] = fp32
     folder.mkdir(parents=True, exist_ok=True)
-    for path in set(folder.glob("*.json")) - {folder / f"{gpu_id}.json" for gpu_id in files}:
-        path.unlink()
-    written = []
-    for gpu_id, by_precision in sorted(files.items()):
-        written.append(folder / f"{gpu_id}.json")
-        write_atomically(written[-1], held_out_bytes(HeldOutCounts(SCHEMA_VERSION, gpu_id, by_precision)))
-    return written
+    others = {path.stem for path in folder.glob("*.json")} - set(products)
+    return [_write(folder, gpu_id, products=products.get(gpu_id, {})) for gpu_id in sorted({*products, *others})]
+
+
+def write_held_out_steps(steps: Mapping[str, HeldOutSteps], gpu_id: str, folder: Path = FOLDER) -> Path:
+    """Write the training steps of one GPU, by layout."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return _write(folder, gpu_id, steps=dict(steps))
+
+
+def _write(folder: Path, gpu_id: str, **changed: Any) -> Path:
+    """Write what changed of a GPU's counts beside what its file has; without anything left the file goes."""
+    path = folder / f"{gpu_id}.json"
+    before = load_held_out(gpu_id, folder) or HeldOutCounts(SCHEMA_VERSION, gpu_id)
+    counts = msgspec.structs.replace(before, **changed)
+    if counts.products or counts.steps:
+        write_atomically(path, held_out_bytes(counts))
+    else:
+        path.unlink(missing_ok=True)
+    return path
+
+
+def steps_counts(time_s: Floats, log_ratio: Floats, origin: str, what: str) -> HeldOutSteps:
+    """All that is shipped of held-out steps: measured s, and ln(predicted / measured) of it."""
+    return HeldOutSteps(
+        origin=origin,
+        error=error_of(log_ratio, what),
+        within=_within(log_ratio),
+        times=density(time_s, log_ratio, columns=STEPS_COLUMNS),
+    )
 
 
 def grid_counts(gpu_id: str, held: HeldOut) -> HeldOutProducts:
@@ -112,13 +139,12 @@ def counted(
 ) -> HeldOutProducts:
     """All that is shipped of one GPU's rows of one precision."""
     judged = rows.judged
-    off = np.abs(np.expm1(rows.log_ratio[judged]))
     return HeldOutProducts(
         coefficients_of=coefficients_of,
         origin=origin,
         fitted=fitted,
         error=error_of(rows.log_ratio[judged], what),
-        within=(round(float((off <= 0.1).mean()), 4), round(float((off <= 0.2).mean()), 4)),
+        within=_within(rows.log_ratio[judged]),
         rates=density(rows.flops_per_s[judged], rows.log_ratio[judged]),
         times=density(rows.time_s, rows.log_ratio),
         classes=tuple(classes(rows)),
@@ -126,13 +152,18 @@ def counted(
     )
 
 
-def density(measured: Floats, log_ratio: Floats) -> Density:
-    """Count rows in COLUMNS of what was measured by CELLS of predicted / measured time."""
+def _within(log_ratio: Floats) -> tuple[float, float]:
+    off = np.abs(np.expm1(log_ratio))
+    return round(float((off <= 0.1).mean()), 4), round(float((off <= 0.2).mean()), 4)
+
+
+def density(measured: Floats, log_ratio: Floats, columns: int = COLUMNS) -> Density:
+    """Count rows in columns of what was measured by CELLS of predicted / measured time."""
     low, high = float(f"{0.999 * measured.min():.3g}"), float(f"{1.002 * measured.max():.3g}")
     low, high = min(low, float(measured.min())), max(high, float(measured.max()))
-    column = _cell(np.log(measured), np.log(low), np.log(high), COLUMNS)
+    column = _cell(np.log(measured), np.log(low), np.log(high), columns)
     cell = _cell(log_ratio, -np.log(MOST_OFF), np.log(MOST_OFF), CELLS)
-    counts = np.zeros((COLUMNS, CELLS), dtype=np.int64)
+    counts = np.zeros((columns, CELLS), dtype=np.int64)
     np.add.at(counts, (column, cell), 1)
     return Density(low=low, high=high, most_off=MOST_OFF, cells=CELLS, columns=tuple(map(_trimmed, counts)))
 

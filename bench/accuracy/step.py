@@ -19,12 +19,14 @@ from advisor.gpus import find_gpu
 from advisor.profile import load_profile
 from advisor.profiling.advice.calibrated import HELD_FACTOR
 from advisor.recipe import make_recipe
+from advisor.report.held_out import HeldOutSteps
 from advisor.step_costs import LAYOUTS, coefficients, op_seconds
 from advisor.step_ops import step_ops
 from advisor.step_profile import MemoryCoefficients, load_step_profile
 from advisor.steptime import StepModel, machine, product_scale
 from advisor.workload.catalogue import load_workload
 from advisor.workload.schema import Kind, Op, Variant
+from bench.accuracy.held_out import steps_counts, write_held_out_steps
 from bench.fit_memory import predicted_batch
 from bench.fit_step import (
     GPU,
@@ -55,6 +57,24 @@ SWEEPS = {  # (network, data set) of batch-sweeps/sweeps.csv: (catalogue model, 
     ("bert_base_uncased", "squad"): ("bert-base-512", None),
 }
 SWEEP_GPUS = {"Tesla V100 16GB (250 W)": "v100-pcie-16gb", "Quadro RTX 6000 (Turing)": "quadro-rtx-6000"}
+
+
+def write_steps(data: Path, traces: Path, folder: Path) -> None:
+    """Count the training steps of models that the fit has not seen, beside the products of the same GPU."""
+    found: dict[str, HeldOutSteps] = {}
+    for layout in LAYOUTS:
+        rows = [r for r in with_traces(train_rows(data, layout), traces) if not r.row.fitted]
+        if any(r.workload for r in rows):
+            found[layout] = unseen_steps(rows, layout)
+    write_held_out_steps(found, GPU, folder)
+
+
+def unseen_steps(rows: Sequence[StepRow], layout: str) -> HeldOutSteps:
+    """The counts of rows of one layout, predicted as shipped."""
+    profile, gpu = load_step_profile(), machine(find_gpu(GPU), TIMM_RECIPE)
+    unseen = Stacked(rows, TIMM_RECIPE)
+    residuals = corrected_residuals(unseen, profile.train, profile.neighbours, gpu)
+    return steps_counts(np.exp(unseen.log_time), residuals, profile.origin, profile.held_out[layout].what)
 
 
 def section(data: Path, traces: Path) -> str:
