@@ -78,9 +78,11 @@ def _above(found: Recommendation, above: Sequence[Point], roof: Roof) -> str:
 def _reason(point: Point, roof: Roof) -> str:
     if point.roof == "memory":
         return "on small tensors, which stay in the L2 cache and need less of the memory than is counted"
+    fault = "by an error of the prediction, whose shares of the peak are from a card that exceeds its nominal clock"
     if roof.unit == "FP32" and layer_class(point.layer) in ("fprop", "dgrad", "wgrad"):
-        return "by Winograd's transform, which computes 3x3 convolutions with fewer multiplications than are counted"
-    return "by an error of the prediction, whose shares of the peak are from a card that exceeds its nominal clock"
+        winograd = "Winograd's transform, which computes 3x3 convolutions with fewer multiplications than are counted"
+        return f"by {winograd}, or {fault}"
+    return fault
 
 
 # Words ----------------------------------------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ def test_a_gpu_without_tensor_cores_has_the_fp32_roof() -> None:
 
 def test_what_is_above_the_roof_is_told_with_its_reason() -> None:
     assert (found := section(subject("p100", "resnet50"))) is not None
-    assert any("by Winograd's transform" in note for note in found.notes)  # FP32 convolutions of 3x3
+    assert any("Winograd's transform" in note for note in found.notes)  # FP32 convolutions of 3x3
     assert (found := section(subject("a100", "bert-base-128"))) is not None
     assert any("stay in the L2 cache" in note and "Winograd" not in note for note in found.notes)
 
