@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,11 +18,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from advisor.report.records import Cell, Report, Table
+from advisor.report.rendering.data_uri import svg_uri
 from advisor.report.rendering.interactive import chart_json
 from advisor.report.rendering.pictures import COLOURS, Pictures
 from advisor.report.rendering.tables import numeric, printed
 
 _PIXELS_PER_INCH = 96
+_LONG_CELL = 32  # characters
 _PLOTLY = "plotly/plotly-basic.min.js"
 _SCRIPTS = ("sortable/sortable.min.js", "sortable/sortable.a11y.min.js", "report.js")
 
@@ -43,6 +44,11 @@ class _Cell:
 
     text: str
     sort: str | None
+
+    @property
+    def long(self) -> bool:
+        """Whether it may take several lines."""
+        return len(self.text) > _LONG_CELL
 
 
 def page(report: Report, pictures: Mapping[str, Pictures]) -> str:
@@ -66,7 +72,7 @@ def page(report: Report, pictures: Mapping[str, Pictures]) -> str:
             narrow={figure.id: _source(pictures[figure.id].narrow_svg, figure.narrow_inches) for figure in figures},
             charts={figure.id: Markup(chart_json(figure.interactive)) for figure in figures if figure.interactive},
             rows=_rows,
-            numeric=numeric,
+            numeric=lambda table: [numeric(table, place) for place in range(len(table.columns))],
         )
     )
     return text.encode(errors="replace").decode()  # half a surrogate pair cannot be written
@@ -106,13 +112,8 @@ def _variables() -> str:
 
 
 def _source(svg: str, inches: tuple[float, float]) -> _Source | None:
-    """The SVG as a data URI in its shorter form, without a character that would end an attribute or a srcset."""
-    if not svg:
-        return None
-    quoted = "data:image/svg+xml," + urllib.parse.quote(svg, safe="!$()*+,/:;=?@")
-    encoded = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
     width, height = (round(side * _PIXELS_PER_INCH) for side in inches)
-    return _Source(min(quoted, encoded, key=len), width, height)
+    return _Source(svg_uri(svg), width, height) if svg else None
 
 
 def _rows(table: Table) -> list[list[_Cell]]:
