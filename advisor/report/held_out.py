@@ -21,6 +21,7 @@ from advisor.profile import Error
 SCHEMA_VERSION = 1
 FOLDER = PROFILES / "held-out"
 MAX_BYTES = 1 << 18
+MOST_CELLS = 1000  # of a density, across or up
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _CURE = "write it anew with `python -m bench accuracy`"
 
@@ -59,6 +60,8 @@ class Density(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """What is wrong with the numbers, as far as types cannot say it."""
         if not (0 < self.low < self.high < math.inf and 1 < self.most_off < math.inf and self.cells > 0):
             return "edges that do not rise"
+        if self.cells > MOST_CELLS or len(self.columns) > MOST_CELLS:
+            return f"{max(self.cells, len(self.columns))} cells, limit {MOST_CELLS}"
         if not self.columns:
             return "no columns"
         for column in self.columns:
