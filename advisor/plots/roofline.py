@@ -70,8 +70,9 @@ def _handle(label: str, **look: Any) -> Line2D:
 def _scatter(axes: Axes, x: Sequence[float], y: Sequence[float], members: Sequence[Point]) -> None:
     if members:
         look = LOOKS[layer_class(members[0].layer)]
+        edge = {"linewidth": 1.2} if look.marker == "x" else {"linewidth": 0.4, "edgecolor": "white"}
         axes.scatter(x, y, s=[_area(point) for point in members], c=look.colour, marker=look.marker, alpha=0.75,
-                     linewidth=0.4, edgecolor="white", zorder=3)  # fmt: skip
+                     zorder=3, **edge)  # fmt: skip
 
 
 def _area(point: Point) -> float:
@@ -125,8 +126,8 @@ def _draw_roof(axes: Axes, roof: Roof, step: Sequence[Point], narrow: bool) -> l
         if span < _FEW_TICKS:
             axis.set_major_locator(LogLocator(subs=(1, 3) if narrow else (1, 2, 5)))
         axis.set_major_formatter(lambda value, _: f"{value:g}")
-        axis.set_minor_formatter("")
     axes.tick_params(labelsize=9)
+    axes.minorticks_off()
     axes.set_xlabel("FLOP per byte of memory traffic")
     axes.set_ylabel("TFLOP/s reached (predicted)")
     axes.grid(alpha=0.25)
@@ -142,7 +143,7 @@ def _draw_moving(axes: Axes, moving: Sequence[Point], roof: Roof, narrow: bool) 
         _scatter(axes, [point.bytes_per_s / roof.bandwidth_bytes_per_s for point in members], apart, members)
     most = max(point.bytes_per_s / roof.bandwidth_bytes_per_s for point in moving)
     axes.axvline(1, color=BLACK, linewidth=1.6, zorder=2)
-    axes.set(xlim=(0, max(1.08, 1.05 * most)), ylim=(len(classes) - 0.4, -0.6))
+    axes.set(xlim=(0, max(1.08, 1.05 * most)), ylim=(len(classes) - 0.25, -0.75))
     axes.set_yticks(range(len(classes)), [class_.replace(", ", ",\n") for class_ in classes])
     axes.set_xticks([0, 0.5, 1] if narrow else [0, 0.2, 0.4, 0.6, 0.8, 1])
     axes.xaxis.set_major_formatter(lambda share, _: percent(share))

@@ -27,7 +27,7 @@ LOOKS = {  # told apart without colour too
     "wgrad": Look(PURPLE, "s", "purple", "square"),
     "attention": Look(GREEN, "P", "green", "cross"),
     "normalisation": Look(SKY, "D", "sky", "diamond"),
-    "elementwise, other": Look(GREY, "X", "grey", "x"),
+    "elementwise, other": Look(GREY, "x", "grey", "x"),
 }
 
 

@@ -19,7 +19,7 @@ from advisor.units import duration, percent
 
 # Where operations that no FLOP are counted of need an intensity, it is this: their distance to the memory roof is then
 # the share of the bandwidth they miss.
-NOMINAL = 0.25  # FLOP per byte: one for each FP16 element that is read and written
+NOMINAL = 1.0  # FLOP per byte
 _LARGE = 8192  # side of the product that says what is reached of the peak
 _WORTH_SAYING = 0.005  # share of the step
 

@@ -18,9 +18,9 @@ from advisor.units import duration, percent
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
 
-_CHANGING, _HEAVY = 6, 5  # rows of a figure: what changes most, and what weighs most besides
+_CHANGING, _HEAVY = 5, 3  # rows of a figure: what changes most, and what weighs most besides
 _SHOWN = 15
-_NARROW_LINE = 46  # characters
+_NARROW_LINE = 50  # characters
 _UNDER_A_CLIFF = "just under a cliff"
 
 
@@ -106,7 +106,7 @@ def _draw(figure: MatplotlibFigure, narrow: bool, *, rows: Sequence[Pair], batch
     axes.set(xscale="log", xlim=(min(times) / 1.25, max(times) * 1.25), ylim=(len(rows) - 0.7, -1.0), yticks=[])
     axes.set_xticks(_ticks(min(times) / 1.25, max(times) * 1.25, most=6 if narrow else 9))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter("")
+    axes.minorticks_off()
     axes.tick_params(labelsize=9)
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("ms per step (predicted), logarithmic")

@@ -15,6 +15,7 @@ from advisor.report.subject import Subject
 from advisor.units import counted, duration, percent
 
 _SHOWN = 25
+_LEAST_BANDWIDTH = 0.02  # share of it that an operation without FLOP reaches at least to be in the interactive figure
 _SOURCE = "S. Williams, A. Waterman, D. Patterson, Communications of the ACM 52(4), 2009"
 
 
@@ -45,7 +46,7 @@ def section(subject: Subject) -> Section | None:
             "traffic across, its FLOP over its predicted time up, its area the share of the step. How far a point is "
             "below the roof is what a better kernel or shape could win. Operations that only move data count no FLOP "
             "and stand in a strip of their own, by the share of the bandwidth they reach (in the interactive figure at "
-            f"a nominal {NOMINAL} FLOP per byte, as far below the slope as they miss of it)."
+            f"a nominal {NOMINAL:g} FLOP per byte, as far below the slope as they miss of it)."
         ),
         figures=tuple(figures),
         tables=tuple(tables),
@@ -119,12 +120,17 @@ def _interactive(roof: Roof, step: Sequence[Point]) -> Interactive:
         level = roof.reached_flops_per_s
         ends = (level / roof.bandwidth_bytes_per_s, right)
         roofs.append(_line("a large product, predicted", roof, ends, (level, level), dashed=True))
+    least = _LEAST_BANDWIDTH * roof.bandwidth_bytes_per_s
+    seen = [point for point in step if not point.moves_only or point.bytes_per_s >= least]
     shown = [
-        _points_series(class_, [point for point in step if layer_class(point.layer) == class_]) for class_ in LOOKS
+        _points_series(
+            class_, [point for point in seen if layer_class(point.layer) == class_], _unseen(class_, step, least)
+        )
+        for class_ in LOOKS
     ]
     return Interactive(
         series=(*roofs, *(series for series in shown if series.x)),
-        x_title=f"FLOP per byte of memory traffic ({NOMINAL}: none counted)",
+        x_title=f"FLOP per byte of memory traffic ({NOMINAL:g} where none is counted)",
         y_title="TFLOP/s reached (predicted)",
         x_log2=True,
         y_log=True,
@@ -136,7 +142,14 @@ def _line(name: str, roof: Roof, x: tuple[float, ...], y: tuple[float, ...], *, 
     return Series(name, "line", "ink", x, tuple(each / 1e12 for each in y), (Fact("bound", bounds),), dashed=dashed)
 
 
-def _points_series(class_: str, members: Sequence[Point]) -> Series:
+def _unseen(class_: str, step: Sequence[Point], least_bytes_per_s: float) -> str:
+    """What of a class is too far below the roof for one axis with the rest; "" where nothing is."""
+    members = [point for point in step if layer_class(point.layer) == class_ and point.moves_only]
+    left_out = sum(point.bytes_per_s < least_bytes_per_s for point in members)
+    return f" ({left_out} below {percent(_LEAST_BANDWIDTH)} of the bandwidth: see the table)" if left_out else ""
+
+
+def _points_series(class_: str, members: Sequence[Point], unseen: str) -> Series:
     look = LOOKS[class_]
     layers = [point.layer for point in members]
 
@@ -144,7 +157,7 @@ def _points_series(class_: str, members: Sequence[Point]) -> Series:
         return Fact(name, tuple(values), unit)
 
     return Series(
-        name=class_,
+        name=f"{class_}{unseen}",
         kind="points",
         tone=look.tone,
         x=tuple(point.flop_per_byte for point in members),

@@ -125,8 +125,21 @@ def test_hovering_tells_shape_tile_waves_and_bound(a100: Subject) -> None:
     assert facts["FLOP/byte"] == 124
     assert facts["bound"] in {"compute", "memory", "latency"}
     assert {"operation", "tile", "waves", "idle share", "time", "of the step"} <= facts.keys()
-    moved = next(series for series in interactive.series if series.name == "normalisation")
+    moved = next(series for series in interactive.series if series.name.startswith("normalisation"))
     assert {fact.name: fact.values[0] for fact in moved.facts}["FLOP/byte"] == "none"
+
+
+def test_what_is_too_far_below_the_roof_for_the_interactive_figure_is_counted_in_its_legend(a100: Subject) -> None:
+    found = a100.models[0]
+    roof = roof_of(found)
+    assert roof is not None
+    slow = [p for p in points(found, roof) if p.moves_only and p.bytes_per_s < 0.02 * roof.bandwidth_bytes_per_s]
+    interactive = figure(section(a100), "roofline-resnet50").interactive
+    assert interactive is not None
+    (name,) = [series.name for series in interactive.series if series.name.startswith("elementwise")]
+    assert f"({len(slow)} below 2 % of the bandwidth: see the table)" in name
+    drawn = sum(len(series.x) for series in interactive.series if series.kind == "points")
+    assert drawn + len(slow) == len(found.setup.model.variant.ops) + 1
 
 
 def test_the_table_has_every_operation_longest_first(a100: Subject) -> None:
@@ -145,10 +158,11 @@ def test_a_gpu_without_tensor_cores_has_the_fp32_roof() -> None:
 
 
 def test_what_is_above_the_roof_is_told_with_its_reason() -> None:
-    assert (found := section(subject("p100", "resnet50"))) is not None
-    assert any("Winograd's transform" in note for note in found.notes)  # FP32 convolutions of 3x3
-    assert (found := section(subject("a100", "bert-base-128"))) is not None
-    assert any("stay in the L2 cache" in note and "Winograd" not in note for note in found.notes)
+    old, new = section(subject("p100", "resnet50")), section(subject("a100", "bert-base-128"))
+    assert old is not None
+    assert new is not None
+    assert any("Winograd's transform" in note for note in old.notes)  # FP32 convolutions of 3x3
+    assert any("stay in the L2 cache" in note and "Winograd" not in note for note in new.notes)
 
 
 def test_two_models_of_one_name_have_figures_of_their_own(a100: Subject) -> None:
