@@ -81,7 +81,12 @@ class Tooth:
     kept: Cut  # the same tiles at `over`
     after: Cut  # those chosen at `over`
     cause: Cause
-    text: str  # the cause in words and numbers
+    reason: str  # the cause in words and numbers
+
+    @property
+    def text(self) -> str:
+        """Between which sizes, and why."""
+        return f"{self.under} to {self.over}: {self.reason}"
 
 
 def teeth(sweep: Sweep, least_loss: float = LEAST_LOSS) -> tuple[Tooth, ...]:
@@ -109,8 +114,8 @@ def _tooth(sweep: Sweep, i: int, loss: float) -> Tooth:
     before, kept, after = cut_at(sweep, i), _cut(sweep, i, i + 1), cut_at(sweep, i + 1)
     cause = _cause(sweep, i, loss, physical_loss, before, kept)
     under, over = int(sweep.sizes[i]), int(sweep.sizes[i + 1])
-    text = _text(sweep, i, cause, loss, physical_loss, before, kept, after)
-    return Tooth(under, over, loss, physical_loss, before, kept, after, cause, f"{under} to {over}: {text}")
+    reason = _reason(sweep, i, cause, loss, physical_loss, before, kept, after)
+    return Tooth(under, over, loss, physical_loss, before, kept, after, cause, reason)
 
 
 def _cause(sweep: Sweep, i: int, loss: float, physical_loss: float, before: Cut, kept: Cut) -> Cause:
@@ -130,7 +135,7 @@ def _rate(sweep: Sweep, at: slice) -> np.ndarray:
     return operand_rate(n, k, 2.0) if runs_on_tensor_cores(sweep.gpu, sweep.precision) else np.ones(len(n))
 
 
-def _text(
+def _reason(
     sweep: Sweep, i: int, cause: Cause, loss: float, physical_loss: float, before: Cut, kept: Cut, after: Cut
 ) -> str:
     counts = f"tiles of {before.name} go from {before.tiles} to {kept.tiles}"

@@ -27,8 +27,8 @@ Found = tuple[Sweep, tuple[Tooth, ...], tuple[Points, ...]]  # a line, its teeth
 
 
 def named(sweep: Sweep) -> str:
-    """What is swept, and what stands still: "M, N = 12288, K = 4096"."""
-    return f"{sweep.label.split(' (')[0]}, {sweep.fixed}"
+    """What is swept, and what stands still: "M at N = 12288, K = 4096"."""
+    return f"{sweep.label.split(' (')[0]} at {sweep.fixed}"
 
 
 def _origins(found: Sequence[Found]) -> tuple[Origin, ...]:
@@ -43,38 +43,40 @@ def _time(value: Cell) -> str:
     return duration(float(value or 0))
 
 
-def _two(value: Cell) -> str:
-    return f"{float(value or 0):.2f}"
+def _table(
+    id_: str, title: str, columns: Sequence[Column], rows: Sequence[tuple[Cell, ...]], origins: tuple[Origin, ...],
+    shown: int | None = SHOWN,
+) -> Table:  # fmt: skip
+    """A table without the columns of which nothing is known."""
+    known = [i for i in range(len(columns)) if any(row[i] is not None for row in rows)]
+    kept = tuple(tuple(row[i] for i in known) for row in rows)
+    return Table(id_, title, tuple(columns[i] for i in known), kept, origins, shown)
 
 
 def teeth_table(subject: Subject, found: Sequence[Found]) -> Table:
-    """Every tooth, the deepest first, with the cut before, the same cut after, and the one taken."""
+    """Every tooth and its cause, the deepest first."""
     columns = (
         Column("sweep", "sweep"),
         Column("size_before", "size before"),
         Column("size_after", "size after"),
         Column("predicted_loss", "predicted loss", _share, "share of the throughput"),
         Column("measured_loss", "measured loss", _share, "between the same two sizes, where both were measured"),
-        Column("tile_before", "tile before"),
-        Column("waves_before", "waves before", _two, "tiles over SMs"),
-        Column("waves_kept", "waves of the same tile after", _two),
-        Column("tile_after", "tile after"),
-        Column("waves_after", "waves after", _two),
-        Column("cause_kind", "kind"),
+        Column(
+            "kind", "kind", None, "wave: a further wave; tiles: more tiles in the same waves; neighbours: a correction"
+        ),
         Column("cause", "cause"),
     )
     rows: list[tuple[Cell, ...]] = [
         (
             named(sweep), tooth.under, tooth.over, tooth.loss, measured_loss(points, tooth.under, tooth.over),
-            tooth.before.name, tooth.before.waves, tooth.kept.waves, tooth.after.name, tooth.after.waves,
-            tooth.cause, tooth.text,
+            tooth.cause, tooth.reason,
         )
         for sweep, its, points in found
         for tooth in its
     ]  # fmt: skip
     rows.sort(key=lambda row: -float(row[3] or 0))
     origins = (product_origin(subject), *_origins(found))
-    return Table("teeth", "Every cliff and its cause, the deepest first", columns, tuple(rows), origins, SHOWN)
+    return _table("teeth", "Every cliff and its cause, the deepest first", columns, rows, origins)
 
 
 def classes_table(subject: Subject, found: Sequence[Found]) -> Table:
@@ -94,10 +96,11 @@ def classes_table(subject: Subject, found: Sequence[Found]) -> Table:
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (named(sweep), each.name, each.count, each.median, each.worst)
         for sweep, its, _ in found
+        if sweep.label[0] in "MN"  # numbers of samples are too few to have classes
         for each in standings(sweep, np.array([tooth.under for tooth in its], dtype=np.int64))
     )
     title = f"Are powers of two special? Predicted throughput of sizes from {LEAST_CLASSED} on, by their class"
-    return Table("classes-of-sizes", title, columns, rows, (product_origin(subject),))
+    return _table("classes-of-sizes", title, columns, rows, (product_origin(subject),), shown=None)
 
 
 def steps_table(found: Sequence[Found]) -> Table:
@@ -121,7 +124,7 @@ def steps_table(found: Sequence[Found]) -> Table:
     ]  # fmt: skip
     rows.sort(key=lambda row: -max(float(row[4] or 0), float(row[5] or 0)))
     title = f"Drops of {percent(MEASURED_DROP)} or more between measured sizes at most {LONGEST_STEP} apart"
-    return Table("measured-drops", title, columns, tuple(rows), _origins(found), SHOWN)
+    return _table("measured-drops", title, columns, rows, _origins(found))
 
 
 def points_table(found: Sequence[Found]) -> Table:
@@ -148,7 +151,7 @@ def points_table(found: Sequence[Found]) -> Table:
         for each in points
         for i in range(len(each.sizes))
     )  # fmt: skip
-    return Table("measured-points", "Measured products beside their predictions", columns, rows, _origins(found), SHOWN)
+    return _table("measured-points", "Measured products beside their predictions", columns, rows, _origins(found))
 
 
 def _known(value: float) -> float | None:
