@@ -8,8 +8,10 @@
   const NARROW = 560; // px: no room for a label beside the point; its facts stand below
   const HOVER_LINE = 48; // characters
   const LONG = 30; // characters of a fact that has a line of its own
+  const TICK = 48; // px from tick to tick
   const LETTER = 6.6; // px, of a mark's label
   const charts = [];
+  const isNarrow = (chart) => chart.plot.clientWidth < NARROW;
   const isMarks = (trace) => trace.yaxis === "y2";
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
@@ -32,7 +34,7 @@
   /* The figure as plotly takes it: colours of the page as it is now, labels as there is room. */
   function painted(chart) {
     const { source, plot } = chart;
-    const narrow = plot.clientWidth < NARROW;
+    const narrow = isNarrow(chart);
     plot.style.height = narrow ? `calc(20rem + ${19 * legendLines(source)}px)` : "";
     const data = structuredClone(source.data);
     data.forEach((trace, curve) => {
@@ -66,6 +68,7 @@
     (layout.shapes || []).forEach((shape) => { shape.line = { color: colour("grey"), width: 1, dash: "dot" }; });
     return Object.assign(layout, {
       autosize: true,
+      uirevision: "kept", // zoom and hidden series, when colours change
       dragmode: coarse.matches ? false : "zoom",
       hovermode: "closest",
       hoverdistance: 30,
@@ -83,6 +86,8 @@
 
   function draw(chart) {
     const { data, layout } = painted(chart);
+    chart.narrow = isNarrow(chart);
+    chart.fitted = null;
     return Plotly.react(chart.plot, data, layout, CONFIG);
   }
 
@@ -90,21 +95,27 @@
      touch are left out: their facts stay. */
   function fit(chart) {
     const { plot, source } = chart;
-    const axis = plot._fullLayout.xaxis;
-    const changes = {};
-    if (axis.type === "log") {
-      const octaves = (axis.range[1] - axis.range[0]) / Math.log10(2);
-      const step = Math.ceil(octaves / (axis._length / 48));
-      changes["xaxis.tickmode"] = octaves < 2 ? "auto" : "linear";
-      changes["xaxis.tick0"] = 0;
-      changes["xaxis.dtick"] = Math.log10(2) * step;
+    if (chart.narrow !== isNarrow(chart)) {
+      draw(chart);
+      return;
     }
+    const axis = plot._fullLayout.xaxis;
     const marks = source.data.findIndex(isMarks);
-    const key = JSON.stringify([axis.range, axis._length, dark.matches]);
-    if (chart.fitted === key) return;
-    chart.fitted = key;
-    const update = marks < 0 ? {} : { text: [roomy(source.data[marks], axis)] };
-    Plotly.update(plot, update, changes, marks < 0 ? [] : [marks]);
+    const seen = JSON.stringify([axis.range, axis._length]);
+    if (chart.fitted === seen || (marks < 0 && axis.type !== "log")) return;
+    chart.fitted = seen;
+    const ticks = axis.type === "log" ? powersOfTwo(axis) : {};
+    Plotly.update(plot, marks < 0 ? {} : { text: [roomy(source.data[marks], axis)] }, ticks, marks < 0 ? [] : [marks]);
+  }
+
+  function powersOfTwo(axis) {
+    const octaves = (axis.range[1] - axis.range[0]) / Math.log10(2);
+    const step = Math.ceil(octaves / (axis._length / TICK));
+    return {
+      "xaxis.tickmode": octaves < 2 ? "auto" : "linear",
+      "xaxis.tick0": 0,
+      "xaxis.dtick": octaves < 2 ? null : Math.log10(2) * step,
+    };
   }
 
   function roomy(marks, axis) {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +25,9 @@ from advisor.report.rendering.pictures import COLOURS, Pictures
 from advisor.report.rendering.tables import numeric, printed
 
 _PIXELS_PER_INCH = 96
+_BEFORE_UNIT = re.compile(
+    r"(?<=\d) (?=(?:%|[num]?s|[KMGT]i?B|[GT]FLOP/s|GB/s|[MG]Hz|W|SMs|(?:images|samples)/s)(?!\w))"
+)
 _LONG_CELL = 32  # characters
 _PLOTLY = "plotly/plotly-basic.min.js"
 _SCRIPTS = ("sortable/sortable.min.js", "sortable/sortable.a11y.min.js", "report.js")
@@ -80,13 +84,20 @@ def page(report: Report, pictures: Mapping[str, Pictures]) -> str:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("advisor.report.rendering"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["prose"] = _prose
+    return environment
+
+
+def _prose(text: str) -> str:
+    """A sentence in which a number and its unit stay on one line."""
+    return _BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", text)
 
 
 @cache

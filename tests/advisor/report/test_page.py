@@ -132,8 +132,13 @@ def test_a_figure_has_both_forms_its_answer_and_its_origins_as_words() -> None:
     assert source["media"] == "(max-width: 600px)"
     assert svg_of(image["src"]) == svg_of(source["srcset"]) == made_up.PICTURE.replace("M0 0 40 20", "M0,0,40,20")
     assert not set(source["srcset"]) & set(" \n\"'<>#")
-    assert "It falls by 25 % after M = 256." in parsed.text_of("p")
+    assert "It falls by 25\xa0% after M = 256." in parsed.text_of("p")
     assert parsed.text_of("span").count("measured here") == 2
+
+
+def test_a_number_and_its_unit_stay_on_one_line() -> None:
+    report = replace(made_up.report(), summary=("37 % of 2 sizes in 1.5 ms at 312 TFLOP/s on 108 SMs",))
+    assert "37\xa0% of 2 sizes in 1.5\xa0ms at 312\xa0TFLOP/s on 108\xa0SMs" in made(report)
 
 
 def test_a_picture_without_a_form_for_phones_has_its_wide_one_everywhere() -> None:

@@ -202,6 +202,27 @@ def test_dark_mode_changes_paper_and_chart_while_the_page_is_open(wide: Any) -> 
     assert checks.barriers(wide.page) == []
 
 
+def test_a_window_made_narrow_gets_the_form_for_phones(wide: Any) -> None:
+    wide.page.locator(".chart").focus()
+    wide.page.keyboard.press("ArrowRight")
+    expect(wide.page.locator(".hoverlayer .hovertext")).to_have_count(1)
+    wide.page.set_viewport_size({"width": 400, "height": 900})
+    wide.page.wait_for_timeout(1000)  # plotly waits before it resizes
+    wide.page.keyboard.press("ArrowRight")
+    expect(wide.page.locator(".hoverlayer .hovertext")).to_have_count(0)
+    assert checks.clipped(wide.page) == []
+    assert checks.overlapping(wide.page) == []
+
+
+def test_colours_change_and_what_was_hidden_stays_hidden(wide: Any) -> None:
+    wide.page.locator(".legendtoggle").nth(0).click()
+    expect(wide.page.locator(".plot .scatterlayer .trace")).to_have_count(2)
+    wide.page.emulate_media(color_scheme="dark")
+    paper = wide.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    expect(wide.page.locator(".plot .main-svg").first).to_have_css("background-color", paper)
+    expect(wide.page.locator(".plot .scatterlayer .trace")).to_have_count(2)
+
+
 def test_on_paper_the_picture_stands_in_for_the_chart(wide: Any) -> None:
     picture, chart = wide.page.locator(".static").first, wide.page.locator(".chart").first
     assert (picture.is_visible(), chart.is_visible()) == (False, True)
