@@ -10,6 +10,7 @@ from advisor.recommendation import Answer
 
 USUAL = (32, 64, 128, 256)
 MULTIPLES = (64, 8)
+ALL_UP_TO = 256  # sizes beyond are drawn where something happens
 Kind = Literal["advice", "rule of thumb", "usual size"]
 _ADVICE = {  # role of a candidate -> its long and short name
     "recommended": ("recommended", "recommended"),
@@ -70,3 +71,17 @@ def last_shown(answer: Answer) -> int:
     searched = answer.curve.batches[-1]
     named = max(c.prediction.batch for c in answer.candidates)
     return min(searched, max(named, round(1.25 * answer.largest_fitting), 8))
+
+
+def sizes_shown(answer: Answer) -> list[int]:
+    """The sizes that a picture of the curve needs: all up to 256; then every fourth, those named, and cliffs' ends."""
+    end, speed = last_shown(answer), answer.curve.samples_per_s
+    named = {choice.batch for choice in choices(answer)} | {c.prediction.batch for c in answer.candidates}
+    named |= {answer.largest_fitting, answer.largest_fitting + 1, end}
+    ends = {
+        size
+        for batch in range(ALL_UP_TO + 1, end)
+        if speed[batch] < speed[batch - 1]  # one sample more is slower
+        for size in (batch, batch + 1)
+    }
+    return [b for b in range(1, end + 1) if b <= ALL_UP_TO or b % 4 == 0 or b in named or b in ends]

@@ -11,7 +11,7 @@ import numpy as np
 
 from advisor.plots.canvas import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, drawing
 from advisor.recommendation import Recommendation, headline
-from advisor.rules_of_thumb import Choice, choices, last_shown
+from advisor.rules_of_thumb import Choice, choices, last_shown, sizes_shown
 from advisor.units import gib, percent
 
 if TYPE_CHECKING:
@@ -102,8 +102,8 @@ def draw_curve(
 
 def _draw_speed(axes: Axes, found: Recommendation, rows: Sequence[Lane]) -> None:
     answer, curve = found.answer, found.curve
-    end = last_shown(answer)
-    batches, speed, fits = (np.array(a[:end]) for a in (curve.batches, curve.samples_per_s, curve.fits))
+    batches = np.array(sizes_shown(answer))
+    speed, fits = (np.array(values)[batches - 1] for values in (curve.samples_per_s, curve.fits))
     band = np.exp(answer.error.mean_abs_log)
     axes.fill_between(batches, speed / band, speed * band, color=BLUE, alpha=0.15, linewidth=0,
                       label=f"mean error of such predictions, {percent(answer.error.mean_abs_log)}")  # fmt: skip
@@ -118,8 +118,8 @@ def _draw_speed(axes: Axes, found: Recommendation, rows: Sequence[Lane]) -> None
             axes.plot(batches, np.where(inside, speed, np.nan), color=colour, linestyle=style, marker=dot,
                       linewidth=1.5, label=label)  # fmt: skip
     for row in reversed(rows):  # what is recommended comes to lie above all others
-        at = np.array(row.batches) - 1
-        axes.plot(batches[at], speed[at], **_mark(row, on_curve=True))
+        heights = [curve.samples_per_s[batch - 1] for batch in row.batches]
+        axes.plot(row.batches, heights, **_mark(row, on_curve=True))
     axes.set_ylabel(f"{answer.model.samples} per second")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter("{x:,.0f}" if speed.max() >= 100 else "{x:g}")

@@ -24,8 +24,9 @@ from advisor.report.records import (
     Table,
     Tone,
 )
+from advisor.report.sections.batch_memory import memory_figure
 from advisor.report.subject import MeasuredSteps, Subject
-from advisor.rules_of_thumb import Choice, choices, last_shown
+from advisor.rules_of_thumb import Choice, choices, last_shown, sizes_shown
 from advisor.steptime import StepCurve
 from advisor.units import gib, percent, rate
 
@@ -46,7 +47,7 @@ _LOOK: dict[str, tuple[str, Tone]] = {  # of a lane in the interactive figure: p
 
 
 def section(subject: Subject) -> Section | None:
-    """A figure and a table of choices for each model; and what was measured of it, where something was."""
+    """For each model its throughput, its memory and a table of choices; and what was measured, where something was."""
     if not subject.models:
         return None
     figures, tables = [], []
@@ -55,7 +56,7 @@ def section(subject: Subject) -> Section | None:
             each for each in subject.measured.steps if each.model == found.answer.model.name and len(each.batch)
         )
         origin = step_origin(found)
-        figures.append(_figure(name, found, steps, origin))
+        figures += [_figure(name, found, steps, origin), memory_figure(name, found, steps, origin)]
         tables.append(_choices_table(name, found.answer, origin))
         tables += [
             _measured_table(f"{number}-{name}", found, each, origin) for number, each in enumerate(steps, start=1)
@@ -176,10 +177,11 @@ def _seen(answer: Answer, steps: Sequence[MeasuredSteps]) -> str:
 
 def _interactive(found: Recommendation, steps: Sequence[MeasuredSteps]) -> Interactive:
     answer, end = found.answer, last_shown(found.answer)
+    every = np.array(sizes_shown(answer))
     curve = found.setup.curve(np.arange(1, end + 1))
     roles = _roles(answer)
-    speed, fits = np.array(answer.curve.samples_per_s[:end]), np.array(answer.curve.fits[:end])
-    every = np.arange(1, end + 1)
+    speed = np.array(answer.curve.samples_per_s)
+    fits = np.array(answer.curve.fits)[every - 1]
     band = float(np.exp(answer.error.mean_abs_log))
 
     def line(label: str, sizes: np.ndarray, tone: Tone, *, dashed: bool = False) -> Series:
@@ -187,7 +189,7 @@ def _interactive(found: Recommendation, steps: Sequence[MeasuredSteps]) -> Inter
                       _facts(answer, curve, roles, sizes), dashed=dashed)  # fmt: skip
 
     def edge(label: str, factor: float) -> Series:
-        return Series(label, "line", "sky", _floats(every), _floats(speed * factor), (), dashed=True)
+        return Series(label, "line", "sky", _floats(every), _floats(speed[every - 1] * factor), (), dashed=True)
 
     series = [line("predicted, fits", every[fits], "blue")]
     if not fits.all():

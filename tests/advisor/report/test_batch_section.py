@@ -22,7 +22,7 @@ from advisor.report.records import Figure, Origin, Section, Table
 from advisor.report.rendering.pictures import drawn
 from advisor.report.sections.batch import section
 from advisor.report.subject import Measured, MeasuredSteps, Subject
-from advisor.rules_of_thumb import choices, last_shown
+from advisor.rules_of_thumb import choices, last_shown, sizes_shown
 from advisor.steptime import StepError
 from tests.pictures import pictured
 
@@ -161,6 +161,35 @@ def test_every_point_of_the_interactive_form_has_its_facts() -> None:
     assert [(mark.x, mark.label) for mark in chart.marks] == [(128, "128"), (190, "190")]
 
 
+def test_the_memory_is_the_sum_of_its_parts_and_holds_the_limit() -> None:
+    found = real("gpt2", "t4")
+    figure = shown(found, steps=(replace(STEPS, model="gpt2"),)).figures[1]
+    chart = figure.interactive
+    assert chart is not None
+    predicted, limit, less, measured = chart.series
+    assert predicted.y == pytest.approx([found.curve.total_bytes[int(b) - 1] / GIB for b in predicted.x])
+    facts = {fact.name: fact.values for fact in predicted.facts}
+    parts = [values for name, values in facts.items() if name not in ("batch", "memory", "fits")]
+    assert np.sum(parts, axis=0) == pytest.approx(predicted.y, abs=0.021)  # each rounded to 0.01
+    assert facts["fits"] == tuple(b <= found.answer.largest_fitting for b in facts["batch"])
+    assert limit.y[0] == pytest.approx(found.answer.memory_limit_bytes / GIB)
+    assert less.y[0] == pytest.approx(limit.y[0] / (1 + found.answer.margin))
+    assert (measured.x, measured.y) == ((32, 128), (4, 14))
+    assert f"{found.answer.largest_fitting} is the largest size that fits" in figure.answer
+
+
+def test_far_sizes_are_thinned_but_for_those_named_and_both_ends_of_cliffs() -> None:
+    sizes = sizes_shown(real(max_batch=1024).answer)
+    answer = real(max_batch=1024).answer
+    speed = answer.curve.samples_per_s
+    assert sizes[:257] == [*range(1, 257), *sizes[256:257]]
+    assert {answer.batch_size, answer.fastest, answer.largest_fitting, *range(260, 1024, 4)} <= set(sizes)
+    falls = [b for b in range(257, 1024) if speed[b] < speed[b - 1]]
+    assert falls
+    assert all(b in sizes and b + 1 in sizes for b in falls)
+    assert len(sizes) < 700
+
+
 def test_measured_steps_are_points_with_what_is_known_of_them() -> None:
     found = shown(made_up(), steps=(STEPS, replace(STEPS, model="vgg16")))
     chart = found.figures[0].interactive
@@ -178,7 +207,7 @@ def test_measured_steps_are_points_with_what_is_known_of_them() -> None:
 def test_two_models_of_one_name_have_ids_of_their_own() -> None:
     found = shown(made_up(), made_up(), steps=(STEPS, STEPS))
     ids = [each.id for each in (*found.figures, *found.tables)]
-    assert len(ids) == len(set(ids)) == 2 + 2 + 4
+    assert len(ids) == len(set(ids)) == 4 + 2 + 4
 
 
 def test_usual_sizes_share_one_row_and_what_does_not_fit_is_no_share_of_the_fastest() -> None:
@@ -220,10 +249,13 @@ CASES = [
 
 
 @pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize(("model", "gpu", "most"), CASES)
-def test_no_words_of_the_picture_overlap_or_are_cut_off(model: str, gpu: str, most: int, narrow: bool) -> None:
+def test_no_words_of_a_picture_overlap_or_are_cut_off(
+    model: str, gpu: str, most: int, which: int, narrow: bool
+) -> None:
     steps = replace(STEPS, model=model, batch=np.array([1, 2, 3]))
-    picture, boxes = drawn_words(shown(real(model, gpu, most), steps=(steps,)).figures[0], narrow=narrow)
+    picture, boxes = drawn_words(shown(real(model, gpu, most), steps=(steps,)).figures[which], narrow=narrow)
     edge = picture.bbox.padded(1)
     assert len(boxes) > 10
     for word, box in boxes:
