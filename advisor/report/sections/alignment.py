@@ -51,9 +51,9 @@ SHARES_NOTE = (
     "aligned products."
 )
 _TITLES: dict[Axis, str] = {
-    "k": "Must K, the contraction, be a multiple of 8?",
-    "n": "Must N, the output features, be a multiple of 8?",
-    "m": "Must M, where the batch is, be a multiple of 8?",
+    "k": "Must K, the contraction, be a multiple of 8",
+    "n": "Must N, the output features, be a multiple of 8",
+    "m": "Must M, where the batch is, be a multiple of 8",
 }
 
 
@@ -168,7 +168,7 @@ def _figure(subject: Subject, shown: Strip, odd: tuple[int, float] | None) -> Fi
     beside = f", and {counted(seen, 'measured point')}" if seen else ""
     return Figure(
         id=sweep.id,
-        title=f"{_TITLES[shown.axis]} Throughput at {sweep.fixed}",
+        title=f"{_TITLES[shown.axis]}, at {sweep.fixed}?",
         answer=answer,
         alt=(
             f"Predicted throughput at every {sweep.label} from {sweep.sizes[0]} to {sweep.sizes[-1]}"

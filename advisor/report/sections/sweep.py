@@ -173,7 +173,7 @@ def _figure(subject: Subject, sweep: Sweep, found: tuple[Tooth, ...], points: tu
     tall = 6.4 if enlarged else 4.6
     return Figure(
         id=sweep.id,
-        title=f"What {verb} {what} more cost? Throughput against {name} at {sweep.fixed}",
+        title=f"What {verb} {what} more cost at {sweep.fixed}?",
         answer=_answer(sweep, found, points, what),
         alt=_alt(sweep, found, points, name),
         origins=(product_origin(subject), *dict.fromkeys(each.source.origin for each in points)),

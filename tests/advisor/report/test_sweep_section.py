@@ -193,7 +193,7 @@ def test_a_card_of_unknown_rate_has_a_note_instead_of_figures() -> None:
 def test_a_model_of_linear_layers_has_its_dearest_one_over_the_batch() -> None:
     """BERT-Base on sequences of 128: the decoder to 30522 words from 768 features."""
     figure = figure_of(subject_of("a100", models=("bert-base-128",)), "throughput-batch-bert-base-128")
-    assert figure.title == "What does one sample more cost? Throughput against batch size at N = 30522, K = 768"
+    assert figure.title == "What does one sample more cost at N = 30522, K = 768?"
     assert figure.interactive is not None
     assert "M = 128 x batch size, cls.predictions.decoder" in figure.interactive.x_title
 
