@@ -63,7 +63,7 @@ def compared_products(subject: Subject) -> tuple[list[Compared], list[str]]:
     others = sum(len(each.m) for each in subject.measured.products if each.library != "cublas")
     if others:
         notes.append(
-            f"{counted(others, 'product')} of other libraries than cuBLAS not compared: the predictions are of cuBLAS."
+            f"Not compared, as the predictions are of cuBLAS: {counted(others, 'product')} of our own Triton kernels."
         )
     total = sum(len(each.m) for each in groups)
     every = -(-total // MOST_ROWS)
@@ -78,9 +78,7 @@ def compared_products(subject: Subject) -> tuple[list[Compared], list[str]]:
                 subject.profiles.gemm, subject.gpu, chosen.m, chosen.n, chosen.k, precision=chosen.precision
             )
         except BadInputError as error:
-            notes.append(
-                f"{counted(len(chosen.m), 'measured product')} in {chosen.precision} without a prediction: {error}."
-            )
+            notes.append(f"No prediction of {counted(len(chosen.m), 'product')} in {chosen.precision}: {error}.")
             continue
         found.append(Compared(chosen, predicted))
     return found, notes

@@ -1,0 +1,178 @@
+"""What the project publishes: the same bytes twice, nothing stale, and links that lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from advisor.errors import BadInputError, BrokenFileError
+from advisor.report.records import Figure, Origin, Report, Section
+from advisor.report.rendering.tables import csv_text
+from bench.accuracy_report import accuracy_report
+from bench.publish import REPORTS, _remove_others, gallery, gpu_report, main, publish, published_gpus
+from tests.data import measured
+
+GPU = "l40s"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def report(*ids: str, title: str = "A report") -> Report:
+    section = Section("all", "All", "", tuple(
+        Figure(name, f"What is {name}?", f"It is {name}.", f"A picture of {name}.", (Origin("exact", "counted"),),
+               lambda _figure, _narrow: None)
+        for name in ids
+    ))  # fmt: skip
+    return Report(title, (), {}, (section,))
+
+
+def test_every_gpu_with_timings_of_its_own_has_a_report() -> None:
+    assert set(published_gpus()) == {
+        "a100-sxm4-80gb", "b200-sxm", "h100-sxm-80gb", "h200-sxm", "l40s", "rtx-3090", "rtx-pro-6000-server",
+        "v100-sxm2-16gb",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_second_run_writes_the_same_bytes_over_the_first_and_elsewhere(tmp_path: Path) -> None:
+    data = measured()
+    publish(data, tmp_path / "one", [GPU])
+    first = files(tmp_path / "one")
+    publish(data, tmp_path / "one", [GPU])
+    publish(data, tmp_path / "two", [GPU])
+    assert files(tmp_path / "one") == first
+    assert files(tmp_path / "two") == first
+    assert {f"gpus/{GPU}/report.html", f"gpus/{GPU}/report.md"} <= set(first)
+
+
+@pytest.mark.parametrize("gpu", ["a100-sxm4-80gb"])
+def test_published_tables_are_current(gpu: str) -> None:
+    """They follow the profiles and the sections: `python -m bench publish` writes them anew."""
+    published = REPORTS / "gpus" / gpu / "tables"
+    if not published.is_dir():
+        pytest.skip(f"no report of {gpu} is published yet")
+    made = {
+        f"{table.id}.csv": csv_text(table).encode()
+        for section in gpu_report(gpu, measured()).sections
+        for table in section.tables
+    }
+    assert files(published) == made
+
+
+def test_an_unknown_gpu_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="no report is published of gtx-1080: choose from a100-sxm4-80gb"):
+        main(["--data", str(tmp_path), "--gpus", "gtx-1080", "--output", str(tmp_path)])
+
+
+def test_a_report_that_is_published_no_more_is_removed_and_other_folders_stay(tmp_path: Path) -> None:
+    for name in ("old", "kept"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.md").write_text("x")
+    (tmp_path / "mine").mkdir()
+    said: list[str] = []
+    _remove_others(tmp_path, ["kept"], said.append)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "mine"]
+    assert len(said) == 1
+
+
+# The gallery
+
+
+def test_a_question_is_asked_once_and_every_report_that_answers_it_is_linked() -> None:
+    found = gallery({"gpus/l40s": report("waves", "teeth"), "gpus/a100-sxm4-80gb": report("teeth", title="Another")})
+    assert found.count("## What is teeth?") == 1
+    assert "](gpus/a100-sxm4-80gb/figures/teeth.png)" in found  # the A100's picture comes first
+    assert "Also for [NVIDIA L40S](gpus/l40s/report.md)." in found
+    assert "](gpus/l40s/figures/waves.png)" in found
+
+
+def test_further_models_are_not_shown_again() -> None:
+    found = gallery({"gpus/a100-sxm4-80gb": report("batch-resnet50", "batch-bert-base-512")})
+    assert "batch-resnet50.png" in found
+    assert "batch-bert-base-512.png" not in found
+
+
+def test_words_of_a_report_are_escaped() -> None:
+    found = gallery({"accuracy": report("a", title="<script>[x](y)")})
+    assert "<script>" not in found
+    assert r"\[x\](y)" in found
+
+
+def links(text: str) -> Iterator[str]:
+    return (link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link)
+
+
+def test_links_of_the_published_gallery_lead_to_files() -> None:
+    path = REPORTS / "GALLERY.md"
+    if not path.exists():
+        pytest.skip("no gallery is published yet")
+    missing = [link for link in links(path.read_text(encoding="utf-8")) if not (REPORTS / link).is_file()]
+    assert missing == []
+
+
+# The accuracy report
+
+TEXT = """# How wrong
+
+All of it.
+
+<!-- begin gemm -->
+## Products
+
+### Sizes
+
+Per cent of `m`.
+
+| GPU | rows | mean | bias |
+|-----|------|------|------|
+| a100 | 1234 | 3.50 | +0.001 |
+| h100 | 99 | 12.00 | -0.020 |
+
+A note.
+
+Shorter ones:
+
+| GPU | a/b |
+|-----|-----|
+| a100 | 0.8/0.9 |
+<!-- end gemm -->
+"""
+
+
+def test_headings_become_sections_paragraphs_leads_and_tables_sort_as_numbers() -> None:
+    found = accuracy_report(TEXT, ["a100-sxm4-80gb"])
+    (section,) = found.sections
+    assert (found.title, found.notes) == ("How wrong", ("All of it.",))
+    assert (section.title, section.lead, section.notes) == ("Products: Sizes", "Per cent of m.", ("A note.",))
+    first, second = section.tables
+    assert first.rows == (("a100", 1234, 3.5, 0.001), ("h100", 99, 12.0, -0.02))
+    assert [column.title for column in first.columns] == ["GPU", "rows", "mean", "bias"]
+    assert (second.title, second.rows) == ("Shorter ones", (("a100", "0.8/0.9"),))
+
+
+def test_numbers_are_printed_with_the_digits_and_signs_of_the_text() -> None:
+    table = accuracy_report(TEXT, ["a100-sxm4-80gb"]).sections[0].tables[0]
+    printed = [[column.show(cell) if column.show else cell for column, cell in zip(table.columns, row, strict=True)]
+               for row in table.rows]  # fmt: skip
+    assert printed == [["a100", "1,234", "3.50", "+0.001"], ["h100", "99", "12.00", "-0.020"]]
+
+
+def test_a_table_with_rows_of_several_lengths_is_refused() -> None:
+    with pytest.raises(BrokenFileError, match="rows of several lengths"):
+        accuracy_report("# A\n\n| a | b |\n|---|---|\n| 1 |\n", ["a100-sxm4-80gb"])
+
+
+def test_the_projects_accuracy_report_is_taken_whole() -> None:
+    text = (REPORTS / "ACCURACY.md").read_text(encoding="utf-8")
+    found = accuracy_report(text, published_gpus())
+    rows = sum(len(table.rows) for section in found.sections for table in section.tables)
+    ruled = len(re.findall(r"^\|[-| ]+\|$", text, flags=re.MULTILINE))
+    assert rows == len(re.findall(r"^\|", text, flags=re.MULTILINE)) - 2 * ruled
+    figures = [figure for section in found.sections for figure in section.figures]
+    assert [figure.id for figure in figures] == ["errors-side-by-side", "densities", "borrowed"]
+    assert "below every simpler model on 6 of 6 GPUs" in figures[0].answer
