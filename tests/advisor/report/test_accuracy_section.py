@@ -140,7 +140,7 @@ def test_groups_of_one_name_share_a_legend() -> None:
 def test_products_of_our_own_kernels_are_left_out_and_counted() -> None:
     found = section(with_products(products(library="triton")))
     assert "accuracy-measured" not in ids(found)
-    assert any(note.endswith("predictions are of cuBLAS: 5 products of our own Triton kernels.") for note in found.notes)
+    assert any("5 products of our own Triton kernels" in note for note in found.notes)
 
 
 def test_very_many_rows_are_sampled_evenly_and_the_notes_say_so() -> None:
