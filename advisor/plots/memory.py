@@ -32,7 +32,7 @@ def parts_bytes(curve: MemoryCurve) -> dict[str, NDArray[np.int64]]:
         "weights, gradients and optimizer": curve.parameters_bytes + curve.buffers_bytes + curve.gradients_bytes
         + curve.optimizer_state_bytes,
         "activations and temporaries": curve.live_peak_bytes,
-        "allocator's reserve and first step": curve.reserved_bytes + curve.first_step_spike_bytes,
+        "the allocator's reserve": curve.reserved_bytes + curve.first_step_spike_bytes,
     }  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def draw_memory(
     axes.set_ylabel("memory (GiB)")
     axes.yaxis.set_major_formatter("{x:g}")
     handles, labels = axes.get_legend_handles_labels()
-    from_top = [*range(len(parts))][::-1] + [*range(len(parts), len(labels))]  # as the areas lie
+    from_top = [*reversed(range(len(parts))), *range(len(parts), len(labels))]  # as the areas lie
     figure.legend(
         [handles[i] for i in from_top],
         [labels[i] for i in from_top],
@@ -89,4 +89,4 @@ def draw_memory(
 def shares(parts: Mapping[str, NDArray[np.int64]], index: int) -> str:
     """The parts at one size in words, the largest first."""
     sizes = sorted(((int(part[index]), name) for name, part in parts.items()), reverse=True)
-    return "; ".join(f"{gib(size)} of {name}" for size, name in sizes if size)
+    return "; ".join(f"{gib(size)} for {name}" for size, name in sizes if size)
