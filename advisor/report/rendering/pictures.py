@@ -23,6 +23,7 @@ from advisor.plots.canvas import (
     styled,
 )
 from advisor.report.records import Figure
+from advisor.report.rendering.svg import for_file, for_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
@@ -44,9 +45,6 @@ COLOURS = {
 }
 _LINES = {"grid": ("#B0B0B0", "#4B5158"), "frame": ("#CCCCCC", "#4B5158")}  # matplotlib's grid and legend frame
 _VARIABLES = {light.lower(): name for name, (light, _) in {**COLOURS, **_LINES}.items()}
-_COMMENT = re.compile(r"<!--.*?-->\s*", re.DOTALL)
-_COORDINATES = re.compile(r'\b(?:d|x|y|points)="[^"]*"|translate\([^)]*\)')
-_LONG_NUMBER = re.compile(r"-?\d*\.\d{3,}")
 _HUE = re.compile(r"(fill|stroke): (#[0-9a-f]{6})\b")
 
 
@@ -61,7 +59,7 @@ class Pictures:
 
 
 def draw(figure: Figure) -> Pictures:
-    """Draw both forms of a figure. The same figure gives the same bytes, and no two figures share an id inside.
+    """Draw both forms of a figure. The same figure gives the same bytes, and no two files share an id inside.
 
     A "$" in any of its words is a dollar, never mathematics: names are anybody's text (but no half
     of a surrogate pair, which `profiling.output.text.clean` takes out). Raises what `figure.draw` does.
@@ -71,9 +69,9 @@ def draw(figure: Figure) -> Pictures:
         wide = drawn(figure)
         png = encoded(wide, "png")
         wide.set_layout_engine("none")  # laid out already: the SVG has the places of the PNG
-        svg = _svg(wide)
+        svg = for_file(encoded(wide, "svg").decode())
         with styled(f"{figure.id}-narrow"):
-            narrow = _svg(drawn(figure, narrow=True))
+            narrow = for_file(encoded(drawn(figure, narrow=True), "svg").decode())
     return Pictures(png=png, svg=svg, wide_svg=_for_pages(svg), narrow_svg=_for_pages(narrow))
 
 
@@ -111,23 +109,10 @@ def _take_literally(canvas: MatplotlibFigure) -> None:
             text.set_parse_math(False)
 
 
-def _svg(canvas: MatplotlibFigure) -> str:
-    """The SVG without comments, in hundredths of a point."""
-    text = encoded(canvas, "svg").decode()
-    return _COORDINATES.sub(lambda found: _LONG_NUMBER.sub(_rounded, found[0]), _COMMENT.sub("", text))
-
-
-def _rounded(number: re.Match[str]) -> str:
-    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
-
-
 def _for_pages(svg: str) -> str:
     """The same picture with its colours as CSS variables, which a dark page exchanges, and with no size of its own."""
-    start = svg.index("<svg")
-    head, body = svg[start:].split(">", 1)
-    head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
-    body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, count=1, flags=re.DOTALL)
-    return f"{head}><style>{_stylesheet()}</style>{_HUE.sub(_variable, body)}"
+    head, body = for_page(svg, lambda style: _HUE.sub(_variable, style)).split(">", 1)
+    return f"{head}><style>{_stylesheet()}</style>{body}"
 
 
 def _variable(found: re.Match[str]) -> str:
