@@ -16,7 +16,8 @@
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
   const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const folded = (text) => text.match(new RegExp(`.{1,${HOVER_LINE}}`, "gsu")).map(escaped).join("<br>");
+  const LINES = new RegExp(`\\S.{0,${HOVER_LINE - 1}}(?=\\s|$)|\\S{${HOVER_LINE}}`, "gsu"); // whole words, where they fit
+  const folded = (text) => (text.match(LINES) ?? [""]).map(escaped).join("<br>");
 
   /* Words come in short lines, the only breaks there are in them. */
   const lined = (text, narrow) => (narrow ? text : text.replaceAll("<br>", " "));

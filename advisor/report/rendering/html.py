@@ -10,6 +10,7 @@ import base64
 import hashlib
 import math
 import re
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from advisor.report.records import Cell, Report, Table
-from advisor.report.rendering.data_uri import svg_uri
 from advisor.report.rendering.interactive import chart_json
 from advisor.report.rendering.pictures import COLOURS, Pictures
 from advisor.report.rendering.tables import numeric, printed
@@ -28,6 +28,8 @@ _PIXELS_PER_INCH = 96
 _BEFORE_UNIT = re.compile(
     r"(?<=\d) (?=(?:%|[num]?s|[KMGT]i?B|[GT]FLOP/s|GB/s|[MG]Hz|W|SMs|(?:images|samples)/s)(?!\w))"
 )
+# What stands in a URL as it is, and in an attribute and a srcset too: no blank, quote, ampersand, "#", "<" or ">".
+_PLAIN = "!$()*+,/:;=?@"
 _LONG_CELL = 32  # characters
 _PLOTLY = "plotly/plotly-basic.min.js"
 _SCRIPTS = ("sortable/sortable.min.js", "sortable/sortable.a11y.min.js", "report.js")
@@ -124,7 +126,14 @@ def _variables() -> str:
 
 def _source(svg: str, inches: tuple[float, float]) -> _Source | None:
     width, height = (round(side * _PIXELS_PER_INCH) for side in inches)
-    return _Source(svg_uri(svg), width, height) if svg else None
+    return _Source(_uri(svg), width, height) if svg else None
+
+
+def _uri(svg: str) -> str:
+    """The SVG as a data URI, URL-encoded or base64, whichever is shorter."""
+    quoted = "data:image/svg+xml," + urllib.parse.quote(svg, safe=_PLAIN)
+    encoded = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+    return min(quoted, encoded, key=len)
 
 
 def _rows(table: Table) -> list[list[_Cell]]:
