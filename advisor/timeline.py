@@ -6,7 +6,9 @@ a GPU left.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +58,29 @@ class Waves:
     sms: int
     slots: int  # of the whole GPU
     busy_share: float  # CTA-time over slots x span
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One recorded launch of a matrix product: its case, its CTAs and the waves in which they ran."""
+
+    m: int
+    n: int
+    k: int
+    tile: str  # "128x128x64"
+    timeline: Timeline
+    waves: Waves
+
+
+def read_launch(record: Mapping[str, Any]) -> Launch:
+    """Read an entry of what `bench timelines` prints. Raises ValueError, in one line, where it is damaged."""
+    try:
+        m, n, k, *tile, sms = (int(record[name]) for name in ("m", "n", "k", "tile_m", "tile_n", "tile_k", "sms"))
+        sm, start, end = (np.asarray(record[name], dtype=np.int64) for name in ("sm", "start_ns", "end_ns"))
+    except (KeyError, TypeError, OverflowError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    timeline = decode(np.stack([sm, start, end], axis=1))
+    return Launch(m, n, k, "x".join(map(str, tile)), timeline, group_waves(timeline, sms=sms))
 
 
 def decode(records: NDArray[np.int64]) -> Timeline:

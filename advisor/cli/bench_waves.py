@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from advisor.cli.output import emit, output_options, render_rows, to_json
 from advisor.errors import BrokenFileError
 from advisor.plots.canvas import check_path
-from advisor.plots.timeline import TimelinePanel, save_timeline
-from advisor.timeline import Timeline, Waves, group_waves
+from advisor.plots.timeline import panel_of, save_timeline
+from advisor.timeline import Launch, read_launch
 from advisor.units import percent
 from advisor.user_profiles import default_records
 from advisor.worker import ask_worker
@@ -31,11 +30,10 @@ def command(records: Path | None, plot: Path | None, format_: str, output: Path 
         check_path(plot)
     found = ask_worker("timelines", str(records := records or default_records()))["timelines"]
     try:
-        read = [(record, timeline, group_waves(timeline, sms=record["sms"])) for record in found
-                for timeline in [_timeline(record)]]  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
+        launches = [read_launch(record) for record in found]
+    except ValueError as error:
         raise BrokenFileError(f"a timeline of {records} is damaged: {error}; record it anew") from error
-    rows = [_row(record, timeline, waves) for record, timeline, waves in read]
+    rows = [_row(launch) for launch in launches]
     if format_ == "json":
         emit(to_json({"schema_version": 1, "timelines": rows}), output)
     else:
@@ -44,7 +42,8 @@ def command(records: Path | None, plot: Path | None, format_: str, output: Path 
             output,
         )
     if plot is not None:
-        save_timeline([_panel(*each) for each in read], plot, title=_title(found[0]), caption=_caption(found))
+        caption = _caption(found[0], launches[0].tile)
+        save_timeline([panel_of(launch) for launch in launches], plot, title=_title(found[0]), caption=caption)
         click.echo(f"wrote {plot}", err=True)
 
 
@@ -53,17 +52,13 @@ _HEADERS = {"m": "M", "n": "N", "k": "K", "tile": "tile", "ctas": "CTAs", "slots
             "span_s": "took"}  # fmt: skip
 
 
-def _timeline(record: dict[str, Any]) -> Timeline:
-    columns = (np.asarray(record[name], dtype=np.int64) for name in ("sm", "start_ns", "end_ns"))
-    return Timeline(*columns)
-
-
-def _row(record: dict[str, Any], timeline: Timeline, waves: Waves) -> dict[str, Any]:
+def _row(launch: Launch) -> dict[str, Any]:
+    timeline, waves = launch.timeline, launch.waves
     return {
-        "m": record["m"],
-        "n": record["n"],
-        "k": record["k"],
-        "tile": _tile(record),
+        "m": launch.m,
+        "n": launch.n,
+        "k": launch.k,
+        "tile": launch.tile,
         "ctas": timeline.ctas,
         "slots": waves.slots,
         "waves": len(waves.waves),
@@ -78,29 +73,11 @@ def _printed(row: dict[str, Any]) -> dict[str, Any]:
     return row | shares | {"span_s": f"{row['span_s'] * 1e6:.1f} us"}
 
 
-def _panel(record: dict[str, Any], timeline: Timeline, waves: Waves) -> TimelinePanel:
-    _, sm = np.unique(timeline.sm, return_inverse=True)
-    return TimelinePanel(
-        title=f"M = {record['m']}, N = {record['n']}, K = {record['k']}: {timeline.ctas} CTAs",
-        row=sm * (waves.slots // waves.sms) + waves.slot,
-        wave=waves.wave,
-        start_ns=timeline.start_ns,
-        end_ns=timeline.end_ns,
-        slots=waves.slots,
-        busy_share=waves.busy_share,
-    )
-
-
 def _title(record: dict[str, Any]) -> str:
     return f"CTAs of our Triton matmul as they ran on {record['gpu_name']} ({record['sms']} SMs)"
 
 
-def _caption(found: list[dict[str, Any]]) -> str:
-    first = found[0]
+def _caption(first: dict[str, Any], tile: str) -> str:
     software = ", ".join(f"{name} {first[name]}" for name in ("driver", "cuda", "torch", "triton") if first.get(name))
     day = first["measured_at"][:10]
-    return f"recorded by the kernel itself (%smid, %globaltimer), {day}; tile {_tile(first)}; {software}"
-
-
-def _tile(record: dict[str, Any]) -> str:
-    return f"{record['tile_m']}x{record['tile_n']}x{record['tile_k']}"
+    return f"recorded by the kernel itself (%smid, %globaltimer), {day}; tile {tile}; {software}"

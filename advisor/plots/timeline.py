@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.plots.canvas import BLUE, GREEN, GREY, ORANGE, VERMILION, drawing
-from advisor.units import percent
+from advisor.timeline import Launch
+from advisor.units import counted, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION)  # of successive waves, in turn
+_MOST_APART = 48  # slots with a gap between their boxes
 
 
 @dataclass(frozen=True)
@@ -32,24 +35,47 @@ class TimelinePanel:
     busy_share: float  # CTA-time over slots x span
 
 
+def panel_of(launch: Launch) -> TimelinePanel:
+    """The panel of a recorded launch."""
+    timeline, waves = launch.timeline, launch.waves
+    _, sm = np.unique(timeline.sm, return_inverse=True)
+    return TimelinePanel(
+        title=f"M = {launch.m}, N = {launch.n}, K = {launch.k}: {counted(timeline.ctas, 'CTA')}",
+        row=sm * (waves.slots // waves.sms) + waves.slot,
+        wave=waves.wave,
+        start_ns=timeline.start_ns,
+        end_ns=timeline.end_ns,
+        slots=waves.slots,
+        busy_share=waves.busy_share,
+    )
+
+
 def save_timeline(panels: Sequence[TimelinePanel], path: Path, *, title: str, caption: str) -> None:
     """Draw the launches below one another on one time axis; the suffix decides between PNG, SVG and PDF.
 
     Raises BadInputError where the file cannot be written or the suffix is none of these.
     """
     with drawing(path, inches=(8, 1.2 + 2.6 * len(panels))) as figure:
-        for axes, panel in zip(np.atleast_1d(figure.subplots(len(panels), 1, sharex=True)), panels, strict=True):
-            _draw(axes, panel)
-        figure.axes[-1].set_xlabel("time since the first CTA started (us)")
+        draw_timelines(figure, panels)
         figure.suptitle(title, fontsize=11)
-        figure.supxlabel(caption, fontsize=7, color=GREY)
+        figure.supxlabel(caption, fontsize=8, color=GREY)
 
 
-def _draw(axes: Axes, panel: TimelinePanel) -> None:
+def draw_timelines(figure: Figure, panels: Sequence[TimelinePanel], narrow: bool = False) -> None:
+    """Draw the launches below one another on one time axis: a box per CTA, a row per slot, a colour per wave."""
+    axes = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True))
+    for each, panel in zip(axes, panels, strict=True):
+        _draw(each, panel, narrow)
+    axes[-1].set_xlim(0, 1.02e-3 * max(int(panel.end_ns.max()) for panel in panels))
+    axes[-1].set_xlabel("time since the first CTA started (us)")
+
+
+def _draw(axes: Axes, panel: TimelinePanel, narrow: bool) -> None:
     from matplotlib.collections import PolyCollection
 
     left, right = panel.start_ns * 1e-3, panel.end_ns * 1e-3
-    low, high = panel.row - 0.45, panel.row + 0.45
+    half = 0.45 if panel.slots <= _MOST_APART else 0.5  # closer gaps would come and go with the raster
+    low, high = panel.row - half, panel.row + half
     boxes = np.stack([np.stack([left, low], 1), np.stack([right, low], 1), np.stack([right, high], 1),
                       np.stack([left, high], 1)], axis=1)  # fmt: skip
     for wave in range(int(panel.wave.max()) + 1):
@@ -60,12 +86,16 @@ def _draw(axes: Axes, panel: TimelinePanel) -> None:
                 facecolor=COLOURS[wave % len(COLOURS)],
                 linewidth=0,
                 rasterized=True,
-                label=f"wave {wave + 1}: {members.sum()} CTAs".removesuffix("s" if members.sum() == 1 else ""),
+                label=f"wave {wave + 1}: {counted(int(members.sum()), 'CTA')}",
             )
         )
-    axes.set_xlim(0, float(right.max()) * 1.02)
     axes.set_ylim(-1, panel.slots)
     axes.set_ylabel("slot (SM by SM)")
-    axes.set_title(f"{panel.title}, {percent(panel.busy_share)} of the slots' time in use", fontsize=9, loc="left")
-    if panel.wave.max() < len(COLOURS):
-        axes.legend(fontsize=7, frameon=True, framealpha=0.9, loc="upper right")
+    legend = panel.wave.max() < len(COLOURS)
+    columns = 2 if narrow else len(COLOURS)
+    rows = -(-(int(panel.wave.max()) + 1) // columns) if legend else 0
+    title = f"{panel.title}, {percent(panel.busy_share)} of the slots' time in use"
+    axes.set_title(title.replace(": ", ":\n", 1) if narrow else title, fontsize=9, loc="left", pad=6 + 15 * rows)
+    if legend:
+        axes.legend(fontsize=9, frameon=False, loc="lower left", bbox_to_anchor=(-0.01, 0.98), ncols=columns,
+                    borderpad=0.2, handlelength=1.2, handletextpad=0.4, columnspacing=1.2)  # fmt: skip

@@ -210,19 +210,9 @@ def _origin(card: _Card, conditions: _Conditions) -> Origin:
     software = ", ".join(
         f"{name} {told[name]}" for name in ("driver", "CUDA", "torch", "cuDNN", "Triton") if name in told
     )
-    clocks = [
-        words.format(told[name])
-        for name, words in (("SM clock", "SM clock {}"), ("Power limit", "power limit {}"))
-        if name in told
-    ]
-    parts = [
-        f"on {card.name}",
-        *([software] if software else []),
-        *clocks,
-        told["Measured"],
-        f"by {told['Measured by']}",
-    ]
-    return Origin("measured here", "; ".join(parts))
+    others = {"SM clock": "SM clock {}", "Power limit": "power limit {}", "Measured": "{}", "Measured by": "by {}"}
+    said = [words.format(told[name]) for name, words in others.items() if name in told]
+    return Origin("measured here", "; ".join([f"on {card.name}", *([software] if software else []), *said]))
 
 
 def _told(conditions: _Conditions) -> dict[str, str]:
