@@ -10,7 +10,8 @@ import pytest
 from matplotlib.figure import Figure as MatplotlibFigure
 
 from advisor.errors import BadInputError
-from advisor.report.records import Column, Figure, Report, Section, Table
+from advisor.report.records import Column, Figure, Interactive, Report, Section, Series, Table
+from advisor.report.rendering.interactive import chart_json
 from advisor.report.rendering.limit import limited_page
 from advisor.report.rendering.pictures import Pictures, raster_svg
 from advisor.report.rendering.write import check_folder, write_report
@@ -210,7 +211,7 @@ def test_a_large_page_has_dots_where_they_are_much_smaller() -> None:
     drawn = {"dense": pictures(60_000, 1000), "lines": pictures(1000, 1000)}
     made, html = limited_page(report(), drawn, page, most_bytes=50_000)
     assert made.notes == (
-        "To keep this page small these pictures are of dots instead of lines, the same in dark mode: dense.",
+        "To keep this page below its limit these pictures are of dots instead of lines, the same in dark mode: dense.",
     )
     assert len(html) == 2 * (len(raster_svg(drawn["dense"])) + 3000) + len(made.notes[0])
 
@@ -219,9 +220,26 @@ def test_a_larger_page_leaves_out_the_forms_for_phones_of_the_largest_as_few_as_
     drawn = {"small": pictures(100, 9_000), "large": pictures(100, 30_000), "middle": pictures(100, 20_000)}
     made, html = limited_page(report(), drawn, page, most_bytes=60_000)
     assert made.notes == (
-        "To keep this page small these pictures are without a form of their own for phones: large, middle.",
+        "To keep this page below its limit these pictures are without a form of their own for phones: large, middle.",
     )
     assert len(html) < 60_000
+
+
+def test_the_largest_page_leaves_out_interactive_forms_and_the_report_keeps_them() -> None:
+    def chart(points: int) -> Interactive:
+        x = tuple(map(float, range(points)))
+        return Interactive((Series("s", "points", "blue", x, x, ()),), "x", "y")
+
+    def charts(made: Report, drawn: object) -> str:
+        figures = made.sections[0].figures
+        return "".join(chart_json(each.interactive) for each in figures if each.interactive) + "".join(made.notes)
+
+    many = [replace(figure(name), interactive=chart(points)) for name, points in (("few", 10), ("many", 5000))]
+    given = replace(report(), sections=(Section("s", "S", "", tuple(many)),))
+    made, html = limited_page(given, {}, charts, most_bytes=10_000)
+    assert made.notes == ("To keep this page below its limit these pictures are without points to hover: many.",)
+    assert html == chart_json(chart(10)) + made.notes[0]
+    assert made.sections == given.sections
 
 
 def test_a_page_that_is_too_large_even_so_says_so() -> None:
