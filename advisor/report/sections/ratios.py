@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.plots.ratios import LOOKS, RatioGroup, draw_groups, draw_sizes
+from advisor.plots.ratios import LOOKS, RatioGroup, draw_groups, draw_sizes, means_by_size
 from advisor.report.records import Cell, Column, Fact, Figure, Interactive, Origin, Section, Series, Table, Tone
 from advisor.report.subject import MeasuredPair, Subject
 from advisor.units import counted, duration, percent
@@ -231,9 +231,9 @@ def _sizes_figure(groups: Sequence[Group], origin: Origin) -> Figure:
         inches=(7.4, 4.6),
         narrow_inches=(3.9, 4.4 + 0.2 * len(rows)),
         interactive=Interactive(
-            tuple(_series(name, pairs, looks[name], total) for name, pairs in families.items() if pairs),
+            (*(_series(name, pairs, looks[name], total) for name, pairs in families.items() if pairs), _means(sized)),
             x_title="work of the case, GFLOP",
-            y_title=AXIS,
+            y_title=AXIS_UPRIGHT,
             x_log2=True,
             y_log=True,
             y_from_zero=False,
@@ -254,6 +254,13 @@ def _series(name: str, pairs: Sequence[MeasuredPair], look: int, total: int) -> 
         ),
         symbol=symbol,
     )  # fmt: skip
+
+
+def _means(sized: Sequence[MeasuredPair]) -> Series:
+    flops, mean = means_by_size(np.array([pair.flops for pair in sized]), np.array([pair.ratio for pair in sized]))
+    means = tuple(mean.tolist())
+    facts = (Fact("mean ratio", tuple(round(ratio, 3) for ratio in means)),)
+    return Series("geometric mean by size", "line", "ink", tuple((flops / 1e9).tolist()), means, facts)
 
 
 def _ratio(value: Cell) -> str:

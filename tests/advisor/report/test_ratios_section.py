@@ -93,7 +93,8 @@ def test_the_ratio_over_size_is_answered_by_halves_and_hovering_names_the_case()
     figure = some(pair(0.5, m=64), pair(0.5, m=128), pair(2.0, m=256), pair(2.0, m=512)).figures[1]
     assert "Below 8.59 GFLOP ours run at 0.50 times" in figure.answer and "at 2.00 times" in figure.answer
     assert figure.interactive is not None
-    (series,) = figure.interactive.series
+    series, means = figure.interactive.series
+    assert means.y == pytest.approx((0.5, 1.0, 2.0))  # 2^31 FLOP are in 4^15, 2^32 and 2^33 in 4^16, 2^34 in 4^17
     facts = {fact.name: fact.values[0] for fact in series.facts}
     assert facts == {
         "case": "gemm 64x4096x4096 forward fp16 cold", "library": "50.0 us", "ours": "100 us", "ratio": 0.5,
@@ -117,7 +118,15 @@ def test_very_many_pairs_are_thinned_evenly_and_said(monkeypatch: pytest.MonkeyP
     found = some(*made_up(40))
     interactive = found.figures[1].interactive
     assert interactive is not None
-    assert [len(series.x) for series in interactive.series] == [10, 10, 10, 10, 20, 10]  # two groups of gemm forward
+    assert [len(series.x) for series in interactive.series] == [
+        10,
+        10,
+        10,
+        10,
+        20,
+        10,
+        7,
+    ]  # two groups of gemm forward; the means
     assert "Of 280 cases the figures show 140" in found.notes[0]
     assert len(found.tables[1].rows) == 280
 
