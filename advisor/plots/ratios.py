@@ -95,7 +95,7 @@ def means_by_size(flops: Floats, ratio: Floats) -> tuple[Floats, Floats]:
     """FLOP and geometric mean of the ratios in each power of four of FLOP that has any, in the order of size."""
     known = np.isfinite(flops) & (flops > 0)
     flops, log_ratio = flops[known], np.log(ratio[known])
-    power = np.floor(np.log(flops) / math.log(4)).astype(int)
+    power = np.floor(np.log2(flops) / 2).astype(int)
     powers = np.unique(power)
     middle = [math.exp(float(np.log(flops[power == each]).mean())) for each in powers]
     return np.array(middle), np.array([math.exp(float(log_ratio[power == each].mean())) for each in powers])

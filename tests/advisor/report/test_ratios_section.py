@@ -118,15 +118,8 @@ def test_very_many_pairs_are_thinned_evenly_and_said(monkeypatch: pytest.MonkeyP
     found = some(*made_up(40))
     interactive = found.figures[1].interactive
     assert interactive is not None
-    assert [len(series.x) for series in interactive.series] == [
-        10,
-        10,
-        10,
-        10,
-        20,
-        10,
-        7,
-    ]  # two groups of gemm forward; the means
+    points = [len(series.x) for series in interactive.series]
+    assert points == [10, 10, 10, 10, 20, 10, 6]  # two groups of gemm forward; means of 4^14 to 4^19 FLOP
     assert "Of 280 cases the figures show 140" in found.notes[0]
     assert len(found.tables[1].rows) == 280
 
