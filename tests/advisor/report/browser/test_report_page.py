@@ -228,6 +228,8 @@ def test_on_paper_the_picture_stands_in_for_the_chart(wide: Any) -> None:
     assert (picture.is_visible(), chart.is_visible()) == (False, True)
     wide.page.emulate_media(media="print")
     assert (picture.is_visible(), chart.is_visible()) == (True, False)
+    wide.page.set_viewport_size({"width": 680, "height": 900})  # A4 between margins of 15 mm
+    assert checks.clipped(wide.page) == []
 
 
 def test_without_scripts_pictures_and_tables_are_there(browser: Any, report_file: Any) -> None:
