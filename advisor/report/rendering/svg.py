@@ -144,6 +144,8 @@ def _compact(element: ET.Element, names: dict[str, str], restyled: Callable[[str
         old["d"] = _relative(old["d"], *((1 / 8, 0) if transform == _GLYPH_SCALE else (1.0, 1)))
     if transform == _GLYPH_SCALE:
         old["transform"] = "scale(.125)"
+    if "fill" in old:  # of the ground below hatching
+        old["style"] = f"fill: {old.pop('fill')}"
     if "style" in old:
         old["style"] = restyled(old["style"]).replace(": ", ":").replace("; ", ";")
     if (name := old.pop("id", None)) in names:

@@ -190,14 +190,14 @@ def _draw_kernels(profile: TraceProfile, figure: MatplotlibFigure, narrow: bool)
 
 
 def _interactive(profile: TraceProfile, points: Sequence[Point]) -> Interactive:
-    of = "the step" if has_steps(profile) else "all kernel time"
+    of = "per step" if has_steps(profile) else "in all"
     others = [point for point in points if point.group.class_ not in QUANTIZED]
     series = [_series(BOUND_BY_MEMORY, ("circle", "grey"), others, profile)] if others else []
     for name in LOOKS:
         members = [point for point in points if point.group.class_ == name]
         if members:
             series.append(_series(name, _LOOK[name], members, profile))
-    return Interactive(tuple(series), x_title=f"% of {of}", y_title="wave efficiency, %", x_log2=True)
+    return Interactive(tuple(series), x_title=f"time {of}, us (logarithmic)", y_title="wave efficiency, %", x_log2=True)
 
 
 def _series(name: str, look: tuple[str, Tone], points: Sequence[Point], profile: TraceProfile) -> Series:
@@ -209,7 +209,7 @@ def _series(name: str, look: tuple[str, Tone], points: Sequence[Point], profile:
         name=name,
         kind="points",
         tone=look[1],
-        x=tuple(float(f"{100 * point.share:.4g}") for point in points),
+        x=tuple(_significant(1e6 * ((group.step_s or 0.0) if steps else group.total_s)) for group in groups),
         y=tuple(round(100 * point.efficiency, 1) for point in points),
         symbol=look[0],
         facts=(
@@ -220,8 +220,8 @@ def _series(name: str, look: tuple[str, Tone], points: Sequence[Point], profile:
             Fact("grid", tuple("x".join(map(str, group.grid)) if group.grid else None for group in groups)),
             Fact("waves", tuple(_rounded(group.waves) for group in groups)),
             Fact("idle slots of the last wave", tuple(_rounded(group.idle_share, 100) for group in groups), "%"),
-            Fact("time per step" if steps else "time in all",
-                 tuple(_rounded(group.step_s if steps else group.total_s, 1e6) for group in groups), "us"),
+            Fact("of the step" if steps else "of all kernel time",
+                 tuple(_significant(100 * point.share) for point in points), "%"),
             Fact("calls per step" if steps else "calls",
                  tuple(_rounded(group.launches_per_step) if steps else group.count for group in groups)),
             Fact("Tensor Cores", tuple(used[group.tensor_cores] for group in groups)),
@@ -230,4 +230,9 @@ def _series(name: str, look: tuple[str, Tone], points: Sequence[Point], profile:
 
 
 def _rounded(value: float | None, factor: float = 1.0) -> float | None:
-    return None if value is None else float(f"{factor * value:.4g}")
+    return None if value is None else _significant(factor * value)
+
+
+def _significant(value: float) -> float:
+    """Four digits, as many as a reader looks at."""
+    return float(f"{value:.4g}")

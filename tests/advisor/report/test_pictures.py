@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure as MatplotlibFigure
 
-from advisor.plots.canvas import BLUE, VERMILION
+from advisor.plots.canvas import BLUE, GREY, VERMILION
 from advisor.report.records import Figure
 from advisor.report.rendering.pictures import COLOURS, PAPER, draw
 from tests.pictures import pictured
@@ -25,6 +25,7 @@ def teeth(canvas: MatplotlibFigure, narrow: bool) -> None:
     axes.plot(tiles, tiles / (np.ceil(tiles / 132) * 132), color=VERMILION, dashes=(4, 2), label="132 slots")
     axes.set_xlabel("tiles")
     axes.set_ylabel("efficiency" if narrow else "wave efficiency")
+    axes.axvspan(0, 108, facecolor="white", edgecolor=GREY, hatch="///")
     axes.legend()
 
 
@@ -100,7 +101,7 @@ def test_files_hold_colours_and_pages_hold_variables_for_them() -> None:
     assert "prefers-color-scheme" not in pictures.svg
     assert "stroke:var(--blue)" in pictures.wide_svg
     assert "prefers-color-scheme: dark" in pictures.wide_svg
-    assert not re.search(r"(fill|stroke): ?#", pictures.wide_svg)  # no colour is left that stays as it is by night
+    assert not re.search(r"(fill|stroke)(: ?|=.)#", pictures.wide_svg)  # no colour is left that stays as it is by night
 
 
 @pytest.mark.parametrize("name", [name for name in COLOURS if name != "paper"])

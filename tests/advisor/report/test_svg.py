@@ -91,6 +91,10 @@ def test_references_keep_what_they_refer_to() -> None:
     )
 
 
+def test_the_ground_below_hatching_has_its_colour_as_a_style() -> None:
+    assert '<rect style="FILL:#FFFFFF"/>' in page('<rect fill="#ffffff"/>')
+
+
 def test_raster_images_and_styles_stay() -> None:
     made = page(
         '<style type="text/css">*{a: b}</style><image xlink:href="data:image/png;base64,aaaa" width="3" height="4"/>'

@@ -77,7 +77,7 @@ def test_a_point_tells_its_kernel_and_its_waves() -> None:
     chart = figure(small_profile(), "trace-kernels").interactive
     assert chart is not None
     series = next(each for each in chart.series if each.name == "fprop")
-    assert (series.x, series.y) == ((25.0,), (81.7,))
+    assert (series.x, series.y) == ((2000.0,), (81.7,))
     assert {fact.name: (*fact.values, fact.unit) for fact in series.facts} == {
         "kernel": ("volta_scudnn_128x64_relu_medium_nn_v1", ""),
         "class": ("fprop", ""),
@@ -86,7 +86,7 @@ def test_a_point_tells_its_kernel_and_its_waves() -> None:
         "grid": ("784x1x1", ""),
         "waves": (2.45, ""),
         "idle slots of the last wave": (55.0, "%"),
-        "time per step": (2000.0, "us"),
+        "of the step": (25.0, "%"),
         "calls per step": (2.0, ""),
         "Tensor Cores": ("no", ""),
     }
@@ -141,7 +141,7 @@ def test_a_trace_without_steps_is_shown_as_a_whole() -> None:
     assert classes.title == "Where does the kernels' time go?"
     assert classes.answer.startswith("The kernels that take most: fprop 4.00 ms (40.0 %), elementwise 3.50 ms (35.0 %)")
     assert kernels.interactive is not None
-    assert kernels.interactive.x_title == "% of all kernel time"
+    assert kernels.interactive.x_title == "time in all, us (logarithmic)"
     assert rows(profile, "trace-kernel-list")[0]["share_of_kernel_time"] == 0.4
     assert {table.id for table in made(profile).tables} == {"trace-time-by-class", "trace-kernel-list"}
     for each in made(profile).figures:
