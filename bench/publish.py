@@ -125,8 +125,8 @@ def _blocks(reports: Mapping[str, Report]) -> Iterator[str]:
 
 def _of_first_model(section: Section) -> Iterator[Figure]:
     """A section's figures without those that repeat a question for a further model."""
-    others = tuple(f"-{slug(name)}" for name in dict.fromkeys((*MODELS[1:], *STEPS_MODELS[1:])))
-    return (figure for figure in section.figures if not figure.id.endswith(others))
+    others = [f"-{slug(name)}" for name in dict.fromkeys((*MODELS[1:], *STEPS_MODELS[1:]))]
+    return (figure for figure in section.figures if not any(other in figure.id for other in others))
 
 
 def _picture(folder: str, figure: Figure, reports: Mapping[str, Report]) -> Iterator[str]:

@@ -92,9 +92,11 @@ def test_a_question_is_asked_once_and_every_report_that_answers_it_is_linked() -
 
 
 def test_further_models_are_not_shown_again() -> None:
-    found = gallery({"gpus/a100-sxm4-80gb": report("batch-resnet50", "batch-bert-base-512")})
+    found = gallery(
+        {"gpus/a100-sxm4-80gb": report("batch-resnet50", "batch-bert-base-512", "layers-bert-base-512-cliff")}
+    )
     assert "batch-resnet50.png" in found
-    assert "batch-bert-base-512.png" not in found
+    assert "bert-base-512" not in found
 
 
 def test_words_of_a_report_are_escaped() -> None:
