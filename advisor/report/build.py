@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor import __version__
-from advisor.errors import AdvisorError, BadInputError, DoesNotFitError
+from advisor.errors import AdvisorError, BadInputError, DoesNotFitError, UnknownNameError
 from advisor.gpus import ResolvedGpu, find_gpu, resolve_gpu
 from advisor.loading import profiles_for
 from advisor.recommendation import Recommendation, headline, recommend
@@ -38,7 +38,7 @@ SECTIONS = {
 }
 ALL_PREDICTED = (
     "Nothing in this report was measured on the GPU it is about: every time, throughput and memory figure is "
-    "predicted, and its error is stated beside it. `advisor bench` on that GPU measures; `--records FILE` adds the rows."
+    "predicted, and its error is stated beside it. Measure with `advisor bench` on that GPU, and give `--records FILE`."
 )
 
 Progress = Callable[[str], None]
@@ -74,9 +74,11 @@ def build_report(
     resolved = resolve_gpu(gpu)
     if records is not None or measured is None:
         say("reading records")
-        resolved, own = _records(records, gpu, resolved)
+        resolved, own = _records(records, resolved)
         found = _joined(own, found)
     profiles = profiles_for(resolved, path=setup.get("profile"))
+    if profiles.path is not None:  # a profile of this very card, which was fitted to its records
+        found = replace(found, products=tuple(replace(each, fitted=True) for each in found.products))
     notes: list[str] = [note for note in (resolved.note, profiles.gemm.note, *profiles.notes) if note]
     say("deciding")
     decided = _decided(models, resolved, setup, notes)
@@ -89,22 +91,19 @@ def build_report(
     names = ", ".join(each.answer.model.title for each in decided)
     return Report(
         title=f"{resolved.gpu.name}: batch sizes, waves and tiles",
-        summary=(*(headline(each.answer) for each in decided), *_answers(sections)),
+        summary=(*(_sentence(headline(each.answer)) for each in decided), *_answers(sections)),
         conditions=_conditions(subject, command, date, names),
         sections=tuple(sections),
         notes=tuple(dict.fromkeys(notes)),
     )
 
 
-def _records(path: Path | None, gpu: str, resolved: ResolvedGpu) -> tuple[ResolvedGpu, Measured]:
+def _records(path: Path | None, resolved: ResolvedGpu) -> tuple[ResolvedGpu, Measured]:
     """What was measured, and the GPU of the report: with "auto" and no GPU here, that of the records given."""
+    if path is None:
+        return resolved, _own_records(resolved)
     from advisor.report.measurements import read_measured
 
-    if path is None:
-        own = default_records()
-        if resolved.uuid is None or not own.is_file():
-            return resolved, Measured()
-        return resolved, read_measured(own, gpu=resolved.gpu)
     named = resolved.source in ("named", "environment")
     local = resolved.source == "local"
     found = read_measured(path, gpu=resolved.gpu if named or local else None)
@@ -112,10 +111,30 @@ def _records(path: Path | None, gpu: str, resolved: ResolvedGpu) -> tuple[Resolv
         return resolved, found
     if named or local:
         raise BadInputError(
-            f"{path} was measured on {found.gpu_id}, the report is about {resolved.gpu.id}: give --gpu {found.gpu_id}"
+            f"{path} was measured on {found.gpu_id}, the report is about {resolved.gpu.id}: name that GPU with --gpu, or "
+            "leave --records out"
         )
-    note = f"The GPU is that of {path.name}."
-    return ResolvedGpu(find_gpu(found.gpu_id), "named", note=note), found
+    try:
+        gpu = find_gpu(found.gpu_id)
+    except UnknownNameError as error:  # a slice of a GPU, or one that no table has
+        raise BadInputError(f"{path} was measured on {found.gpu_id}, of which no facts are known: {error}") from None
+    return ResolvedGpu(gpu, "named", note=f"The GPU is that of {path.name}."), found
+
+
+def _own_records(resolved: ResolvedGpu) -> Measured:
+    """The user's own records where they are of the local GPU. Nobody asked for them, so a fault in them is a note."""
+    path = default_records()
+    if resolved.source != "local" or not path.is_file():
+        return Measured()
+    from advisor.report.measurements import read_measured
+
+    try:
+        found = read_measured(path, gpu=resolved.gpu)
+    except AdvisorError as error:
+        return Measured(notes=(f"Your own records are not shown: {error}",))
+    if found.gpu_id not in (None, resolved.gpu.id):
+        return Measured(notes=(f"Your own records, {path}, are of {found.gpu_id} and not shown.",))
+    return found
 
 
 def _joined(own: Measured, other: Measured) -> Measured:
@@ -177,6 +196,10 @@ def _answers(sections: Sequence[Section]) -> tuple[str, ...]:
     return tuple(
         section.figures[0].answer for section in sections if section.figures and section.id in ("sweep", "ratios")
     )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
 def _conditions(subject: Subject, command: str, date: str | None, models: str) -> dict[str, str]:

@@ -27,14 +27,16 @@ class _Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.references: list[str] = []
+        self.loaded: list[str] = []
+        self.links: list[str] = []
         self.headings: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in ("h1", "h2"):
             self.headings.append(tag)
-        self.references += [value or "" for name, value in attrs if name in ("src", "srcset", "href")]
+        self.loaded += [value or "" for name, value in attrs if name in ("src", "srcset", "data", "poster")]
+        self.links += [value or "" for name, value in attrs if name == "href"]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,9 @@ def test_the_page_stands_alone_and_is_under_six_megabytes(made: Path) -> None:
     assert len(text.encode()) < 6e6
     assert page.headings.count("h1") == 1
     assert page.headings.count("h2") >= 6
-    assert all(reference.startswith(("data:", "#")) for reference in page.references)
+    assert page.loaded
+    assert all(reference.startswith("data:") for reference in page.loaded)
+    assert all(link.startswith("#") or (made / link).is_file() for link in page.links)
 
 
 def test_every_figure_is_there_as_png_and_svg_and_every_table_as_csv(made: Path) -> None:

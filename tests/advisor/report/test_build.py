@@ -82,7 +82,7 @@ def test_measured_rows_end_that_claim_and_are_shown() -> None:
 
 
 def test_the_models_answers_come_first(report: Report) -> None:
-    assert report.summary[0].startswith("batch size ")
+    assert report.summary[0].startswith("Batch size ")
     assert "ResNet-50" in report.summary[0]
     assert "BERT" in report.summary[1]
 
