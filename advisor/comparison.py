@@ -180,7 +180,7 @@ def _row(entrant: Entrant, found: Recommendation, price: float | None, power: Po
         batch_size=answer.batch_size,
         samples_per_s=speed,
         relative=1.0,
-        error=_error(found.setup),
+        error=answer.error,
         memory_bytes=answer.curve.total_bytes[answer.batch_size - 1],
         memory_limit_bytes=answer.memory_limit_bytes,
         margin=answer.margin,
@@ -194,22 +194,6 @@ def _row(entrant: Entrant, found: Recommendation, price: float | None, power: Po
     )
     notes = tuple(note for note in answer.notes if note != entrant.resolved.note)
     return replace(_blank(entrant, price, fits=True, reason=None), power=power, result=result, notes=notes)
-
-
-def _error(setup: Setup) -> StepError:
-    """The error of whole steps; where the products of this GPU are borrowed, that of borrowed products if it is larger.
-
-    Steps on GPUs of another kind were checked on GeForce cards, whose products stand on their own facts.
-    """
-    steps, products = setup.error, setup.profile.error
-    donor = setup.profile.borrowed_from
-    if donor is None or "GeForce" in setup.resolved_gpu.gpu.name or products.mean <= steps.mean_abs_log:
-        return steps
-    return StepError(
-        products.mean,
-        max(products.p90, steps.p90_abs_log),
-        f"of matrix products predicted for a GPU by those of another, as here from {donor}; steps: {steps.origin}",
-    )
 
 
 def _blank(entrant: Entrant, price: float | None, *, fits: bool | None, reason: str | None) -> GpuRow:

@@ -123,6 +123,11 @@ class GpuProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         model = _main(self)
         return (model.borrowed if self.borrowed_from else None) or model.held_out
 
+    @property
+    def borrowing_checked(self) -> bool:
+        """Whether the GPU that lends was itself predicted from another's timings, so that `error` is of a loan."""
+        return _main(self).borrowed is not None
+
     def describe(self) -> str:
         """One line: whose coefficients, and from where."""
         model = _main(self)
@@ -137,6 +142,8 @@ class GpuProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not self.borrowed_from:
             return _main(self).note
         wrong = f"predicting a GPU this way was {100 * self.error.mean:.0f} % off where that can be checked"
+        if not self.borrowing_checked:
+            wrong = f"on {self.borrowed_from} itself they are {100 * self.error.mean:.0f} % off, here likely by more"
         return f"no GEMM timings of {self.gpu}: coefficients of {self.borrowed_from}, scaled by its facts; {wrong}"
 
 

@@ -96,7 +96,8 @@ class Setup:
     def notes(self) -> tuple[str, ...]:
         """What a user should know of where the predictions come from, a line each; the GPU's own note is first."""
         gpu, precision = self.resolved_gpu.gpu, self.recipe.precision
-        notes = [self.resolved_gpu.note, self.profile.note, *self.profile_notes]
+        of_products = self.profile.note if self.model.product_profile is not None else None
+        notes = [self.resolved_gpu.note, of_products, *self.profile_notes]
         if precision != "fp32" and not gpu.supports(precision):
             notes.append(
                 f"{gpu.name} has no {precision.upper()} Tensor Cores: matrix products are predicted at the FP32 rate."
@@ -115,8 +116,13 @@ class Setup:
         fitted = steps.gpu
         if fitted == self.resolved_gpu.gpu.id:
             return "fitted to public training and inference steps of this GPU"
-        rest = f"all else from steps of the {fitted}, scaled by this GPU's facts"
-        return f"matrix products {self.profile.describe()}; {rest}"
+        scaled = f"from steps of the {fitted}, scaled by this GPU's facts"
+        if self.model.product_profile is None:
+            waves = self.profile.gemm.get("fp16" if self.recipe.autocast else "fp32")
+            return (
+                f"all {scaled}" if waves is None else f"waves of matrix products as on {waves.gpu}; all else {scaled}"
+            )
+        return f"matrix products {self.profile.describe()}; all else {scaled}"
 
     def curve(self, batches: np.ndarray) -> StepCurve:
         """Time of a step at each batch size."""

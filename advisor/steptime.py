@@ -49,6 +49,7 @@ FITTED_FLOP_PER_CLOCK_PER_SM = 512  # of the RTX 3090, FP16 with FP32 accumulate
 REFERENCE_ROWS = 8192  # of the products by which a GEMM profile is held against the step coefficients
 CACHED_BATCHES = 256  # sizes predicted at a time, so that the arrays of operations by sizes stay in the CPU's cache
 OVERLAP_POWER = 6  # sharpness of the change from host-bound to GPU-bound
+STEPS_CHECKED = frozenset({"rtx-4090", "rtx-5090", "rtx-pro-6000-max-q"})  # GPUs of the held-out steps "other_gpus"
 SMALLEST_L2_BYTES = 6 * 2**20  # L2 of a GPU whose size is unknown: the smallest of those with profiles
 
 
@@ -125,7 +126,7 @@ def product_scale(gpu: Gpu, profile: GpuProfile | None, values: Mapping[str, flo
     unless their own products were measured. Others take their GEMM profile's share of the peak in large products; a
     borrowed one is scaled by what the two cards' power limits sustain.
     """
-    if profile is None or ("GeForce" in gpu.name and not _measured_here(profile)):
+    if profile is None or not takes_product_rates(gpu, profile):
         return sustained_share(gpu)
     peak = gpu.peak_flops_per_s("fp16")
     if peak is None:
@@ -142,8 +143,9 @@ def product_scale(gpu: Gpu, profile: GpuProfile | None, values: Mapping[str, flo
     return scale
 
 
-def _measured_here(profile: GpuProfile) -> bool:
-    return "fp16" in profile.gemm and profile.gemm["fp16"].kind == "measured"
+def takes_product_rates(gpu: Gpu, profile: GpuProfile) -> bool:
+    """Whether `product_scale` reads a GPU's rate of 2-byte products from its GEMM profile."""
+    return "GeForce" not in gpu.name or ("fp16" in profile.gemm and profile.gemm["fp16"].kind == "measured")
 
 
 def machine(gpu: Gpu, recipe: Recipe, scale: float = 1.0) -> Machine:
@@ -221,6 +223,8 @@ class StepModel:
         self.step_profile = step_profile or load_step_profile()
         self.variant = select_variant(workload, recipe)
         self._values = self.step_profile.train if recipe.mode == "train" else self.step_profile.infer
+        self.product_profile = self._rates_profile()
+        """The GEMM profile whose rates stand in this step; None: its products stand on the step profile and facts."""
         self._c, self.machine = self._on_this_gpu()
         self._layout = LAYOUTS.index("nchw" if self.variant.layout == "nchw" else "nhwc")
         self._ops = step_ops(self.variant)
@@ -236,12 +240,27 @@ class StepModel:
 
     @property
     def error(self) -> StepError:
-        """Held-out error on a card like this one."""
+        """Held-out error on a card like this one.
+
+        Where the rates of products are those of another GPU, and no step was checked on this one, it is never less than
+        the error of borrowed products. That is cautious: products are a part of a step. (Theirs is |predicted /
+        measured - 1| of the time, which differs from the logarithm in second order.)
+        """
         own = self.gpu.id == self.step_profile.gpu and self.recipe.mode == "train"
         key = ("nchw" if self._layout else "nhwc") if own else "other_gpus"
         found = self.step_profile.held_out[key]
         unmeasured = "" if self.recipe.autocast else f"; no {self.recipe.precision} step was measured: this stands in"
-        return StepError(found.mean, found.p90, found.what + unmeasured)
+        steps = StepError(found.mean, found.p90, found.what + unmeasured)
+        lent = self.product_profile
+        donor = None if lent is None or self.gpu.id in STEPS_CHECKED else lent.borrowed_from
+        if lent is None or donor is None or lent.error.mean <= steps.mean_abs_log:
+            return steps
+        whose = f"products predicted for a GPU by those of another, as here from {donor}"
+        if not lent.borrowing_checked:
+            whose = f"products on {donor} itself, whose rates stand for this GPU's: that loan could be checked nowhere"
+        return StepError(
+            lent.error.mean, max(lent.error.p90, steps.p90_abs_log), f"of matrix {whose}; steps: {steps.origin}"
+        )
 
     def curve(self, batches: Batches) -> StepCurve:
         """Predict a step at each batch size (whole numbers, any order)."""
@@ -304,6 +323,14 @@ class StepModel:
         if self.recipe.mode == "train":
             out.append(_moving("all", "optimizer", 1, self._optimizer_s(), self._update.bytes_, step_s))
         return out
+
+    def _rates_profile(self) -> GpuProfile | None:
+        fitted = self.gpu.id == self.step_profile.gpu
+        if self.profile is None or fitted or not self.recipe.autocast:
+            return None
+        if self.gpu.peak_flops_per_s(self.recipe.precision) is None:  # no Tensor Cores for it: `machine` takes FP32's
+            return None
+        return self.profile if takes_product_rates(self.gpu, self.profile) else None
 
     def _on_this_gpu(self) -> tuple[Coefficients, Machine]:
         """Coefficients and facts; rates and waves of GEMM on other GPUs than the fitted one are its GEMM profile's.

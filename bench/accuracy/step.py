@@ -252,7 +252,8 @@ def infer_part(infer: Mapping[str, Sequence[StepRow]]) -> str:
         "## Other GPUs: inference from a fit on the RTX 3090 alone",
         "timm's AMP inference tables. No row of another GPU is fitted: its facts, its GEMM profile and a stated rule "
         "for power-limited clocks are all that is known of it. This is the error printed for GPUs without training "
-        "tables.",
+        "tables; where their matrix products are borrowed too, and no table here checks the card, it is the error of "
+        "borrowed products if that is larger.",
         table(["table", "what is new", "untraced", *FIGURES], rows),
     ])  # fmt: skip
 

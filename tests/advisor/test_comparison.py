@@ -26,6 +26,7 @@ from advisor.measured import Conditions, MeasuredProfile, measured_profile_bytes
 from advisor.recommendation import ModelFacts
 from advisor.report.records import Origin
 from advisor.report.subject import Measured, MeasuredSteps
+from advisor.step import predict_step
 from advisor.steptime import StepError
 
 A100, H100, L40S = "a100-sxm4-80gb", "h100-sxm-80gb", "l40s"
@@ -356,14 +357,21 @@ def test_upper_bounds_of_energy_are_said_to_rank_nothing() -> None:
     assert compare("resnet50", gpus=["a100"]).notes == ()
 
 
-def test_borrowed_products_have_their_own_larger_error() -> None:
-    found = rows_of(compare("resnet50", gpus=["a100", "t4"]))
-    own, borrowed = found[A100].result, found["t4"].result
-    assert own is not None
-    assert borrowed is not None
-    assert borrowed.error.mean_abs_log > own.error.mean_abs_log
-    assert "borrow" in borrowed.profile
-    assert "products predicted for a GPU by those of another" in borrowed.error.origin
+@pytest.mark.parametrize("gpu", ["t4", "rtx-4090", "rtx-3090", "v100-pcie-32gb"])
+def test_a_comparison_a_recommendation_and_a_prediction_have_one_error(gpu: str) -> None:
+    result = compare("resnet50", gpus=[gpu]).rows[0].result
+    assert result is not None
+    assert result.error == recommend("resnet50", gpu=gpu).answer.error
+    assert result.error.mean_abs_log == predict_step("resnet50", gpu=gpu, batches=[8])[0].error
+
+
+def test_what_is_said_of_borrowed_products_is_said_only_where_their_rates_are_used() -> None:
+    rows = rows_of(compare("resnet50", gpus=["t4", "rtx-4090", "rtx-3090"]))
+    said = {name: (row.notes, row.result.profile) for name, row in rows.items() if row.result}
+    assert "no GEMM timings of t4" in said["t4"][0][0]
+    assert said["rtx-4090"] == ((), "waves of matrix products as on rtx-pro-6000-server; all else from steps of the "
+                                "rtx-3090, scaled by this GPU's facts")  # fmt: skip
+    assert said["rtx-3090"] == ((), "fitted to public training and inference steps of this GPU")
 
 
 # As a whole -----------------------------------------------------------------------------------------------------------

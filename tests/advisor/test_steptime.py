@@ -24,7 +24,7 @@ from advisor.step_costs import (
 from advisor.step_neighbours import BOUND, FEATURES, Neighbours, no_neighbours, solve_weights
 from advisor.step_ops import Depthwise, Grouped, Products, memory_class, step_ops
 from advisor.step_profile import load_step_profile, parse_step_profile, step_profile_bytes
-from advisor.steptime import CLASSES, StepModel, product_scale, sustained_share, update_work
+from advisor.steptime import CLASSES, StepError, StepModel, product_scale, sustained_share, update_work
 from advisor.workload.catalogue import load_workload
 from advisor.workload.schema import Op
 
@@ -253,6 +253,49 @@ def test_the_error_is_this_cards_where_it_was_measured_and_another_cards_elsewhe
     assert model(layout="nchw").error.mean_abs_log == held_out["nchw"].mean
     assert model(gpu="a100").error.mean_abs_log == held_out["other_gpus"].mean
     assert model(mode="infer").error.origin == held_out["other_gpus"].what
+
+
+def on(gpu: str, **recipe: str) -> StepModel:
+    card, chosen = find_gpu(gpu), make_recipe(**recipe)
+    return StepModel(load_workload("resnet50"), gpu=card, profile=load_profile(card), recipe=chosen)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "recipe"),
+    [
+        ("a100-sxm4-80gb", {}),  # products of its own
+        ("rtx-4090", {}),  # GeForce products stand on the step profile and the facts, whatever is borrowed
+        ("rtx-2080-ti", {}),
+        ("rtx-pro-6000-max-q", {}),  # borrows from the L40S, but steps were checked on this very card
+        ("p100-pcie-16gb", {}),  # no Tensor Cores: the FP32 rate, which nobody lends
+        ("t4", {"precision": "fp32"}),
+        ("rtx-3090", {"mode": "infer"}),
+    ],
+)
+def test_where_no_rate_of_products_is_borrowed_the_error_is_that_of_steps(gpu: str, recipe: dict[str, str]) -> None:
+    found, steps = on(gpu, **recipe).error, load_step_profile().held_out["other_gpus"]
+    assert (found.mean_abs_log, found.p90_abs_log) == (steps.mean, steps.p90)
+    assert found.origin.startswith(steps.what)
+
+
+def test_borrowed_rates_of_products_are_never_taken_for_more_certain_than_they_are() -> None:
+    steps, loan = load_step_profile().held_out["other_gpus"], load_profile(find_gpu("t4")).error
+    assert on("t4").error == StepError(
+        loan.mean,  # 0.28 over 0.11
+        loan.p90,
+        f"of matrix products predicted for a GPU by those of another, as here from l40s; steps: {steps.what}",
+    )
+    kin = on("h100-pcie").error  # the H100 was predicted from the H200 within 7 %: steps are less certain than that
+    assert (kin.mean_abs_log, kin.origin) == (steps.mean, steps.what)
+
+
+def test_a_loan_that_was_checked_nowhere_is_called_that() -> None:
+    found = on("v100-pcie-32gb")
+    assert "of matrix products on v100-sxm2-16gb itself" in found.error.origin
+    assert "checked nowhere" in found.error.origin
+    note = load_profile(find_gpu("v100-pcie-32gb")).note
+    assert note is not None
+    assert "on v100-sxm2-16gb itself they are 14 % off" in note
 
 
 def test_power_limits_lower_what_small_cards_sustain() -> None:
