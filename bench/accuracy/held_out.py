@@ -38,7 +38,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 COLUMNS, CELLS, MOST_OFF = 60, 61, 2.0
-STEPS_COLUMNS = 30  # there are hundreds, not thousands
+FEW_COLUMNS, MANY = 30, 2000  # columns of fewer rows than so many, which would be scattered otherwise
 TIMES_US = (0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 20000)
 SIZES = (1, 32, 128, 512, 1024, 2048, 4354)  # of m; the tables go on at 8192
 FEW = 20  # a class with fewer rows is left out: its quantiles say nothing
@@ -98,7 +98,7 @@ def steps_counts(time_s: Floats, log_ratio: Floats, origin: str, what: str) -> H
         origin=origin,
         error=error_of(log_ratio, what),
         within=_within(log_ratio),
-        times=density(time_s, log_ratio, columns=STEPS_COLUMNS),
+        times=density(time_s, log_ratio),
     )
 
 
@@ -157,8 +157,9 @@ def _within(log_ratio: Floats) -> tuple[float, float]:
     return round(float((off <= 0.1).mean()), 4), round(float((off <= 0.2).mean()), 4)
 
 
-def density(measured: Floats, log_ratio: Floats, columns: int = COLUMNS) -> Density:
+def density(measured: Floats, log_ratio: Floats) -> Density:
     """Count rows in columns of what was measured by CELLS of predicted / measured time."""
+    columns = COLUMNS if len(measured) >= MANY else FEW_COLUMNS
     low, high = float(f"{0.999 * measured.min():.3g}"), float(f"{1.002 * measured.max():.3g}")
     low, high = min(low, float(measured.min())), max(high, float(measured.max()))
     column = _cell(np.log(measured), np.log(low), np.log(high), columns)
