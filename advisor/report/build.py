@@ -111,8 +111,8 @@ def _records(path: Path | None, resolved: ResolvedGpu) -> tuple[ResolvedGpu, Mea
         return resolved, found
     if named or local:
         raise BadInputError(
-            f"{path} was measured on {found.gpu_id}, the report is about {resolved.gpu.id}: name that GPU with --gpu, or "
-            "leave --records out"
+            f"{path} was measured on {found.gpu_id}, the report is about {resolved.gpu.id}: name that GPU with --gpu, "
+            "or leave --records out"
         )
     try:
         gpu = find_gpu(found.gpu_id)
