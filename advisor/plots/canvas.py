@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from advisor.errors import BadInputError
 from advisor.files import write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -61,9 +64,25 @@ def encoded(figure: Figure, kind: str) -> bytes:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     figure.set_dpi(DPI)
+    if kind == "png":
+        return _png(FigureCanvasAgg(figure))
     content = io.BytesIO()
-    backend: Any = {"png": FigureCanvasAgg, "svg": FigureCanvasSVG, "pdf": FigureCanvasPdf}[kind](figure)
+    backend: Any = {"svg": FigureCanvasSVG, "pdf": FigureCanvasPdf}[kind](figure)
     getattr(backend, f"print_{kind}")(content, metadata=_METADATA[kind])
+    return content.getvalue()
+
+
+def _png(canvas: FigureCanvasAgg) -> bytes:
+    """The picture in 256 colours of its own choice: a third of the bytes, and no eye tells."""
+    from PIL import Image, PngImagePlugin
+
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    about = PngImagePlugin.PngInfo()
+    for key, text in _METADATA["png"].items():
+        about.add_text(key, text)
+    content = io.BytesIO()
+    picture.quantize(256, dither=Image.Dither.NONE).save(content, "png", optimize=True, dpi=(DPI, DPI), pnginfo=about)
     return content.getvalue()
 
 
