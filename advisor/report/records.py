@@ -1,7 +1,8 @@
 """What a report is made of, before anything is rendered: sections of figures and tables, each with its origin.
 
 Everything here is plain text and numbers. Names of models, kernels and GPUs may be anybody's text: whoever renders
-escapes them. Numbers are seconds, bytes, FLOP/s and hertz; a column says how they are printed.
+escapes them. In prose (summary, notes, leads, answers) words between two backticks are printed as code. Numbers are
+seconds, bytes, FLOP/s and hertz; a column says how they are printed.
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ class Origin:
     "exact": counted from shapes and facts of the GPU, nothing fitted. "estimate": predicted, and `text` states the
     error. "recorded trace": read from a file of torch.profiler, whoever recorded it. `text` is one sentence: GPU,
     driver, versions, clocks and date of a measurement; table, commit and licence of a public one; profile and held-out
-    error of an estimate.
+    error of an estimate. Where it is long, `short` says in a line what it is of, and an estimate's error: captions
+    have that and a link to `text`, which is printed once.
     """
 
     kind: OriginKind
     text: str
+    short: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Series:
     high: tuple[float, ...] | None = None
     symbol: str = "circle"  # plotly's names: "circle", "diamond", "star", "x", "square", "triangle-up"
     dashed: bool = False
+    areas: tuple[float, ...] | None = None  # what points weigh, in one unit in all series of a figure: their areas
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class Interactive:
     y_log: bool = False
     marks: tuple[Mark, ...] = ()
     y_from_zero: bool = True
+    y_range: tuple[float, float] | None = None  # what is seen at first, in the axis's units; None: all points
 
 
 @dataclass(frozen=True)
