@@ -29,6 +29,11 @@ SCHEMA_VERSION = 1
 MILLION = 1_000_000  # samples; time and cost are given for so many
 HOUR_S = 3600
 Sort = Literal["throughput", "cost", "energy", "given"]
+APART = (
+    "Told apart are GPUs that differ by more than both their errors together (those of nine in ten, taken as "
+    "independent)."
+)
+ENERGY = "Energy is the power over the predicted samples/s, and as uncertain as these; that holds for upper bounds too."
 BOUNDS = "Upper bounds of energy stand beside each other: which GPU takes least cannot be read from them."
 SORTS: tuple[str, ...] = get_args(Sort)
 
@@ -45,7 +50,7 @@ class GpuResult:
     memory_limit_bytes: int | None  # None: unknown
     margin: float
     million_samples_s: float  # time for a million samples
-    energy_per_sample_j: float | None  # of the GPU alone; an upper bound where its power is "at most"
+    energy_per_sample_j: float | None  # of the GPU alone, at these samples/s; an upper bound where power is "at most"
     cost_per_million: float | None  # samples, in the currency of the price
     ties: tuple[str, ...]  # rows whose samples/s the errors do not tell from these
     cost_ties: tuple[str, ...]  # rows whose cost per sample the errors do not tell from this
@@ -162,8 +167,18 @@ def compare(
         sort=sort,
         rows=tuple(rows),
         ties=tie_sentences(rows),
-        notes=(BOUNDS,) if sort == "energy" and any(row.power and row.power.kind == "at most" for row in rows) else (),
+        notes=_notes(rows, sort),
     )
+
+
+def _notes(rows: Sequence[GpuRow], sort: Sort) -> tuple[str, ...]:
+    answered = [row for row in rows if row.result is not None]
+    said = {
+        APART: len(answered) > 1,
+        ENERGY: any(row.power is not None for row in answered),
+        BOUNDS: sort == "energy" and any(row.power and row.power.kind == "at most" for row in answered),
+    }
+    return tuple(note for note, holds in said.items() if holds)
 
 
 def _within(setup: Setup) -> Setup:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from advisor.recipe import Recipe
     from advisor.report.subject import MeasuredSteps
 
+PRICES = (1e-9, 1e9)  # per hour; what a currency may make of it, and no slip of the keys
 NEAR = 2.0  # power measured at a size up to this many times smaller or larger stands for the recommended one
 
 
@@ -64,7 +65,7 @@ def entrants(gpus: Sequence[str]) -> tuple[Entrant, ...]:
         asked, same = next((entry for entry in found if entry[1][0].gpu == resolved.gpu), ([], []))
         if not same:
             found.append((asked, same))
-        if name not in asked:
+        if name.lower() not in map(str.lower, asked):
             asked.append(name)
             same.append(resolved)
     firsts = [same[0] for _, same in found]
@@ -78,7 +79,7 @@ def entrants(gpus: Sequence[str]) -> tuple[Entrant, ...]:
 def _gpu_notes(asked: Sequence[str], resolved: Sequence[ResolvedGpu]) -> tuple[str, ...]:
     notes = [each.note for each in resolved if each.note]
     if len(asked) > 1:
-        notes.append(f"{' and '.join(asked)} are one GPU: it has one row")
+        notes.append(f"{', '.join(asked[:-1])} and {asked[-1]} are one GPU: it has one row")
     return tuple(notes)
 
 
@@ -113,10 +114,14 @@ def prices_of(price: float | Mapping[str, float] | None, compared: Sequence[Entr
 
 
 def check_price(value: float) -> float:
-    """Return a price if it is a positive number; otherwise raise BadInputError."""
+    """Return a price if it is a positive number within `PRICES`; otherwise raise BadInputError."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:
-        raise BadInputError(f"price {value!r} is no positive number: give what one GPU costs per hour, such as 2.5")
+    least, most = PRICES
+    if not number or not least <= value <= most:  # also where it is NaN
+        raise BadInputError(
+            f"price {value!r} is no positive number ({least:g} to {most:g}): give what one GPU costs per hour, "
+            "such as 2.5"
+        )
     return float(value)
 
 

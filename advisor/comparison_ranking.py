@@ -30,8 +30,10 @@ def cost_of(result: GpuResult) -> float | None:
 def told_apart(left: GpuResult, right: GpuResult, value: Value) -> bool:
     """Whether a figure of two GPUs differs by more than their errors.
 
-    The errors are what nine of ten predictions stay within, of each GPU its own, taken as independent; and runs of one
-    program differ by `advisor.choice.TIE` in any case. A price is exact: a cost is as uncertain as its samples/s.
+    The errors are what nine of ten predictions stay within, of each GPU its own, and runs of one program differ by
+    `advisor.choice.TIE` in any case. They are taken as independent. GPUs predicted from the same coefficients share
+    errors, which cancel between them; how much is not known (RTX 4090 and 5090 err in opposite directions in the mean,
+    reports/ACCURACY.md), so none is subtracted. A price is exact: a cost is as uncertain as its samples/s.
     """
     a, b = value(left), value(right)
     if a is None or b is None:
@@ -81,25 +83,37 @@ def headline(model: ModelFacts, rows: Sequence[GpuRow]) -> str:
     at = f"predicted at batch {result.batch_size}"
     if not others:
         only = ", the only one of these that can run it" if len(rows) > 1 else ""
-        priced = f"; {rate(result.cost_per_million)} per million" if result.cost_per_million is not None else ""
+        cost = result.cost_per_million
+        priced = f"; {rate(cost)} per million {model.samples}" if cost is not None else ""
         return f"{model.title} on {best}{only}: {speed} {at}{priced}"
     second, slower = others[0]
-    text = (
-        f"{model.title}: {best} is fastest, {speed} {at}, {result.samples_per_s / slower.samples_per_s:.2f} times "
-        f"{second} ({_sure(result, slower, speed_of)})"
-    )
+    is_, sure = _sure(result, slower, speed_of)
+    times = result.samples_per_s / slower.samples_per_s
+    text = f"{model.title}: {best} {is_} fastest, {speed} {at}, {times:.2f} times {second}{sure}"
     costs = [(each.cost_per_million, name, each) for name, each in answered if each.cost_per_million is not None]
     if len(costs) < 2:
         return text
     (least, cheapest, cheap), (more, dearer, dear) = sorted(costs, key=lambda entry: entry[0])[:2]
+    is_, sure = _sure(cheap, dear, cost_of)
     return (
-        f"{text}; {cheapest} is cheapest per sample, {rate(least)} per million, {percent(1 - least / more)} below "
-        f"{dearer} ({_sure(cheap, dear, cost_of)})"
+        f"{text}; {cheapest} {is_} cheapest per sample, {rate(least)} per million {model.samples}, "
+        f"{share(1 - least / more)} below {dearer}{sure}"
     )
 
 
-def _sure(left: GpuResult, right: GpuResult, value: Value) -> str:
-    return "more than their errors" if told_apart(left, right, value) else "a tie: within their errors"
+def _sure(left: GpuResult, right: GpuResult, value: Value) -> tuple[str, str]:
+    if told_apart(left, right, value):
+        return "is", " (more than their errors)"
+    return "would be", ", but that is a tie within their errors"
+
+
+def share(part: float) -> str:
+    """Print a share in whole per cent, a small one with a digit more.
+
+    >>> share(0.52), share(0.0034)
+    ('52 %', '0.3 %')
+    """
+    return percent(part, 0 if part == 0 or part >= 0.01 else 1)
 
 
 def tie_sentences(rows: Sequence[GpuRow]) -> tuple[str, ...]:

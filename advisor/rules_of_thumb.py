@@ -45,8 +45,7 @@ def choices(answer: Answer) -> tuple[Choice, ...]:
     named: list[tuple[str, str, Kind, int]] = [
         (*names, "advice", roles[role]) for role, names in _ADVICE.items() if role in roles
     ]
-    edge = "largest searched" if answer.largest_fitting_is_search_limit else "largest that fits"
-    named.append((edge, "largest", "rule of thumb", largest))
+    named.append(("largest that fits", "largest", "rule of thumb", largest))
     named.append(("largest power of two", "power of two", "rule of thumb", largest_power_of_two(largest)))
     named += [
         (f"largest multiple of {step}", f"multiple of {step}", "rule of thumb", largest // step * step)
@@ -56,6 +55,8 @@ def choices(answer: Answer) -> tuple[Choice, ...]:
     if "folk formula" in roles:
         named.append(("folk formula", "folk formula", "rule of thumb", roles["folk formula"]))
     named += [("usual size", "usual", "usual size", size) for size in USUAL if size <= len(answer.curve.batches)]
+    if answer.largest_fitting_is_search_limit:
+        named = [(name.replace("that fits", "searched"), short, kind, size) for name, short, kind, size in named]
     return tuple(_choice(answer, *names) for names in named)
 
 

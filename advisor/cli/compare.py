@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ from advisor.cli.setup_options import (
     setup_arguments,
 )
 from advisor.comparison import SORTS, GpuComparison, GpuResult, GpuRow, compare
-from advisor.comparison_inputs import Power
+from advisor.comparison_inputs import PRICES, Power
+from advisor.comparison_ranking import share
 from advisor.errors import BadInputError
 from advisor.plots.canvas import check_path
 from advisor.plots.comparison import save_comparison
@@ -67,8 +67,8 @@ def command(
 ) -> None:
     """Put GPUs side by side: best batch, samples/s, memory, energy and cost of each.
 
-    Energy is that of the GPU alone. It is called measured only where --records hold the power of training steps of this
-    model; else it is at most what the board's power limit allows.
+    Energy is the power of the GPU alone over the predicted samples/s. The power is measured only where --records hold
+    that of training steps of this model; else it is at most the limit of the card or board.
 
     \b
     advisor compare --gpus a100,h100,l40s --model resnet50
@@ -119,9 +119,13 @@ def parse_prices(given: Iterable[str]) -> float | dict[str, float] | None:
 
 
 def _price(text: str, part: str) -> float:
+    least, most = PRICES
     value = float(text) if _NUMBER.fullmatch(text) else 0.0
-    if not 0 < value < math.inf:
-        raise BadInputError(f"--price {part!r} is no positive number: give what one GPU costs per hour, such as 2.5")
+    if not least <= value <= most:
+        raise BadInputError(
+            f"--price {part!r} is no positive number ({least:g} to {most:g}): give what one GPU costs per hour, "
+            "such as 2.5"
+        )
     return value
 
 
@@ -133,37 +137,38 @@ def _render(found: GpuComparison, format_: str) -> str:
         return found.to_json()
     if format_ == "csv":
         return render_rows([_plain_row(row) for row in found.rows], format_)
-    priced, noun = any(row.price_per_hour is not None for row in found.rows), found.model.samples
+    prices, noun = {row.price_per_hour for row in found.rows}, found.model.samples
     lines = [
         found.headline,
         "",
-        render_rows([_row(row, noun, priced=priced) for row in found.rows], format_),
+        render_rows([_row(row, noun, prices) for row in found.rows], format_),
         "",
         *found.ties,
         *(f"{row.name}: {row.reason}" for row in found.rows if row.reason),
         *([""] if found.ties or any(row.reason for row in found.rows) else []),
-        *_below(found, priced=priced),
+        *_below(found, prices),
     ]
     if format_ == "markdown":
         lines = [f"**{lines[0]}**", *lines[1:3], *(f"{line}  " if line else "" for line in lines[3:])]
     return "\n".join(lines)
 
 
-def _row(row: GpuRow, noun: str, *, priced: bool) -> dict[str, str | None]:
+def _row(row: GpuRow, noun: str, prices: set[float | None]) -> dict[str, str | None]:
     one, r = noun.removesuffix("s"), row.result
     shown = {
         "GPU": row.name,
         "batch": None if r is None else str(r.batch_size),
         f"{noun}/s": None if r is None else f"{rate(r.samples_per_s)} +-{percent(r.error.mean_abs_log)}",
-        "of fastest": None if r is None else percent(r.relative),
+        "of fastest": None if r is None else share(r.relative),
         "memory": None if r is None else gib(r.memory_bytes),
         "limit": None if r is None or r.memory_limit_bytes is None else gib(r.memory_limit_bytes),
-        f"1M {noun}": None if r is None else long_time(r.million_samples_s),
+        "time/1M": None if r is None else long_time(r.million_samples_s),
         f"energy/{one}": None if r is None else energy(r, row.power),
     }
-    if priced:
+    if len(prices) > 1:
         shown["price/h"] = None if row.price_per_hour is None else rate(row.price_per_hour)
-        shown[f"cost/1M {noun}"] = None if r is None or r.cost_per_million is None else rate(r.cost_per_million)
+    if prices != {None}:
+        shown["cost/1M"] = None if r is None or r.cost_per_million is None else rate(r.cost_per_million)
     if row.result is None:
         shown["batch"] = "does not fit" if row.fits is False else "cannot be predicted"
     return shown
@@ -185,7 +190,7 @@ def energy(result: GpuResult, power: Power | None) -> str | None:
     return unit if power.kind == "measured" else f"at most {unit}"
 
 
-def _below(found: GpuComparison, *, priced: bool) -> list[str]:
+def _below(found: GpuComparison, prices: set[float | None]) -> list[str]:
     """Where the figures come from: one line for each thing said, with the GPUs it is said of."""
     answered = [(row, row.result) for row in found.rows if row.result is not None]
     lines = _said(answered, "recipe ", lambda row, result: (result.recipe,))
@@ -195,8 +200,9 @@ def _below(found: GpuComparison, *, priced: bool) -> list[str]:
         f"({result.error.origin})",
     ))  # fmt: skip
     lines += _said(answered, "power  ", lambda row, result: (_power(row.power),))
-    if priced:
-        lines.append("price    per hour of one GPU, as given")
+    given = [rate(price) for price in prices if price is not None]
+    if given:
+        lines.append(f"price    {given[0] if len(given) == 1 else 'as given'}, per hour of one GPU")
     lines += [f"note     {note}" for note in found.notes]
     lines += _said(answered, "note   ", lambda row, result: row.notes)
     return lines
@@ -244,5 +250,6 @@ def _plain_row(row: GpuRow) -> dict[str, Any]:
         "price_per_hour": row.price_per_hour,
         "cost_per_million": r and r.cost_per_million,
         "ties": r and "; ".join(r.ties),
+        "cost_ties": r and "; ".join(r.cost_ties),
         "reason": row.reason,
     }

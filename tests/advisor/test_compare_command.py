@@ -13,6 +13,7 @@ from advisor.cli import main
 from advisor.cli.compare import energy, long_time, parse_prices
 from advisor.comparison import compare
 from advisor.comparison_inputs import Power
+from advisor.comparison_ranking import share
 from advisor.errors import BadInputError
 
 
@@ -45,7 +46,23 @@ def test_energy_is_never_called_measured_without_a_measurement(run) -> None:
     _, out, _ = run(f"{GPUS} --price 2")
     assert out.count("at most 0.") == 2
     assert "measured in" not in out
-    assert "per hour of one GPU" in out
+    assert "price    2.00, per hour of one GPU" in out
+    assert "note     Energy is the power over the predicted samples/s" in out
+
+
+@pytest.mark.parametrize("model", ["resnet50", "bert-base-128"])
+def test_a_table_stays_near_120_columns(run, model: str) -> None:
+    gpus = "--gpus a100-sxm4-80gb,h100-sxm-80gb,l40s,t4"
+    for price in ("", "--price 2.5", "--price a100-sxm4-80gb=1.79,h100-sxm-80gb=2.99,l40s=0.99,t4=0.35"):
+        _, out, _ = run(f"{gpus} --model {model} {price}")
+        rule = next(line for line in out.splitlines() if line.startswith("-----"))
+        assert len(rule) <= 126
+        assert ("price/h" in out) == ("=" in price)
+        assert ("cost/1M" in out) == bool(price)
+
+
+def test_a_share_too_small_for_a_whole_per_cent_is_not_called_none() -> None:
+    assert [share(part) for part in (1, 0.0146, 0.0034)] == ["100 %", "1 %", "0.3 %"]
 
 
 def test_csv_has_plain_numbers_and_the_reason_of_what_does_not_fit(run) -> None:
@@ -127,6 +144,7 @@ def test_prices_are_one_for_all_or_one_by_name(given: list[str], prices: object)
     "given",
     [
         "0", "-1", "nan", "inf", "1e999", "1e-999", "0x10", "1_000", "two", "", " ", "$2", "2$", "2;3", "٢", "9" * 5000,
+        "1e99", "1e-10",
         "2,5", "2,a100=1", "a100=", "a100=0", "a100=nan", "=2", "a100=1=2", "a100=1,a100=2", "a100=1,", "<script>",
     ],
 )  # fmt: skip

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.choice import TIE, tied
 from advisor.plots.curve import INCHES, NARROW_INCHES, Lane, draw_curve, lanes
 from advisor.recommendation import Answer, Recommendation
 from advisor.report.records import (
@@ -25,6 +25,7 @@ from advisor.report.records import (
     Tone,
 )
 from advisor.report.sections.batch_memory import memory_figure
+from advisor.report.sections.batch_words import advice, listed, searched_or_fits, seen, verdict
 from advisor.report.subject import MeasuredSteps, Subject
 from advisor.rules_of_thumb import Choice, choices, last_shown, sizes_shown
 from advisor.steptime import StepCurve
@@ -44,6 +45,7 @@ _LOOK: dict[str, tuple[str, Tone]] = {  # of a lane in the interactive figure: p
     "folk formula": ("x", "sky"),
     "usual": ("line-ns-open", "ink"),
 }
+_RULES = ("largest", "power of two", "multiple of 64", "folk formula")
 
 
 def section(subject: Subject) -> Section | None:
@@ -67,8 +69,7 @@ def section(subject: Subject) -> Section | None:
         lead=(
             "More samples per step keep the GPU busier, until it is busy: from the knee on, larger sizes cost memory "
             "and win little. The saw teeth are waves and tiles that fill up and start anew. Marks show what is "
-            "recommended and what people choose by rule of thumb; their sizes and what each reaches are in the rows "
-            "between the two curves."
+            "recommended and what people choose by rule of thumb; the table has their sizes and what each reaches."
         ),
         figures=tuple(figures),
         tables=tuple(tables),
@@ -82,7 +83,7 @@ def step_origin(found: Recommendation) -> Origin:
         "estimate",
         f"steps of {found.answer.model.title} predicted for {found.answer.gpu.name}: {found.answer.gpu.profile}; "
         f"samples/s of steps that the fit has not seen were {percent(error.mean_abs_log, 1)} off in the mean, "
-        f"{percent(error.p90_abs_log)} in one of ten ({error.origin}); recipe: {found.answer.recipe}",
+        f"nine of ten by no more than {percent(error.p90_abs_log)} ({error.origin}); recipe: {found.answer.recipe}",
     )
 
 
@@ -91,8 +92,8 @@ def _figure(name: str, found: Recommendation, steps: tuple[MeasuredSteps, ...], 
     return Figure(
         id=f"batch-{name}",
         title=f"Which batch size for {answer.model.title} on this GPU?",
-        answer=f"{_advice(answer)} {_verdict(answer)}",
-        alt=_seen(answer, steps),
+        answer=f"{advice(answer)} {verdict(answer)}",
+        alt=seen(answer, measured=bool(steps)),
         origins=(origin, *(each.origin for each in steps)),
         draw=partial(_draw, found, steps),
         inches=INCHES,
@@ -103,73 +104,6 @@ def _figure(name: str, found: Recommendation, steps: tuple[MeasuredSteps, ...], 
 
 def _draw(found: Recommendation, steps: Sequence[MeasuredSteps], figure: MatplotlibFigure, narrow: bool) -> None:
     draw_curve(figure, found, measured=steps, narrow=narrow)
-
-
-# The answer, in words -------------------------------------------------------------------------------------------------
-
-
-def _advice(answer: Answer) -> str:
-    known = answer.memory_limit_bytes is not None
-    memory = gib(answer.curve.total_bytes[answer.batch_size - 1])
-    room = memory if answer.memory_limit_bytes is None else f"{memory} of {gib(answer.memory_limit_bytes)}"
-    speed = f"{rate(answer.samples_per_s)} {answer.model.samples}/s +-{percent(answer.error.mean_abs_log)}"
-    share = answer.samples_per_s / answer.curve.samples_per_s[answer.fastest - 1]
-    fastest = "the fastest size that fits" if known else "the fastest size searched"
-    if answer.batch_size != answer.fastest:
-        fastest = f"{percent(share, 1)} of {fastest} ({answer.fastest})"
-    return f"{answer.batch_size} per GPU: {speed} are predicted, {fastest}, in {room}."
-
-
-def _verdict(answer: Answer) -> str:
-    """What the rules of thumb cost against the recommended size."""
-    rules = [choice for choice in choices(answer) if choice.kind != "advice"]
-    fitting = [choice for choice in rules if choice.fits and choice.batch != answer.batch_size]
-    beyond = sorted({choice.batch for choice in rules if not choice.fits})
-    unfit = f" {_listed(beyond)} {'does' if len(beyond) == 1 else 'do'} not fit." if beyond else ""
-    if not fitting:
-        return f"No rule of thumb that fits names another size.{unfit}"
-    slowest = min(fitting, key=lambda choice: (choice.samples_per_s, choice.batch))
-    largest = max(fitting, key=lambda choice: choice.batch)
-    said = []
-    if all(tied(choice.samples_per_s, answer.samples_per_s) for choice in fitting):
-        said.append(f"Every rule of thumb that fits is as fast, within {percent(TIE)}")
-    elif slowest.samples_per_s < answer.samples_per_s:
-        loss = 1 - slowest.samples_per_s / answer.samples_per_s
-        said.append(
-            f"Of the rules of thumb {slowest.batch} ({slowest.name}) costs most, {percent(loss)} of the throughput"
-        )
-    if largest.batch > answer.batch_size:
-        gain = largest.samples_per_s / answer.samples_per_s - 1
-        change = f"is as fast, within {percent(TIE)}" if abs(gain) <= TIE else f"changes it by {100 * gain:+.1f} %"
-        times = largest.memory_bytes / answer.curve.total_bytes[answer.batch_size - 1]
-        said.append(f"{largest.batch} ({largest.name}) takes {times:.1f} times the memory and {change}")
-    return f"{'; '.join(said)}.{unfit}"
-
-
-def _listed(sizes: Sequence[int]) -> str:
-    *first, last = map(str, sizes)
-    return f"{', '.join(first)} and {last}" if first else last
-
-
-def _seen(answer: Answer, steps: Sequence[MeasuredSteps]) -> str:
-    end, curve = last_shown(answer), answer.curve
-    marks = "; ".join(
-        f"{choice.name} {choice.batch}, {percent(choice.relative)} of the fastest"
-        + ("" if choice.fits else ", does not fit")
-        for choice in choices(answer)
-        if choice.batch <= end
-    )
-    limit = answer.memory_limit_bytes
-    lines = (
-        "the limit is unknown" if limit is None else f"lines show the limit, {gib(limit)}, and the limit less a margin"
-    )
-    measured = " Measured steps are points beside both curves." if steps else ""
-    return (
-        f"Three panels over the batch size, 1 to {end}. Above, {answer.model.samples} per second go from "
-        f"{rate(curve.samples_per_s[0])} at 1 to {rate(curve.samples_per_s[end - 1])} at {end}, with a band of "
-        f"the mean error around them. Between, one row for each choice: {marks}. Below, memory rises from "
-        f"{gib(curve.total_bytes[0])} to {gib(curve.total_bytes[end - 1])}; {lines}.{measured}"
-    )
 
 
 # The interactive form -------------------------------------------------------------------------------------------------
@@ -188,14 +122,14 @@ def _interactive(found: Recommendation, steps: Sequence[MeasuredSteps]) -> Inter
         return Series(label, "line", tone, _floats(sizes), _floats(speed[sizes - 1]),
                       _facts(answer, curve, roles, sizes), dashed=dashed)  # fmt: skip
 
-    def edge(label: str, factor: float) -> Series:
-        return Series(label, "line", "sky", _floats(every), _floats(speed[every - 1] * factor), (), dashed=True)
-
     series = [line("predicted, fits", every[fits], "blue")]
     if not fits.all():
         series.append(line("predicted, does not fit", every[~fits], "grey", dashed=True))
-    series += [edge("slower by the mean error", 1 / band), edge("faster by the mean error", band)]
-    for lane in lanes([c for c in choices(answer) if c.batch <= end]):
+    there_and_back = np.concatenate([every, every[::-1]])
+    around = speed[there_and_back - 1] * np.repeat([1 / band, band], len(every))
+    series.append(Series(f"within the mean error, {percent(answer.error.mean_abs_log)}", "line", "sky",
+                         _floats(there_and_back), _floats(around), (), dashed=True))  # fmt: skip
+    for lane in _together(lanes([c for c in choices(answer) if c.batch <= end])):
         sizes = np.array(lane.batches)
         symbol, tone = _LOOK[lane.short]
         series.append(Series(_lane_name(lane), "points", tone, _floats(sizes), _floats(speed[sizes - 1]),
@@ -209,14 +143,26 @@ def _interactive(found: Recommendation, steps: Sequence[MeasuredSteps]) -> Inter
     )
 
 
+def _together(rows: Sequence[Lane]) -> list[Lane]:
+    """Rules of thumb that name one size as one lane: no mark hides another, and the legend is short."""
+    found: dict[object, Lane] = {}
+    for row in rows:
+        key = row.batches if row.short in _RULES else row.short
+        first = found.get(key)
+        found[key] = row if first is None else replace(first, name=f"{first.name}, {row.short}")
+    return list(found.values())
+
+
 def _lane_name(lane: Lane) -> str:
-    return f"{lane.name} {_listed(lane.batches)}"
+    return f"{lane.name}: {listed(lane.batches)}"
 
 
 def _roles(answer: Answer) -> dict[int, str]:
     found: dict[int, list[str]] = {}
     for candidate in answer.candidates:
-        found.setdefault(candidate.prediction.batch, []).extend(candidate.roles)
+        bound = "that fits" if not answer.largest_fitting_is_search_limit else "searched"
+        roles = [role.replace("that fits", bound) for role in candidate.roles]
+        found.setdefault(candidate.prediction.batch, []).extend(roles)
     for choice in choices(answer):
         if choice.kind != "advice" and choice.name not in found.get(choice.batch, ()):
             found.setdefault(choice.batch, []).append(choice.name)
@@ -287,7 +233,8 @@ def _choices_table(name: str, answer: Answer, origin: Origin) -> Table:
                    "a rule by Remi Coulom; usual sizes: what examples and papers take"),
             Column("batch", "batch"),
             Column("samples_per_s", f"{answer.model.samples}/s", _shown(rate), "predicted"),
-            Column("of_fastest", "of fastest", _shown(partial(percent, digits=1)), "of the fastest size that fits"),
+            Column("of_fastest", "of fastest", _shown(partial(percent, digits=1)),
+                   f"of the fastest size {searched_or_fits(answer)}"),
             Column("memory_bytes", "memory", _shown(gib), "what must be free before the step, predicted"),
             Column("fits", "fits", note="with the margin"),
         ),

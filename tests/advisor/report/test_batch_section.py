@@ -115,20 +115,39 @@ def test_choices_cost_what_the_curve_says() -> None:
 
 def test_the_answer_reads_its_numbers_from_the_curve() -> None:
     answer = shown(made_up()).figures[0].answer
-    assert answer.startswith(
-        "128 per GPU: 889 images/s +-10 % are predicted, 97.3 % of the fastest size that fits (190)"
+    assert answer == (
+        "Take 128 images per GPU: 889 images/s +-10 % are predicted, in 13.80 GiB of 20.00 GiB. That is 97.3 % of the "
+        "throughput at 190, the fastest size that fits. "
+        "190 (largest that fits) takes 1.4 times the memory for 2.8 % more throughput. "  # 20 GiB; 913.5/s
+        "Of the rules of thumb 32 (usual size) loses most, 25 % of the throughput. 256 does not fit."  # 666.7/s
     )
-    assert "in 13.80 GiB of 20.00 GiB" in answer
-    assert "32 (usual size) costs most, 25 % of the throughput" in answer  # 666.7/s against 888.9
-    assert "190 (largest that fits) takes 1.4 times the memory and changes it by +2.8 %" in answer
-    assert answer.endswith("256 does not fit.")
+
+
+def test_the_answer_says_where_the_search_ended_and_then_names_nothing_the_fastest_that_fits() -> None:
+    found = shown(made_up(largest=SEARCHED))
+    assert "at 256, the fastest size searched." in found.figures[0].answer
+    assert found.figures[0].answer.endswith("The search ended at 256: larger sizes may fit.")
+    assert "fastest searched" in column(found.tables[0], "choice")
+    chart = found.figures[0].interactive
+    assert chart is not None
+    roles = [value for each in chart.series for fact in each.facts if fact.name == "roles" for value in fact.values]
+    assert any(str(role).startswith("fastest searched, largest searched") for role in roles)
+    everything = [found.figures[0].answer, found.figures[0].alt, *column(found.tables[0], "choice"), *roles]
+    assert not any("that fits" in str(text) for text in everything if "rule of thumb that fits" not in str(text))
+
+
+def test_a_single_sample_that_is_all_that_was_searched_reads_as_one() -> None:
+    answer = shown(real("gpt2", "t4", 1)).figures[0].answer
+    assert answer.startswith("Take 1 sequence per GPU: ")
+    assert "No other size searched is faster. No rule of thumb that fits names another size." in answer
 
 
 def test_rules_that_are_all_as_fast_are_said_to_be() -> None:
     found = made_up()
     flat = replace(found.answer, curve=replace(found.curve, samples_per_s=[900.0] * SEARCHED), samples_per_s=900.0)
     answer = shown(Recommendation(found.setup, flat)).figures[0].answer
-    assert "Every rule of thumb that fits is as fast, within 2 %; 190 (largest that fits) takes 1.4 times" in answer
+    assert "190 (largest that fits) takes 1.4 times the memory for the same throughput, within 2 %." in answer
+    assert "Every rule of thumb that fits is as fast, within 2 %." in answer
 
 
 def test_where_the_memory_is_unknown_nothing_is_said_to_fit() -> None:
@@ -155,9 +174,12 @@ def test_every_point_of_the_interactive_form_has_its_facts() -> None:
     assert (at["step time"], at["memory"], at["fits"]) == (144.0, 13.8, True)
     assert at["roles"] == "recommended, knee, largest power of two, largest multiple of 64, usual size"
     assert series["predicted, does not fit"].x[0] == 191
-    assert series["slower by the mean error"].y[127] == pytest.approx(888.889 / np.exp(0.1))
+    around = series["within the mean error, 10 %"]  # below the line and, on the way back, above it
+    assert (around.x[127], around.x[-128]) == (128, 128)
+    assert (around.y[127], around.y[-128]) == pytest.approx((888.889 / np.exp(0.1), 888.889 * np.exp(0.1)))
     looks = [(each.symbol, each.tone) for each in chart.series if each.kind == "points"]
-    assert len(looks) == len(set(looks)) == 9  # eight ways to choose, and what was measured
+    assert len(looks) == len(set(looks)) == 8  # seven ways to choose, and what was measured
+    assert series["largest power of two, multiple of 64: 128"].x == (128,)
     assert [(mark.x, mark.label) for mark in chart.marks] == [(128, "128"), (190, "190")]
 
 
