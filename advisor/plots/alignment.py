@@ -53,21 +53,29 @@ def draw_alignment(figure: Figure, shown: AlignmentPicture, narrow: bool) -> Non
         axes.plot(x, y, color=BLUE, linewidth=1.2, label="predicted, by alignment" if i == 0 else None, zorder=2)
         axes.fill_between(x, y / band, y * band, color=BLUE, alpha=0.15, linewidth=0,
                           label=shown.error_label if i == 0 else None)  # fmt: skip
+    sources = {each.source for each in shown.marked if each.alignment != "any"}
+    known: set[str] = set()
     for each in shown.marked:
         marker, size, colour = _STYLES[each.alignment]
-        what = f"measured, {each.source}" if each.source else "predicted"
-        label = what if each.alignment == "any" else f"{each.alignment}: {what}"
-        axes.plot(each.x, each.y, marker, color=colour, markersize=size * (0.75 if narrow else 1), label=label,
-                  zorder=4 if each.source else 3)  # fmt: skip
+        what = f"measured: {each.source}" if each.source else "predicted"
+        parts = (what,) if each.alignment == "any" else (each.alignment, what)[: min(len(sources), 2)]
+        label = ", ".join(parts)
+        axes.plot(each.x, each.y, marker, color=colour, markersize=size * (0.75 if narrow else 1),
+                  label=None if label in known else label, zorder=4 if each.source else 3)  # fmt: skip
+        known.add(label)
     first, last = min(int(x[0]) for x, _ in shown.levels), max(int(x[-1]) for x, _ in shown.levels)
-    axes.set_xlabel(shown.x_label.split(" (")[0] if narrow else shown.x_label)
+    axes.set_xlabel(shown.x_label)
     axes.set_ylabel("TFLOP/s")
     axes.set_ylim(0, 1.06 * max(float((y * band).max()) for _, y in shown.levels))
     axes.set_xlim(first - 2, last + 2)
     step = 64 if narrow else 16
     axes.set_xticks(np.arange(-(-first // step) * step, last + 1, step))
     axes.grid(axis="y", color=GREY, alpha=0.2)
+    title = "marks: rows aligned to so many bytes"
+    if len(sources) == 1:
+        source = next(iter(sources))
+        title += (",\n" if narrow else ", ") + (f"measured: {source}" if source else "predicted")
     figure.legend(
         loc="outside lower center", ncols=1 if narrow else 2, frameon=False, fontsize=9, handletextpad=0.5,
-        columnspacing=1.2,
+        columnspacing=1.2, title=title, title_fontsize=9,
     )  # fmt: skip

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from advisor.gpus import Gpu, ResolvedGpu
 from advisor.loading import Profiles
+from advisor.profile import Error, GemmModel
 from advisor.recommendation import Recommendation
 from advisor.report.records import Origin, slug
+from advisor.units import percent
 
 if TYPE_CHECKING:
     from advisor.profiling.records import TraceProfile
@@ -99,6 +101,19 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class ProductError:
+    """How wrong predicted matrix products were on products that the fit has not seen."""
+
+    error: Error
+    checked_on: str | None  # the GPU it is of, where predicting this GPU from that one's timings was never checked
+
+    @property
+    def label(self) -> str:
+        """For the legend of a band."""
+        return f"its mean error{f' on {self.checked_on}' if self.checked_on else ''}, {percent(self.error.mean, 1)}"
+
+
+@dataclass(frozen=True)
 class Subject:
     """What a section is given. A section returns None where it has nothing to show."""
 
@@ -127,11 +142,39 @@ class Subject:
             named.append((name, model))
         return tuple(named)
 
+    @property
+    def product_precision(self) -> str:
+        """What matrix products are predicted in: FP16 where there are Tensor Cores for it, else FP32."""
+        return "fp16" if self.gpu.has_tensor_cores else "fp32"
+
+    def product_error(self) -> ProductError:
+        """The error of predicted matrix products: of the precision they are predicted in, and of borrowing if so."""
+        _, model = self._product_model()
+        borrowed = model.gpu != self.profiles.gemm.gpu
+        if borrowed and model.borrowed is None:
+            return ProductError(model.held_out, model.gpu)
+        return ProductError((model.borrowed if borrowed else None) or model.held_out, None)
+
     def gemm_origin(self) -> Origin:
         """The origin of a predicted matrix product's time."""
-        error = self.profiles.gemm.error
+        precision, model = self._product_model()
+        error = self.product_error()
+        whose = f"with the coefficients of {model.gpu}, scaled by the facts of {self.gpu.id}"
+        if model.gpu == self.profiles.gemm.gpu:
+            source = "timings" if model.kind == "measured" else "public measurements"
+            whose = f"fitted to {source} of this GPU ({model.fitted})"
+            how = "on products that the fit has not seen"
+        elif error.checked_on:
+            how = f"such a loan was never checked; on {model.gpu}, on products that its fit has not seen,"
+        else:
+            how = f"{model.gpu}, predicted in the same way from another GPU's, was"
         return Origin(
             "estimate",
-            f"matrix products predicted for {self.gpu.name}, {self.profiles.gemm.describe()}; on products that the fit "
-            f"has not seen {100 * error.mean:.1f} % off in the mean, {100 * error.p90:.0f} % in one of ten",
+            f"{precision.upper()} matrix products predicted for {self.gpu.name}, {whose}; {how} "
+            f"{percent(error.error.mean, 1)} off in the mean, {percent(error.error.p90)} in one of ten",
         )
+
+    def _product_model(self) -> tuple[str, GemmModel]:
+        """The precision of predicted products and its model; another precision's where the profile lacks that one."""
+        models, wanted = self.profiles.gemm.gemm, self.product_precision
+        return (wanted, models[wanted]) if wanted in models else next(iter(models.items()))

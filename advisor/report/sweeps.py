@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from advisor.errors import BadInputError
 from advisor.gemm import GemmPrediction, gemm_time
 from advisor.gpus import Gpu
-from advisor.profile import Error, GemmModel, GpuProfile
-from advisor.report.records import Origin
+from advisor.profile import GpuProfile
 from advisor.report.subject import Floats, Integers, MeasuredProducts, Subject
-from advisor.units import percent
 
 Axis = Literal["m", "n", "k"]
 SizeClass = Literal["power of two", "multiple of 64", "multiple of 8", "other"]
 CLASSES: tuple[SizeClass, ...] = ("power of two", "multiple of 64", "multiple of 8", "other")
-LEAST_CLASSED = 256  # sizes below are too few, and bound by memory: not counted in `standing`
+LEAST_POWER = 256  # the powers of two below have few sizes around them, and are bound by memory
 NEAR = 1 / 8  # sizes this share smaller or larger are what one might take instead
 LONGEST_STEP = 64  # two measured sizes farther apart are not neighbours
-MEASURED_DROP = 0.05  # between neighbours; smaller ones are within what two software versions differ by
+AROUND = 0.05  # nor do they tell of a cliff between them, where the larger is more than this share above the smaller
+DROP = 0.05  # between neighbours; smaller ones are within what two software versions differ by
+SEEN = 0.02  # a drop of the measured throughput is seen in the predicted, or the other way, from this one on
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def predict_sweep(
 
     Raises BadInputError where facts of the GPU are missing that a prediction needs.
     """
-    gpu, profile, precision = subject.gpu, subject.profiles.gemm, precision_of(subject.gpu)
+    gpu, profile, precision = subject.gpu, subject.profiles.gemm, subject.product_precision
     found = {axis: sizes * rows, **{name: np.full(len(sizes), size) for name, size in fixed.items()}}
     m, n, k = found["m"], found["n"], found["k"]
     return Sweep(
@@ -74,60 +73,6 @@ def predict_sweep(
         prediction=gemm_time(profile, gpu, m, n, k, precision=precision),
         physical=gemm_time(profile, gpu, m, n, k, precision=precision, corrected=False),
     )  # fmt: skip
-
-
-def precision_of(gpu: Gpu) -> str:
-    """What matrix products are predicted in: FP16 where there are Tensor Cores for it, else FP32."""
-    return "fp16" if gpu.has_tensor_cores else "fp32"
-
-
-@dataclass(frozen=True)
-class ProductError:
-    """How wrong the predictions of `predict_sweep` were on products that the fit has not seen."""
-
-    error: Error
-    checked_on: str | None  # the GPU it is of, where predicting this GPU from that one's timings was never checked
-
-    @property
-    def label(self) -> str:
-        """For the legend of a band."""
-        return f"its mean error{f' on {self.checked_on}' if self.checked_on else ''}, {percent(self.error.mean, 1)}"
-
-
-def product_error(subject: Subject) -> ProductError:
-    """The held-out error of the model that predicts a subject's products."""
-    model = _model(subject)
-    borrowed = model.gpu != subject.profiles.gemm.gpu
-    if borrowed and model.borrowed is None:
-        return ProductError(model.held_out, model.gpu)
-    return ProductError((model.borrowed if borrowed else None) or model.held_out, None)
-
-
-def product_origin(subject: Subject) -> Origin:
-    """Where the predictions of `predict_sweep` come from, and how wrong they are."""
-    found, precision = product_error(subject), precision_of(subject.gpu)
-    if precision == "fp16" and found.checked_on is None:
-        return subject.gemm_origin()
-    model, error = _model(subject), found.error
-    whose = (
-        "fitted to timings of this GPU"
-        if model.gpu == subject.profiles.gemm.gpu
-        else f"with the coefficients of {model.gpu}, scaled by its facts"
-    )
-    where = f"of {found.checked_on}, none of this GPU: " if found.checked_on else ""
-    return Origin(
-        "estimate",
-        f"{precision.upper()} matrix products predicted for {subject.gpu.name}, {whose}; on products that the fit has "
-        f"not seen ({where}{error.what}) {100 * error.mean:.1f} % off in the mean, {100 * error.p90:.0f} % in one of "
-        "ten",
-    )
-
-
-def _model(subject: Subject) -> GemmModel:
-    models, precision = subject.profiles.gemm.gemm, precision_of(subject.gpu)
-    if precision not in models:
-        raise BadInputError(f"the profile of {subject.gpu.id} has no timings in {precision}: give another, --profile")
-    return models[precision]
 
 
 # Measured beside predicted -------------------------------------------------------------------------------------------
@@ -148,10 +93,11 @@ class Points:
 
     @property
     def name(self) -> str:
-        """What a legend calls them: "cuBLAS, BF16, cold"."""
+        """What a legend calls them: "cuBLAS, BF16, cold", and in brackets whose, where they are not the reader's."""
         library = {"cublas": "cuBLAS", "triton": "Triton"}.get(self.source.library, self.source.library)
         pass_ = "" if self.source.pass_ == "forward" else self.source.pass_
-        return ", ".join(filter(None, (library, self.source.precision.upper(), pass_, self.source.mode)))
+        name = ", ".join(filter(None, (library, self.source.precision.upper(), pass_, self.source.mode)))
+        return f"{name} ({self.source.source})" if self.source.source else name
 
     @property
     def off(self) -> Floats:
@@ -183,9 +129,19 @@ class MeasuredStep:
     predicted_loss: float
 
     @property
+    def measured(self) -> bool:
+        """Whether a drop was measured."""
+        return self.measured_loss >= DROP
+
+    @property
+    def predicted(self) -> bool:
+        """Whether a drop is predicted."""
+        return self.predicted_loss >= DROP
+
+    @property
     def agrees(self) -> bool:
-        """Whether both are a drop, or neither is."""
-        return (self.measured_loss >= MEASURED_DROP) == (self.predicted_loss >= MEASURED_DROP)
+        """Whether a drop of either is seen in the other too."""
+        return not (self.measured or self.predicted) or min(self.measured_loss, self.predicted_loss) >= SEEN
 
 
 def points_on(sweep: Sweep, measured: Iterable[MeasuredProducts]) -> tuple[Points, ...]:
@@ -216,13 +172,13 @@ def points_on(sweep: Sweep, measured: Iterable[MeasuredProducts]) -> tuple[Point
     return tuple(found)
 
 
-def measured_loss(points: Sequence[Points], before: int, after: int) -> float | None:
-    """Share of throughput that measurements lose between these two sizes (the first source that has both), or None."""
-    for each in points:
-        for step in each.steps:
-            if (step.before, step.after) == (before, after):
-                return step.measured_loss
-    return None
+def measured_around(points: Sequence[Points], before: int, after: int) -> MeasuredStep | None:
+    """The least measured step over a predicted one: the same, or a wider one within AROUND; None without any."""
+    steps = (step for each in points for step in each.steps)
+    over = [step for step in steps if step.before <= before and after <= step.after]
+    near = [step for step in over if (step.before, step.after) == (before, after)
+            or step.after <= (1 + AROUND) * step.before]  # fmt: skip
+    return min(near, key=lambda step: step.after - step.before, default=None)
 
 
 # Classes of sizes ----------------------------------------------------------------------------------------------------
@@ -235,35 +191,28 @@ def size_class(sizes: Integers) -> list[SizeClass]:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How near a group of sizes comes to the best throughput at sizes within NEAR of theirs."""
+class Power:
+    """A power of two among the predicted sizes within NEAR of it; shares are of the best throughput there."""
 
-    name: str
-    count: int
-    median: float
-    worst: float
-
-
-def standings(sweep: Sweep, tops: Integers) -> tuple[Standing, ...]:
-    """`Standing` of each class, and of `tops` (sizes just under a cliff, of any class), from LEAST_CLASSED on.
-
-    A group without a size is left out.
-    """
-    share = sweep.flops_per_s / _best_near(sweep)
-    classes = np.array(size_class(sweep.sizes))
-    groups: dict[str, Any] = {"just under a cliff": np.isin(sweep.sizes, tops)}
-    groups |= {name: classes == name for name in CLASSES}
-    counted = {name: at & (sweep.sizes >= LEAST_CLASSED) for name, at in groups.items()}
-    return tuple(
-        Standing(name, int(at.sum()), float(np.median(share[at])), float(share[at].min()))
-        for name, at in counted.items()
-        if at.any()
-    )
+    size: int
+    share: float
+    best: int  # the size of the best throughput
+    multiples: float  # median of the other multiples of 64
+    all: float  # median of all sizes
 
 
-def _best_near(sweep: Sweep) -> Floats:
-    """The best throughput at the sweep's sizes within NEAR of each."""
-    first = np.searchsorted(sweep.sizes, np.ceil(sweep.sizes * (1 - NEAR)))
-    end = np.searchsorted(sweep.sizes, np.floor(sweep.sizes * (1 + NEAR)), side="right")
-    rates = np.append(sweep.flops_per_s, 0.0)  # reduceat wants both ends of the last window to exist
-    return np.asarray(np.maximum.reduceat(rates, np.column_stack([first, end]).ravel())[::2])
+def powers_of_two(sweep: Sweep) -> tuple[Power, ...]:
+    """Each power of two from LEAST_POWER on, of which the sweep has all that is within NEAR below, and some above."""
+    sizes, rates = sweep.sizes, sweep.flops_per_s
+    classes = np.array(size_class(sizes))
+    found = []
+    for i in np.flatnonzero((classes == "power of two") & (sizes >= LEAST_POWER)):
+        near = np.abs(sizes - sizes[i]) <= NEAR * sizes[i]
+        if sizes[0] > (1 - NEAR) * sizes[i] or i == len(sizes) - 1:
+            continue
+        best = int(np.flatnonzero(near)[np.argmax(rates[near])])
+        share = rates / rates[best]
+        multiples = near & (classes == "multiple of 64")
+        median = float(np.median(share[multiples])) if multiples.any() else float("nan")
+        found.append(Power(int(sizes[i]), float(share[i]), int(sizes[best]), median, float(np.median(share[near]))))
+    return tuple(found)

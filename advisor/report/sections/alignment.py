@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.alignment import BATCH_NOTE, CACHE_LINE_BYTES, OLD_LIBRARIES_NOTE, alignment_bytes
+from advisor.alignment import BATCH_NOTE, OLD_LIBRARIES_NOTE
 from advisor.errors import BadInputError
 from advisor.gemm import runs_on_tensor_cores
-from advisor.report.records import Cell, Column, Fact, Figure, Interactive, Origin, Section, Series, Table, Tone
-from advisor.report.subject import Floats, Integers, MeasuredProducts, Subject
-from advisor.report.sweeps import (
-    Axis,
-    Points,
-    ProductError,
-    Sweep,
-    points_on,
-    predict_sweep,
-    product_error,
-    product_origin,
-)
+from advisor.report.records import Cell, Column, Figure, Interactive, Origin, Section, Table
+from advisor.report.sections.alignment_series import interactive_series
+from advisor.report.strips import ALIGNMENTS, ELEMENT_BYTES, GROUPS, LEAST_M, Strip, measured_shares, odd_rows, strip
+from advisor.report.subject import Floats, Integers, ProductError, Subject
+from advisor.report.sweeps import Axis
 from advisor.units import counted, percent, rate
 
 if TYPE_CHECKING:
@@ -30,25 +22,11 @@ if TYPE_CHECKING:
 
     from advisor.plots.alignment import AlignmentPicture
 
-ELEMENT_BYTES = 2
-# The product around which sizes step by one, a projection to a vocabulary: EleutherAI's sweeps have every K around
-# 14336 at N = 51200, and every N around 51200 at K = 14336.
-BASE: dict[Axis, int] = {"m": 8192, "n": 51200, "k": 14336}
-REACH = 64  # sizes on either side
-ALIGNMENTS = (2, 4, 8, 16, 32, 64, 128)  # bytes, to a cache line
-GROUPS: dict[str, tuple[int, ...]] = {  # as figures tell them apart
-    "2 bytes": (2,), "4 bytes": (4,), "8 bytes": (8,), "16 to 64 bytes": (16, 32, 64), "128 bytes": (128,),
-}  # fmt: skip
-SAME_LEVEL = 0.01
-LEAST_M = 2048  # rows from which one more is hardly more work
-_SYMBOLS: dict[str, tuple[Tone, str]] = {
-    "2 bytes": ("vermilion", "x"), "4 bytes": ("orange", "triangle-up"), "8 bytes": ("purple", "triangle-down"),
-    "16 to 64 bytes": ("sky", "circle"), "128 bytes": ("green", "diamond"), "any": ("ink", "star"),
-}  # fmt: skip
+SAME_LEVEL = 0.01  # a smaller difference between two lines would not be seen
 SHARES_NOTE = (
-    "What unaligned rows leave of the Tensor Cores' rate was taken from these very sweeps on an A100 (EleutherAI "
-    "cookbook) and is assumed of every other GPU: points of those sweeps are no test of it. The error is that of "
-    "aligned products."
+    "What unaligned rows leave of the Tensor Cores' rate was taken from sweeps over these very sizes on an A100 "
+    "(EleutherAI cookbook) and is assumed of every other GPU: their points, where shown, are no test of it. The error "
+    "is that of aligned products."
 )
 _TITLES: dict[Axis, str] = {
     "k": "Must K, the contraction, be a multiple of 8",
@@ -87,76 +65,11 @@ def section(subject: Subject) -> Section:
     )
 
 
-# What is shown -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Strip:
-    """Products whose one size steps by one; `bytes_` is the alignment of rows of that size, 128 at most."""
-
-    sweep: Sweep
-    bytes_: Integers
-    points: tuple[Points, ...]
-
-    @property
-    def dense(self) -> bool:
-        """Whether so many sizes were measured that the measured points show the pattern themselves."""
-        return len({size for each in self.points for size in each.sizes.tolist()}) >= REACH
-
-    @property
-    def axis(self) -> Axis:
-        """The size that steps."""
-        return self.sweep.axis
-
-    def shares(self) -> dict[int, tuple[int, float]]:
-        """By alignment: how many sizes, and their median predicted rate over that of rows of whole cache lines."""
-        return _shares(self.bytes_, self.sweep.flops_per_s)
-
-
-def strip(subject: Subject, axis: Axis) -> Strip:
-    """Predict the strip around BASE along one axis; raises BadInputError where the GPU's facts are missing."""
-    sizes = np.arange(BASE[axis] - REACH, BASE[axis] + REACH + 1)
-    fixed: dict[str, int] = {name: size for name, size in BASE.items() if name != axis}
-    sweep = predict_sweep(subject, axis, sizes, fixed=fixed, id_=f"alignment-{axis}")
-    return Strip(sweep, alignment_bytes(sizes, ELEMENT_BYTES), points_on(sweep, subject.measured.products))
-
-
-def measured_shares(points: Points) -> dict[int, tuple[int, float]]:
-    """As `Strip.shares`, of measured rates; empty where no row of whole cache lines was measured."""
-    return _shares(alignment_bytes(points.sizes, ELEMENT_BYTES), points.flops / points.time_s)
-
-
-def _shares(bytes_: Integers, rates: Floats) -> dict[int, tuple[int, float]]:
-    best = rates[bytes_ == CACHE_LINE_BYTES]
-    if not len(best):
-        return {}
-    whole = float(np.median(best))
-    return {a: (int(at.sum()), float(np.median(rates[at])) / whole) for a in ALIGNMENTS if (at := bytes_ == a).any()}
-
-
-def odd_rows(products: Sequence[MeasuredProducts]) -> tuple[int, float] | None:
-    """Pairs of measured products with M and M + 1 rows, M even and at least LEAST_M, K and N multiples of 8.
-
-    Returns how many pairs there are and the median of the second one's time over the first one's; None without a pair.
-    """
-    ratios = []
-    for each in products:
-        if each.precision not in ("fp16", "bf16"):
-            continue
-        order = np.lexsort((each.m, each.k, each.n))
-        m, n, k, time_s = (values[order] for values in (each.m, each.n, each.k, each.time_s))
-        pair = (m[1:] == m[:-1] + 1) & (n[1:] == n[:-1]) & (k[1:] == k[:-1])
-        pair &= (m[:-1] % 2 == 0) & (m[:-1] >= LEAST_M) & (n[1:] % 8 == 0) & (k[1:] % 8 == 0)
-        ratios.append((time_s[1:] / time_s[:-1])[pair])
-    found = np.concatenate(ratios) if ratios else np.zeros(0)
-    return (len(found), float(np.median(found))) if len(found) else None
-
-
 # Figures -------------------------------------------------------------------------------------------------------------
 
 
 def _figure(subject: Subject, shown: Strip, odd: tuple[int, float] | None) -> Figure:
-    sweep, error = shown.sweep, product_error(subject)
+    sweep, error = shown.sweep, subject.product_error()
 
     def draw(figure: MatplotlibFigure, narrow: bool) -> None:
         from advisor.plots.alignment import draw_alignment
@@ -174,34 +87,31 @@ def _figure(subject: Subject, shown: Strip, odd: tuple[int, float] | None) -> Fi
             f"Predicted throughput at every {sweep.label} from {sweep.sizes[0]} to {sweep.sizes[-1]}"
             f"{beside}, marked by the largest power of two that divides {sweep.label} x 2 bytes: {_alt_levels(shown)}."
         ),
-        origins=(product_origin(subject), *_origins((shown,))),
+        origins=(subject.gemm_origin(), *_origins((shown,))),
         draw=draw,
         inches=(7.4, 3.9),
         narrow_inches=(3.9, 4.6),
-        interactive=Interactive(_series(shown), x_title=sweep.label, y_title="TFLOP/s"),
+        interactive=Interactive(interactive_series(shown), x_title=sweep.label, y_title="TFLOP/s"),
     )
 
 
 def _answer_contiguous(shown: Strip) -> str:
     name, shares = shown.sweep.label, shown.shares()
-    measured = measured_shares(shown.points[0]) if shown.dense else {}
+    measured = max((measured_shares(each) for each in shown.points), key=len, default={})
 
     def said(alignment: int) -> str:
-        beside = f" (measured {percent(measured[alignment][1])})" if alignment in measured else ""
+        beside = f" (measured: {percent(measured[alignment][1])})" if alignment in measured else ""
         return f"{percent(shares[alignment][1])}{beside}"
 
-    text = (
-        f"Yes: of the rate at multiples of 64, an odd {name} leaves {said(2)}, a multiple of 4 alone {said(8)}; "
-        f"a multiple of 8 alone has {said(16)}"
+    return (
+        f"Yes: of the rate at multiples of 64, an odd {name} leaves {said(2)}, an even one {said(4)}, and a multiple "
+        f"of 8 {said(16)}."
     )
-    if 16 in measured and 64 in measured:
-        return f"{text}, of 32 {said(64)}."
-    return f"{text}."
 
 
 def _answer_rows(shown: Strip, odd: tuple[int, float] | None) -> str:
     shares = shown.shares()
-    text = f"No. {BATCH_NOTE} Predicted, an odd M has {percent(shares[2][1], 1)} of the rate of multiples of 64"
+    text = f"No. {BATCH_NOTE} An odd M is predicted to have {percent(shares[2][1])} of the rate of multiples of 64"
     if odd is None:
         return f"{text}."
     pairs = f"{counted(odd[0], 'pair')} of M and M + 1, M even and at least {LEAST_M}"
@@ -211,7 +121,7 @@ def _answer_rows(shown: Strip, odd: tuple[int, float] | None) -> str:
 def _alt_levels(shown: Strip) -> str:
     return ", ".join(
         f"{rate(float(np.median(shown.sweep.flops_per_s[at])) / 1e12)} TFLOP/s at {name}"
-        for name, at in zip(GROUPS, _levels(shown), strict=True)
+        for name, at in zip(GROUPS, shown.levels, strict=True)
     )
 
 
@@ -222,24 +132,16 @@ def _picture(shown: Strip, error: ProductError) -> AlignmentPicture:
     marked = [
         Marked(name, each.name, each.sizes[at], (each.flops / each.time_s)[at] / 1e12)
         for each in shown.points
-        for name, at in _grouped(shown, each)
+        for name, at in shown.grouped(each)
     ]
     if not shown.dense:
         marked += [
             Marked(name, "", shown.sweep.sizes[at], predicted[at])
-            for name, at in zip(GROUPS, _levels(shown), strict=True)
+            for name, at in zip(GROUPS, shown.levels, strict=True)
         ]
-    levels = [(shown.sweep.sizes[at], predicted[at]) for at in _merged(_levels(shown), predicted)]
-    name = shown.sweep.label
-    meaning = (
-        "the alignment of rows of so many elements" if shown.axis != "m" else "as above, though no row runs along M"
-    )
-    return AlignmentPicture(levels, error.error.mean, error.label, f"{name} (marks: {meaning})", marked)
-
-
-def _levels(shown: Strip) -> list[Integers]:
-    """Indices of the sizes of each alignment, the least aligned (every second size) first."""
-    return [at for group in GROUPS.values() if (at := np.flatnonzero(np.isin(shown.bytes_, group))).size]
+    levels = [(shown.sweep.sizes[at], predicted[at]) for at in _merged(shown.levels, predicted)]
+    name = shown.sweep.label + (" (no row runs along M)" if shown.axis == "m" else "")
+    return AlignmentPicture(levels, error.error.mean, error.label, name, marked)
 
 
 def _merged(levels: Sequence[Integers], rates: Floats) -> list[Integers]:
@@ -251,72 +153,6 @@ def _merged(levels: Sequence[Integers], rates: Floats) -> list[Integers]:
         else:
             found.append(at)
     return found
-
-
-def _grouped(shown: Strip, each: Points) -> list[tuple[str, Integers]]:
-    """Which measured points to mark alike: those of one alignment, or all where they are few."""
-    if not shown.dense:
-        return [("any", np.arange(len(each.sizes)))]
-    bytes_ = alignment_bytes(each.sizes, ELEMENT_BYTES)
-    found = ((name, np.flatnonzero(np.isin(bytes_, group))) for name, group in GROUPS.items())
-    return [(name, at) for name, at in found if len(at)]
-
-
-def _series(shown: Strip) -> tuple[Series, ...]:
-    sweep, p = shown.sweep, shown.sweep.prediction
-    rates = sweep.flops_per_s / 1e12
-    line = Series(
-        "predicted", "line", "blue", tuple(sweep.sizes.tolist()), tuple(rates.tolist()),
-        (
-            Fact(sweep.label, tuple(sweep.sizes.tolist())),
-            Fact("rows aligned to", tuple(shown.bytes_.tolist()), "bytes"),
-            Fact("time", tuple(_four(1e3 * time) for time in p.time_s), "ms"),
-            Fact("throughput", tuple(_four(value) for value in rates), "TFLOP/s"),
-            Fact("tile", tuple(f"{a}x{b}" for a, b in zip(p.tile_m, p.tile_n, strict=True))),
-            Fact("split-K", tuple(int(split) for split in p.split_k)),
-            Fact("waves", tuple(round(float(waves), 2) for waves in p.waves)),
-            Fact("idle share", tuple(round(100 * float(1 - e), 1) for e in p.wave_efficiency), "%"),
-        ),
-    )  # fmt: skip
-    measured = [_measured(each, name, at) for each in shown.points for name, at in _grouped(shown, each)]
-    if shown.dense:
-        return line, *measured
-    on_line = (_on_line(line, name, at) for name, at in zip(GROUPS, _levels(shown), strict=True))
-    return line, *on_line, *measured
-
-
-def _on_line(line: Series, name: str, at: Integers) -> Series:
-    tone, symbol = _SYMBOLS[name]
-    index = at.tolist()
-
-    def chosen(values: tuple[Cell, ...]) -> tuple[Cell, ...]:
-        return tuple(values[i] for i in index)
-
-    return Series(
-        f"predicted: {name}", "points", tone, tuple(line.x[i] for i in index), tuple(line.y[i] for i in index),
-        tuple(replace(fact, values=chosen(fact.values)) for fact in line.facts), symbol=symbol,
-    )  # fmt: skip
-
-
-def _measured(each: Points, name: str, at: Integers) -> Series:
-    tone, symbol = _SYMBOLS[name]
-    rates = each.flops[at] / each.time_s[at] / 1e12
-    title = f"measured: {each.name}" + ("" if name == "any" else f", {name}")
-    return Series(
-        title, "points", tone, tuple(each.sizes[at].tolist()), tuple(rates.tolist()),
-        (
-            Fact("size", tuple(each.sizes[at].tolist())),
-            Fact("rows aligned to", tuple(alignment_bytes(each.sizes[at], ELEMENT_BYTES).tolist()), "bytes"),
-            Fact("time", tuple(_four(1e3 * time) for time in each.time_s[at]), "ms"),
-            Fact("throughput", tuple(_four(value) for value in rates), "TFLOP/s"),
-            Fact("prediction is off by", tuple(f"{100 * off:+.1f}" for off in each.off[at]), "%"),
-        ),
-        symbol=symbol,
-    )  # fmt: skip
-
-
-def _four(value: float) -> float:
-    return float(f"{value:.4g}")
 
 
 # Table ---------------------------------------------------------------------------------------------------------------
@@ -347,7 +183,7 @@ def _table(subject: Subject, strips: Sequence[Strip]) -> Table:
             ]
             unknown: tuple[Cell, ...] = (None, None, None)
             rows += [(shown.sweep.label, alignment, sizes, count, share, *seen) for seen in beside or (unknown,)]
-    origins = (product_origin(subject), *_origins(strips))
+    origins = (subject.gemm_origin(), *_origins(strips))
     return Table("alignment", "What each alignment leaves of the aligned rate", columns, tuple(rows), origins)
 
 

@@ -14,20 +14,16 @@ from advisor.quantization import MAX_SIZE
 from advisor.recommendation import Recommendation
 from advisor.report.records import Figure, Interactive, Mark, Section
 from advisor.report.sections.sweep_series import interactive_series
-from advisor.report.sections.sweep_tables import Found, classes_table, named, points_table, steps_table, teeth_table
-from advisor.report.subject import Integers, MeasuredProducts, Subject
+from advisor.report.sections.sweep_tables import Found, named, points_table, powers_table, steps_table, teeth_table
+from advisor.report.subject import Integers, MeasuredProducts, ProductError, Subject
 from advisor.report.sweeps import (
-    MEASURED_DROP,
+    DROP,
     MeasuredStep,
     Points,
-    ProductError,
     Sweep,
-    measured_loss,
+    measured_around,
     points_on,
-    precision_of,
     predict_sweep,
-    product_error,
-    product_origin,
     size_class,
 )
 from advisor.report.teeth import LEAST_LOSS, Cause, Tooth, teeth
@@ -60,7 +56,7 @@ def section(subject: Subject) -> Section:
         title=title,
         lead=lead,
         figures=tuple(_figure(subject, *each) for each in found),
-        tables=tuple(table for table in (teeth_table(subject, found), classes_table(subject, found),
+        tables=tuple(table for table in (teeth_table(subject, found), powers_table(subject, found),
                                          steps_table(found), points_table(found)) if table.rows),
         notes=_notes(found),
     )  # fmt: skip
@@ -68,7 +64,7 @@ def section(subject: Subject) -> Section:
 
 def _lead(subject: Subject) -> str:
     gpu, models = subject.gpu, subject.profiles.gemm.gemm
-    model = models.get(precision_of(gpu))
+    model = models.get(subject.product_precision)
     hardness = "" if model is None else (
         f" What the idle SMs of the last wave cost is fitted: {percent(model.coefficients.wave_hardness)} of a full "
         f"wave's share{'' if model.gpu == gpu.id else f' (on {model.gpu}, whose coefficients stand in)'}."
@@ -163,7 +159,7 @@ def _figure(subject: Subject, sweep: Sweep, found: tuple[Tooth, ...], points: tu
     what = "one sample" if name == "batch size" else {"m": "one row", "n": "8 columns"}[sweep.axis]
     verb = "do" if what.endswith("s") else "does"
     enlarged = _enlarged(sweep, found, points)
-    error = product_error(subject)
+    error = subject.product_error()
 
     def draw(figure: MatplotlibFigure, narrow: bool) -> None:
         from advisor.plots.sweep import draw_sweep
@@ -176,7 +172,7 @@ def _figure(subject: Subject, sweep: Sweep, found: tuple[Tooth, ...], points: tu
         title=f"What {verb} {what} more cost at {sweep.fixed}?",
         answer=_answer(sweep, found, points, what),
         alt=_alt(sweep, found, points, name),
-        origins=(product_origin(subject), *dict.fromkeys(each.source.origin for each in points)),
+        origins=(subject.gemm_origin(), *dict.fromkeys(each.source.origin for each in points)),
         draw=draw,
         inches=(7.4, tall),
         narrow_inches=(3.9, tall + 1.2),
@@ -207,7 +203,7 @@ def _enlarged(sweep: Sweep, found: Sequence[Tooth], points: Sequence[Points]) ->
     if np.any(np.diff(sweep.sizes) > 1) or len(sweep.sizes) < 1000 or not found:
         return None
     large = [tooth for tooth in found if tooth.under >= 128] or list(found)
-    on_both = [tooth for tooth in large if measured_loss(points, tooth.under, tooth.over) is not None]
+    on_both = [tooth for tooth in large if measured_around(points, tooth.under, tooth.over)]
     middle = max(on_both or large, key=lambda tooth: tooth.loss).under
     return max(int(sweep.sizes[0]), middle - _REACH[0]), min(int(sweep.sizes[-1]), middle + _REACH[1])
 
@@ -243,63 +239,73 @@ def _picture(
 
 
 def _answer(sweep: Sweep, found: Sequence[Tooth], points: Sequence[Points], what: str) -> str:
-    if not found:
-        return (
-            f"Nothing that matters: nowhere from {sweep.sizes[0]} to {sweep.sizes[-1]} is {what} more predicted to "
-            f"lose {percent(LEAST_LOSS)} of the throughput."
+    """What the deepest cliff costs and why, how many there are, and which measured drops are predicted.
+
+    It stands without its title too, at the head of a report.
+    """
+    name, ends = sweep.label.split(" (")[0], f"{sweep.sizes[0]} to {sweep.sizes[-1]}"
+    if found:
+        worst = max(found, key=lambda tooth: tooth.loss)
+        waves = sum(tooth.cause == "wave" for tooth in found)
+        of_them = f", {waves if waves < len(found) else 'all'} of them where a further wave starts" if waves else ""
+        text = (
+            f"{what[0].upper()}{what[1:]} more can cost a matrix product {percent(worst.loss)} of its throughput: "
+            f"predicted at {sweep.fixed} from {name} = {worst.under} to {worst.over}{_beside(worst, points)}, where "
+            f"{_cause_in_short(worst)}. From {ends} there {'is' if len(found) == 1 else 'are'} "
+            f"{counted(len(found), 'such cliff')} of {percent(LEAST_LOSS)} or more{of_them}."
         )
-    worst = max(found, key=lambda tooth: tooth.loss)
-    seen = measured_loss(points, worst.under, worst.over)
-    name = sweep.label.split(" (")[0]
-    beside = "" if seen is None else f" (measured: {_change(seen)})"
-    text = (
-        f"{what[0].upper()}{what[1:]} more can cost {percent(worst.loss)} of the throughput, predicted from {name} = "
-        f"{worst.under} to {worst.over}{beside}: "
-        f"{_cause_in_short(worst)}. {_of_waves(found)}"
-    )
-    steps = [step for each in points for step in each.steps]
-    drops = [step for step in steps if step.measured_loss >= MEASURED_DROP]
-    if drops:
-        both = sum(step.agrees for step in drops)
-        text += (
-            f" Of the {counted(len(drops), 'drop')} of {percent(MEASURED_DROP)} or more that were measured between "
-            f"neighbours, the line shows {both}; {_false(steps)}."
+    else:
+        text = (
+            f"Next to nothing: at {sweep.fixed} and {name} from {ends}, {what} more is nowhere predicted to cost a "
+            f"matrix product {percent(LEAST_LOSS)} of its throughput."
         )
-    return text
+    return text + _of_measured([step for each in points for step in each.steps])
 
 
-def _false(steps: Sequence[MeasuredStep]) -> str:
-    wrong = sum(step.predicted_loss >= MEASURED_DROP > step.measured_loss for step in steps)
-    return f"{wrong} that it shows {'was' if wrong == 1 else 'were'} not measured" if wrong else "it shows no other"
-
-
-def _change(loss: float) -> str:
-    return f"{percent(loss)} less" if loss >= 0 else f"{percent(-loss)} more"
+def _beside(tooth: Tooth, points: Sequence[Points]) -> str:
+    """What was measured at a cliff, in brackets."""
+    seen = measured_around(points, tooth.under, tooth.over)
+    if seen is None:
+        return ""
+    change = percent(seen.measured_loss) if seen.measured_loss >= 0 else f"{percent(-seen.measured_loss)} more"
+    where = "" if (seen.before, seen.after) == (tooth.under, tooth.over) else f" from {seen.before} to {seen.after}"
+    return f" (measured{where}: {change})"
 
 
 def _cause_in_short(tooth: Tooth) -> str:
     before, kept = tooth.before, tooth.kept
-    if tooth.cause in ("wave", "tiles"):
-        wave = "a further wave" if tooth.cause == "wave" else "no further wave"
-        return (
-            f"tiles of {before.name} go from {before.tiles} to {kept.tiles}, {before.waves:.2f} to {kept.waves:.2f} "
-            f"waves on {before.sms} SMs, {wave}"
-        )
-    return {
-        "alignment": "the alignment of its rows changes",
-        "neighbours": "most of it from measured neighbours, not from counted tiles",
+    tiles = f"{before.tiles} tiles of {before.name}"
+    if tooth.cause == "wave":
+        waves = counted(before.whole_waves, "wave")
+        return f"{tiles}, {waves} on {before.sms} SMs, become {kept.tiles}, {kept.whole_waves} waves"
+    if tooth.cause == "tiles":
+        return f"{tiles} become {kept.tiles}, {before.waves:.2f} to {kept.waves:.2f} waves on {before.sms} SMs"
+    short: dict[Cause, str] = {
+        "alignment": "rows start on fewer bytes",
+        "neighbours": "timings of neighbouring sizes show it, not tiles and waves",
         "other": "neither tiles nor waves explain it",
-    }[tooth.cause]
+    }
+    return short[tooth.cause]
 
 
-def _of_waves(found: Sequence[Tooth]) -> str:
-    kinds = Counter(tooth.cause for tooth in found)
-    names: dict[Cause, str] = {
-        "wave": "a further wave", "tiles": "more tiles in the same waves", "alignment": "alignment",
-        "neighbours": "a correction from measured neighbours", "other": "other costs",
-    }  # fmt: skip
-    parts = ", ".join(f"{kinds[cause]} by {name}" for cause, name in names.items() if kinds[cause])
-    return f"The line has {counted(len(found), 'cliff')}: {parts}."
+def _of_measured(steps: Sequence[MeasuredStep]) -> str:
+    """How many of the measured drops are predicted; the sizes after which one is missed, or predicted alone."""
+    drops = [step for step in steps if step.measured]
+    missed = [step.before for step in drops if not step.agrees]
+    alone = [step.before for step in steps if step.predicted and not step.agrees]
+    text = ""
+    if drops:
+        shown = f"{len(drops) - len(missed)} of the" if missed else "all" if len(drops) > 1 else "the"
+        lacking = f", not {'that' if len(missed) == 1 else 'those'} after {_listed(missed)}" if missed else ""
+        text = f" The line shows {shown} {counted(len(drops), 'measured drop')} of {percent(DROP)} or more{lacking}."
+    return text + (f" Where it has one after {_listed(alone)}, none was measured." if alone else "")
+
+
+def _listed(sizes: Sequence[int], most: int = 3) -> str:
+    """The first few of some sizes: "256", "256 and 512", "256, 512, 768 and 2 more"."""
+    words = [str(size) for size in dict.fromkeys(sizes)]
+    words = words if len(words) <= most else [*words[:most], f"{len(words) - most} more"]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _alt(sweep: Sweep, found: Sequence[Tooth], points: Sequence[Points], name: str) -> str:
@@ -317,8 +323,23 @@ def _notes(found: Sequence[Found]) -> tuple[str, ...]:
     unmeasured = [named(sweep) for sweep, _, points in found if not points]
     if unmeasured and len(unmeasured) < len(found):
         notes.append(f"No measured products on the lines of {'; '.join(unmeasured)}: those are predicted alone.")
+    notes += [_off(sweep, each) for sweep, _, points in found for each in points if len(each.sizes) >= LEAST_POINTS]
+    if any(step.measured and not step.agrees for _, _, points in found for each in points for step in each.steps):
+        notes.append(
+            "The line takes the tiles that it predicts to be the fastest. A measured drop that it lacks can be one of "
+            "tiles that the library took instead; the table of measured drops gives the line's own there."
+        )
     notes.append(
         "Waves count tiles over SMs, one tile at a time on each. Tiles and waves know nothing of powers of two: one is "
-        "good where it lies just under a cliff, as any other size there is; the table of classes compares them."
+        "good where it lies just under a cliff, as any other size there is; the table of powers of two compares them."
     )
     return tuple(notes)
+
+
+def _off(sweep: Sweep, points: Points) -> str:
+    """How far the line is from one source's points."""
+    seen = "are in" if points.source.fitted else "are not in"
+    return (
+        f"{named(sweep)}: the line is {percent(float(np.abs(points.off).mean()), 1)} off in the mean at "
+        f"{counted(len(points.sizes), 'point')} of {points.name}, which {seen} its fit."
+    )

@@ -9,16 +9,18 @@ import numpy as np
 from advisor.report.records import Cell, Column, Origin, Table
 from advisor.report.subject import Subject
 from advisor.report.sweeps import (
-    LEAST_CLASSED,
+    AROUND,
+    DROP,
     LONGEST_STEP,
-    MEASURED_DROP,
+    NEAR,
+    SEEN,
+    MeasuredStep,
     Points,
     Sweep,
-    measured_loss,
-    product_origin,
-    standings,
+    measured_around,
+    powers_of_two,
 )
-from advisor.report.teeth import Tooth
+from advisor.report.teeth import Tooth, cut_at
 from advisor.units import duration, percent
 
 SHOWN = 15  # rows of a table that the page prints
@@ -57,50 +59,46 @@ def teeth_table(subject: Subject, found: Sequence[Found]) -> Table:
     """Every tooth and its cause, the deepest first."""
     columns = (
         Column("sweep", "sweep"),
-        Column("size_before", "size before"),
-        Column("size_after", "size after"),
+        Column("size_before", "from"),
+        Column("size_after", "to"),
         Column("predicted_loss", "predicted loss", _share, "share of the throughput"),
-        Column("measured_loss", "measured loss", _share, "between the same two sizes, where both were measured"),
-        Column(
-            "kind", "kind", None, "wave: a further wave; tiles: more tiles in the same waves; neighbours: a correction"
-        ),
+        Column("measured_loss", "measured loss", _share, "between the nearest measured sizes around it, "
+               f"{percent(AROUND)} apart at most"),
         Column("cause", "cause"),
-    )
+    )  # fmt: skip
     rows: list[tuple[Cell, ...]] = [
         (
-            named(sweep), tooth.under, tooth.over, tooth.loss, measured_loss(points, tooth.under, tooth.over),
-            tooth.cause, tooth.reason,
+            named(sweep), tooth.under, tooth.over, tooth.loss,
+            None if (seen := measured_around(points, tooth.under, tooth.over)) is None else seen.measured_loss,
+            tooth.reason,
         )
         for sweep, its, points in found
         for tooth in its
     ]  # fmt: skip
     rows.sort(key=lambda row: -float(row[3] or 0))
-    origins = (product_origin(subject), *_origins(found))
+    origins = (subject.gemm_origin(), *_origins(found))
     return _table("teeth", "Every cliff and its cause, the deepest first", columns, rows, origins)
 
 
-def classes_table(subject: Subject, found: Sequence[Found]) -> Table:
-    """How powers of two, multiples of 64 and of 8, and sizes just under a cliff stand."""
+def powers_table(subject: Subject, found: Sequence[Found]) -> Table:
+    """Every power of two beside the sizes around it."""
+    share = "of the best throughput there"
     columns = (
         Column("sweep", "sweep"),
-        Column("sizes", "sizes"),
-        Column("count", "how many"),
-        Column(
-            "median_share",
-            "median share",
-            _share,
-            "of the best throughput at sizes an eighth smaller to an eighth larger",
-        ),
-        Column("worst_share", "worst share", _share),
+        Column("power_of_two", "power of two"),
+        Column("share", "its share", _share, share),
+        Column("best_size", "best size there"),
+        Column("multiples_of_64", "multiples of 64", _share, f"median of the others, {share}"),
+        Column("every_size", "every size", _share, f"median, {share}"),
     )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (named(sweep), each.name, each.count, each.median, each.worst)
-        for sweep, its, _ in found
-        if sweep.label[0] in "MN"  # numbers of samples are too few to have classes
-        for each in standings(sweep, np.array([tooth.under for tooth in its], dtype=np.int64))
+        (named(sweep), each.size, each.share, each.best, _known(each.multiples), each.all)
+        for sweep, _, _ in found
+        if sweep.label[0] in "MN"  # numbers of samples are too few
+        for each in powers_of_two(sweep)
     )
-    title = f"Are powers of two special? Predicted throughput of sizes from {LEAST_CLASSED} on, by their class"
-    return _table("classes-of-sizes", title, columns, rows, (product_origin(subject),), shown=None)
+    title = f"Are powers of two special? Each beside the sizes up to {percent(NEAR, 1)} smaller or larger, predicted"
+    return _table("powers-of-two", title, columns, rows, (subject.gemm_origin(),), shown=None)
 
 
 def steps_table(found: Sequence[Found]) -> Table:
@@ -108,23 +106,33 @@ def steps_table(found: Sequence[Found]) -> Table:
     columns = (
         Column("sweep", "sweep"),
         Column("source", "measured by"),
-        Column("size_before", "size before"),
-        Column("size_after", "size after"),
+        Column("size_before", "from"),
+        Column("size_after", "to"),
         Column("measured_loss", "measured loss", _share),
         Column("predicted_loss", "predicted loss", _share),
-        Column("agree", "agree", None, f"both lose {percent(MEASURED_DROP)} or more, or neither does"),
+        Column("agree", "agree", None, f"the other is {percent(SEEN)} or more too"),
+        Column("predicted_waves", "predicted tiles and waves", None, "where tiles change, those of the size before"),
     )
     rows: list[tuple[Cell, ...]] = [
         (named(sweep), each.name, step.before, step.after, step.measured_loss, step.predicted_loss,
-         "yes" if step.agrees else "no")
+         "yes" if step.agrees else "no", _waves(sweep, step))
         for sweep, _, points in found
         for each in points
         for step in each.steps
-        if max(step.measured_loss, step.predicted_loss) >= MEASURED_DROP
+        if step.measured or step.predicted
     ]  # fmt: skip
     rows.sort(key=lambda row: -max(float(row[4] or 0), float(row[5] or 0)))
-    title = f"Drops of {percent(MEASURED_DROP)} or more between measured sizes at most {LONGEST_STEP} apart"
+    title = f"Drops of {percent(DROP)} or more, measured or predicted, between sizes at most {LONGEST_STEP} apart"
     return _table("measured-drops", title, columns, rows, _origins(found))
+
+
+def _waves(sweep: Sweep, step: MeasuredStep) -> str | None:
+    """The tiles predicted at the first size, and their waves at both; None where the line lacks one of these."""
+    at = np.flatnonzero(np.isin(sweep.sizes, (step.before, step.after)))
+    if len(at) < 2:
+        return None
+    before, kept = cut_at(sweep, int(at[0])), cut_at(sweep, int(at[0]), int(at[1]))
+    return f"{before.name}, {before.waves:.2f} to {kept.waves:.2f} waves"
 
 
 def points_table(found: Sequence[Found]) -> Table:
