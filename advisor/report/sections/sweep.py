@@ -14,11 +14,10 @@ from advisor.quantization import MAX_SIZE
 from advisor.recommendation import Recommendation
 from advisor.report.records import Figure, Interactive, Mark, Section
 from advisor.report.sections.sweep_series import interactive_series
-from advisor.report.sections.sweep_tables import Found, named, points_table, powers_table, steps_table, teeth_table
+from advisor.report.sections.sweep_tables import points_table, powers_table, steps_table, teeth_table
+from advisor.report.sections.sweep_words import alt, answer, notes
 from advisor.report.subject import Integers, MeasuredProducts, ProductError, Subject
 from advisor.report.sweeps import (
-    DROP,
-    MeasuredStep,
     Points,
     Sweep,
     measured_around,
@@ -26,8 +25,8 @@ from advisor.report.sweeps import (
     predict_sweep,
     size_class,
 )
-from advisor.report.teeth import LEAST_LOSS, Cause, Tooth, teeth
-from advisor.units import counted, percent, rate
+from advisor.report.teeth import LEAST_LOSS, Tooth, teeth
+from advisor.units import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
@@ -58,7 +57,7 @@ def section(subject: Subject) -> Section:
         figures=tuple(_figure(subject, *each) for each in found),
         tables=tuple(table for table in (teeth_table(subject, found), powers_table(subject, found),
                                          steps_table(found), points_table(found)) if table.rows),
-        notes=_notes(found),
+        notes=notes(found),
     )  # fmt: skip
 
 
@@ -141,7 +140,7 @@ def _over_the_batch(subject: Subject) -> list[Sweep]:
 
 
 def _dearest_linear(model: Recommendation) -> tuple[int, int, int, str] | None:
-    """Rows per sample, n, k and name of the forward product with most FLOPs; None where that is a convolution."""
+    """Rows per sample, n, k and name of the forward product that takes longest; None where that is a convolution."""
     setup = model.setup
     costs = [layer for layer in setup.model.layers(model.batch_size) if layer.m]
     forward = [layer for layer in costs if layer.op in ("forward gemm", "fprop")]
@@ -170,8 +169,8 @@ def _figure(subject: Subject, sweep: Sweep, found: tuple[Tooth, ...], points: tu
     return Figure(
         id=sweep.id,
         title=f"What {verb} {what} more cost at {sweep.fixed}?",
-        answer=_answer(sweep, found, points, what),
-        alt=_alt(sweep, found, points, name),
+        answer=answer(sweep, found, points, what),
+        alt=alt(sweep, found, points, name),
         origins=(subject.gemm_origin(), *dict.fromkeys(each.source.origin for each in points)),
         draw=draw,
         inches=(7.4, tall),
@@ -236,110 +235,3 @@ def _picture(
         ],
         enlarged=enlarged,
     )  # fmt: skip
-
-
-def _answer(sweep: Sweep, found: Sequence[Tooth], points: Sequence[Points], what: str) -> str:
-    """What the deepest cliff costs and why, how many there are, and which measured drops are predicted.
-
-    It stands without its title too, at the head of a report.
-    """
-    name, ends = sweep.label.split(" (")[0], f"{sweep.sizes[0]} to {sweep.sizes[-1]}"
-    if found:
-        worst = max(found, key=lambda tooth: tooth.loss)
-        waves = sum(tooth.cause == "wave" for tooth in found)
-        of_them = f", {waves if waves < len(found) else 'all'} of them where a further wave starts" if waves else ""
-        text = (
-            f"{what[0].upper()}{what[1:]} more can cost a matrix product {percent(worst.loss)} of its throughput: "
-            f"predicted at {sweep.fixed} from {name} = {worst.under} to {worst.over}{_beside(worst, points)}, where "
-            f"{_cause_in_short(worst)}. From {ends} there {'is' if len(found) == 1 else 'are'} "
-            f"{counted(len(found), 'such cliff')} of {percent(LEAST_LOSS)} or more{of_them}."
-        )
-    else:
-        text = (
-            f"Next to nothing: at {sweep.fixed} and {name} from {ends}, {what} more is nowhere predicted to cost a "
-            f"matrix product {percent(LEAST_LOSS)} of its throughput."
-        )
-    return text + _of_measured([step for each in points for step in each.steps])
-
-
-def _beside(tooth: Tooth, points: Sequence[Points]) -> str:
-    """What was measured at a cliff, in brackets."""
-    seen = measured_around(points, tooth.under, tooth.over)
-    if seen is None:
-        return ""
-    change = percent(seen.measured_loss) if seen.measured_loss >= 0 else f"{percent(-seen.measured_loss)} more"
-    where = "" if (seen.before, seen.after) == (tooth.under, tooth.over) else f" from {seen.before} to {seen.after}"
-    return f" (measured{where}: {change})"
-
-
-def _cause_in_short(tooth: Tooth) -> str:
-    before, kept = tooth.before, tooth.kept
-    tiles = f"{before.tiles} tiles of {before.name}"
-    if tooth.cause == "wave":
-        waves = counted(before.whole_waves, "wave")
-        return f"{tiles}, {waves} on {before.sms} SMs, become {kept.tiles}, {kept.whole_waves} waves"
-    if tooth.cause == "tiles":
-        return f"{tiles} become {kept.tiles}, {before.waves:.2f} to {kept.waves:.2f} waves on {before.sms} SMs"
-    short: dict[Cause, str] = {
-        "alignment": "rows start on fewer bytes",
-        "neighbours": "timings of neighbouring sizes show it, not tiles and waves",
-        "other": "neither tiles nor waves explain it",
-    }
-    return short[tooth.cause]
-
-
-def _of_measured(steps: Sequence[MeasuredStep]) -> str:
-    """How many of the measured drops are predicted; the sizes after which one is missed, or predicted alone."""
-    drops = [step for step in steps if step.measured]
-    missed = [step.before for step in drops if not step.agrees]
-    alone = [step.before for step in steps if step.predicted and not step.agrees]
-    text = ""
-    if drops:
-        shown = f"{len(drops) - len(missed)} of the" if missed else "all" if len(drops) > 1 else "the"
-        lacking = f", not {'that' if len(missed) == 1 else 'those'} after {_listed(missed)}" if missed else ""
-        text = f" The line shows {shown} {counted(len(drops), 'measured drop')} of {percent(DROP)} or more{lacking}."
-    return text + (f" Where it has one after {_listed(alone)}, none was measured." if alone else "")
-
-
-def _listed(sizes: Sequence[int], most: int = 3) -> str:
-    """The first few of some sizes: "256", "256 and 512", "256, 512, 768 and 2 more"."""
-    words = [str(size) for size in dict.fromkeys(sizes)]
-    words = words if len(words) <= most else [*words[:most], f"{len(words) - most} more"]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def _alt(sweep: Sweep, found: Sequence[Tooth], points: Sequence[Points], name: str) -> str:
-    best = sweep.flops_per_s.max() / 1e12
-    seen = f"; {counted(sum(len(each.sizes) for each in points), 'measured point')} beside it" if points else ""
-    return (
-        f"Saw-toothed line of predicted throughput against {name} from {sweep.sizes[0]} to {sweep.sizes[-1]} with "
-        f"{counted(len(found), 'cliff')}, up to {rate(best)} TFLOP/s{seen}. Powers of two are marked on the line, "
-        "multiples of 64 along the axis."
-    )
-
-
-def _notes(found: Sequence[Found]) -> tuple[str, ...]:
-    notes = []
-    unmeasured = [named(sweep) for sweep, _, points in found if not points]
-    if unmeasured and len(unmeasured) < len(found):
-        notes.append(f"No measured products on the lines of {'; '.join(unmeasured)}: those are predicted alone.")
-    notes += [_off(sweep, each) for sweep, _, points in found for each in points if len(each.sizes) >= LEAST_POINTS]
-    if any(step.measured and not step.agrees for _, _, points in found for each in points for step in each.steps):
-        notes.append(
-            "The line takes the tiles that it predicts to be the fastest. A measured drop that it lacks can be one of "
-            "tiles that the library took instead; the table of measured drops gives the line's own there."
-        )
-    notes.append(
-        "Waves count tiles over SMs, one tile at a time on each. Tiles and waves know nothing of powers of two: one is "
-        "good where it lies just under a cliff, as any other size there is; the table of powers of two compares them."
-    )
-    return tuple(notes)
-
-
-def _off(sweep: Sweep, points: Points) -> str:
-    """How far the line is from one source's points."""
-    seen = "are in" if points.source.fitted else "are not in"
-    return (
-        f"{named(sweep)}: the line is {percent(float(np.abs(points.off).mean()), 1)} off in the mean at "
-        f"{counted(len(points.sizes), 'point')} of {points.name}, which {seen} its fit."
-    )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from advisor.report.records import Cell, Column, Origin, Table
+from advisor.report.records import NOT_MEANT, Cell, Column, Origin, Table
 from advisor.report.subject import Subject
 from advisor.report.sweeps import (
     AROUND,
@@ -14,13 +14,12 @@ from advisor.report.sweeps import (
     LONGEST_STEP,
     NEAR,
     SEEN,
-    MeasuredStep,
     Points,
     Sweep,
     measured_around,
     powers_of_two,
 )
-from advisor.report.teeth import Tooth, cut_at
+from advisor.report.teeth import Tooth
 from advisor.units import duration, percent
 
 SHOWN = 15  # rows of a table that the page prints
@@ -92,7 +91,14 @@ def powers_table(subject: Subject, found: Sequence[Found]) -> Table:
         Column("every_size", "every size", _share, f"median, {share}"),
     )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (named(sweep), each.size, each.share, each.best, _known(each.multiples), each.all)
+        (
+            named(sweep),
+            each.size,
+            each.share,
+            each.best,
+            NOT_MEANT if np.isnan(each.multiples) else each.multiples,
+            each.all,
+        )
         for sweep, _, _ in found
         if sweep.label[0] in "MN"  # numbers of samples are too few
         for each in powers_of_two(sweep)
@@ -111,11 +117,10 @@ def steps_table(found: Sequence[Found]) -> Table:
         Column("measured_loss", "measured loss", _share),
         Column("predicted_loss", "predicted loss", _share),
         Column("agree", "agree", None, f"the other is {percent(SEEN)} or more too"),
-        Column("predicted_waves", "predicted tiles and waves", None, "where tiles change, those of the size before"),
     )
     rows: list[tuple[Cell, ...]] = [
         (named(sweep), each.name, step.before, step.after, step.measured_loss, step.predicted_loss,
-         "yes" if step.agrees else "no", _waves(sweep, step))
+         "yes" if step.agrees else "no")
         for sweep, _, points in found
         for each in points
         for step in each.steps
@@ -124,15 +129,6 @@ def steps_table(found: Sequence[Found]) -> Table:
     rows.sort(key=lambda row: -max(float(row[4] or 0), float(row[5] or 0)))
     title = f"Drops of {percent(DROP)} or more, measured or predicted, between sizes at most {LONGEST_STEP} apart"
     return _table("measured-drops", title, columns, rows, _origins(found))
-
-
-def _waves(sweep: Sweep, step: MeasuredStep) -> str | None:
-    """The tiles predicted at the first size, and their waves at both; None where the line lacks one of these."""
-    at = np.flatnonzero(np.isin(sweep.sizes, (step.before, step.after)))
-    if len(at) < 2:
-        return None
-    before, kept = cut_at(sweep, int(at[0])), cut_at(sweep, int(at[0]), int(at[1]))
-    return f"{before.name}, {before.waves:.2f} to {kept.waves:.2f} waves"
 
 
 def points_table(found: Sequence[Found]) -> Table:

@@ -75,6 +75,27 @@ def test_a_measured_rise_at_a_predicted_cliff_is_said_and_counted_against_the_li
     )
 
 
+def test_of_a_measured_drop_that_the_line_lacks_its_own_tiles_are_told() -> None:
+    """At N = 12288 M = 1024 is 8 x 48 = 384 tiles of 128x256, 1025 is 9 x 48 = 432: of 108 SMs 3.56 and 4.00 waves."""
+    rows = timed((1024, 12288, 4096, 240), (1025, 12288, 4096, 200))
+    (told,) = (note for note in section(subject_of("a100", rows)).notes if note.startswith("Why the line lacks"))
+    assert "M at N = 12288, K = 4096 from 1024 to 1025, tiles of 128x256, 3.56 to 4.00 waves." in told
+    between = timed((2304, 1544, 4096, 240), (2304, 1545, 4096, 100))  # N = 1545 is no size of the line
+    assert not [note for note in section(subject_of("a100", between)).notes if note.startswith("Why the line lacks")]
+
+
+def test_a_line_is_held_against_the_points_that_its_fit_has_not_seen_in_the_answer() -> None:
+    sizes = (256, 512, 768, 1024, 1152, 1280)
+    plain = predict_sweep(subject_of("a100"), "m", ROWS, fixed={"n": 12288, "k": 4096}, id_="m")
+    slower = timed(*((m, 12288, 4096, float(plain.flops_per_s[m - 1]) / 1.1e12) for m in sizes))  # 1.1 times as long
+    found = section(subject_of("a100", slower))
+    off = "line is 9.1 % off in the mean at 6 points of cuBLAS, FP16, which"
+    assert f"The {off} are not in its fit." in found.figures[0].answer
+    seen = section(subject_of("a100", dataclasses.replace(slower, fitted=True)))
+    assert off not in seen.figures[0].answer
+    assert f"M at N = 12288, K = 4096: the {off} are in its fit." in seen.notes
+
+
 def test_points_lie_on_the_line_of_their_sizes_and_precision_only() -> None:
     subject = subject_of("a100")
     sweep = predict_sweep(subject, "m", ROWS, fixed={"n": 12288, "k": 4096}, id_="m")
