@@ -96,6 +96,7 @@ def draw_curve(
     last = last_shown(found.answer)
     memory.set_xlim(min(1.0, recommended - 0.03 * last), 1.03 * last)
     memory.set_xlabel("batch size per GPU")
+    memory.locator_params(axis="x", integer=True, min_n_ticks=1)
     figure.align_ylabels((speed, memory))
     figure.legend(loc="outside lower center", ncols=1 if narrow else 2, frameon=False, fontsize=9)
 

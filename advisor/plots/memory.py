@@ -72,6 +72,7 @@ def draw_memory(
     axes.set_xlim(min(1, sizes[-1] - 1), sizes[-1] + 0.03 * sizes[-1])
     axes.set_ylim(0, 1.12 * top)
     axes.set_xlabel("batch size per GPU")
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
     axes.set_ylabel("memory (GiB)")
     axes.yaxis.set_major_formatter("{x:g}")
     handles, labels = axes.get_legend_handles_labels()

@@ -173,6 +173,7 @@ class AmpModel(CalibratedModel):
     def __init__(self, traced: TracedStep, times: StepTimes, *, amp: StepModel, **model: Any) -> None:
         super().__init__(traced, times, **model)
         self._amp = amp
+        self.product_profile = amp.product_profile
         self.more_launches = launches(amp.variant.ops, amp.workload, amp.recipe) / launches(
             self.variant.ops, self.workload, self.recipe
         )

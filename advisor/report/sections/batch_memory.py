@@ -13,7 +13,7 @@ from advisor.recommendation import Answer, Recommendation
 from advisor.report.records import Cell, Fact, Figure, Interactive, Mark, Origin, Series
 from advisor.report.subject import MeasuredSteps
 from advisor.rules_of_thumb import last_shown
-from advisor.units import gib, percent
+from advisor.units import counted, gib, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
@@ -41,17 +41,18 @@ def _draw(found: Recommendation, steps: Sequence[MeasuredSteps], figure: Matplot
 
 def _answer(found: Recommendation) -> str:
     answer = found.answer
-    total = answer.curve.total_bytes
+    total, one = answer.curve.total_bytes, answer.model.samples.removesuffix("s")
     batch = np.array([answer.batch_size])
+    take = "takes" if answer.batch_size == 1 else "take"
     text = (
-        f"{answer.batch_size} samples take {gib(total[answer.batch_size - 1])}: "
+        f"{counted(answer.batch_size, one)} {take} {gib(total[answer.batch_size - 1])}: "
         f"{shares(parts_bytes(found.setup.memory(batch)), 0)}."
     )
     if len(total) > 1:
         each = (total[-1] - total[0]) / (len(total) - 1) / 2**20
-        text += f" Each further sample takes about {each:,.{0 if each >= 10 else 1}f} MiB"
-        return f"{text}; {_what_fits(answer)}."
-    return f"{text} {_what_fits(answer).capitalize()}."
+        text += f" Each further {one} takes about {each:,.{0 if each >= 10 else 1}f} MiB."
+    fits = _what_fits(answer)
+    return f"{text} {fits[0].upper()}{fits[1:]}."
 
 
 def _what_fits(answer: Answer) -> str:
@@ -59,6 +60,8 @@ def _what_fits(answer: Answer) -> str:
         return "the memory of this GPU is unknown, so nothing was held against it"
     limit = f"{gib(answer.memory_limit_bytes)} with a margin of {percent(answer.margin, 1)}"
     if answer.largest_fitting_is_search_limit:
+        if answer.largest_fitting == 1:
+            return f"1, the only size searched, fits {limit}"
         return f"all sizes searched, up to {answer.largest_fitting}, fit {limit}"
     return f"{answer.largest_fitting} is the largest size that fits {limit}"
 

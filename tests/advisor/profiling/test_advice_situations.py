@@ -303,9 +303,11 @@ def test_8_bit_products_are_predicted_as_bf16_and_said_to_be(tmp_path: Path) -> 
 
 
 def test_a_gpu_without_timings_of_its_own_borrows_them_and_says_so(tmp_path: Path) -> None:
-    found = own(training(device={**V100, "name": "Tesla V100-SXM2-32GB"}), tmp_path)
-    assert found.calibrated
-    assert "no GEMM timings of v100-sxm2-32gb" in said(found)
+    path = training(device={**V100, "name": "Tesla V100-SXM2-32GB"}).write(tmp_path / "trace.json")
+    plain, amp = advised(path).advice
+    assert (plain.calibrated, plain.precision, amp.precision) == (True, "fp32", "fp16")
+    assert "no GEMM timings of v100-sxm2-32gb" in said(amp)
+    assert "GEMM timings" not in said(plain)  # FP32 products stand on the card's facts: nothing is borrowed
 
 
 def test_a_gpu_that_no_table_knows_gets_no_advice_of_its_own(tmp_path: Path) -> None:

@@ -140,6 +140,11 @@ def test_a_single_sample_that_is_all_that_was_searched_reads_as_one() -> None:
     answer = shown(real("gpt2", "t4", 1)).figures[0].answer
     assert answer.startswith("Take 1 sequence per GPU: ")
     assert "No other size searched is faster. No rule of thumb that fits names another size." in answer
+    memory = shown(real("gpt2", "t4", 1)).figures[1].answer
+    assert memory.startswith("1 sequence takes 3.56 GiB: ")
+    assert memory.endswith(" 1, the only size searched, fits 14.58 GiB with a margin of 7.5 %.")
+    ticks = {word for word, _ in drawn_words(shown(real("gpt2", "t4", 1)).figures[0])[1]}
+    assert not any(tick.startswith(("0.9", "1.0")) for tick in ticks)  # no part of a sample
 
 
 def test_rules_that_are_all_as_fast_are_said_to_be() -> None:
