@@ -163,15 +163,18 @@ class Subject:
         if model.gpu == self.profiles.gemm.gpu:
             source = "timings" if model.kind == "measured" else "public measurements"
             whose = f"fitted to {source} of this GPU ({model.fitted})"
-            how = "on products that the fit has not seen"
+            how, told = "on products that the fit has not seen", "predicted; unseen ones were"
         elif error.checked_on:
+            told = f"predicted with another GPU's coefficients, which was never checked; on {model.gpu} they were"
             how = f"such a loan was never checked; on {model.gpu}, on products that its fit has not seen,"
         else:
             how = f"{model.gpu}, predicted in the same way from another GPU's, was"
+            told = "predicted with another GPU's coefficients; one such GPU was"
         return Origin(
             "estimate",
             f"{precision.upper()} matrix products predicted for {self.gpu.name}, {whose}; {how} "
             f"{percent(error.error.mean, 1)} off in the mean, {percent(error.error.p90)} in one of ten",
+            short=f"{precision.upper()} matrix products, {told} {percent(error.error.mean, 1)} off in the mean",
         )
 
     def _product_model(self) -> tuple[str, GemmModel]:

@@ -84,6 +84,8 @@ def step_origin(found: Recommendation) -> Origin:
         f"steps of {found.answer.model.title} predicted for {found.answer.gpu.name}: {found.answer.gpu.profile}; "
         f"samples/s of steps that the fit has not seen were {percent(error.mean_abs_log, 1)} off in the mean, "
         f"nine of ten by no more than {percent(error.p90_abs_log)} ({error.origin}); recipe: {found.answer.recipe}",
+        short=f"steps of {found.answer.model.title}, predicted; samples/s of unseen ones were "
+        f"{percent(error.mean_abs_log, 1)} off in the mean",
     )
 
 
