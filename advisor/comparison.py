@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import msgspec
 
 from advisor import choice
-from advisor.comparison_inputs import Entrant, Power, entrants, measured_steps, power_of, prices_of, profiles_of
+from advisor.comparison_inputs import (
+    Entrant,
+    Power,
+    entrants,
+    measured_steps,
+    power_of,
+    prices_of,
+    profiles_of,
+    unmeasured_power,
+)
 from advisor.comparison_ranking import headline, ranked, related, tie_sentences
 from advisor.errors import BadInputError, DoesNotFitError
 from advisor.loading import profiles_for
@@ -154,8 +163,10 @@ def compare(
         else:
             answers.append(found)
             measured_at = profiles_for(entrant.resolved, precision=chosen.precision, path=file).path
-            power = power_of(entrant, profile=measured_at, steps=steps.get(entrant.gpu.id, ()), batch=found.batch_size)
-            rows.append(_row(entrant, found, cost, power))
+            known = steps.get(entrant.gpu.id)
+            power = power_of(entrant, profile=measured_at, steps=known or (), batch=found.batch_size)
+            what = f"{chosen.precision} training steps of {workload.name} near batch {found.batch_size}"
+            rows.append(_row(entrant, found, cost, power, unmeasured_power(power, known, what)))
     if not answers:
         raise _refusal(rows, errors)
     facts = answers[0].answer.model
@@ -188,7 +199,9 @@ def _within(setup: Setup) -> Setup:
     return replace(setup, memory_limit_bytes=min(limits, default=None))
 
 
-def _row(entrant: Entrant, found: Recommendation, price: float | None, power: Power | None) -> GpuRow:
+def _row(
+    entrant: Entrant, found: Recommendation, price: float | None, power: Power | None, more_notes: tuple[str, ...]
+) -> GpuRow:
     answer = found.answer
     speed = answer.samples_per_s
     result = GpuResult(
@@ -207,7 +220,7 @@ def _row(entrant: Entrant, found: Recommendation, price: float | None, power: Po
         recipe=answer.recipe,
         profile=answer.gpu.profile,
     )
-    notes = tuple(note for note in answer.notes if note != entrant.resolved.note)
+    notes = (*(note for note in answer.notes if note != entrant.resolved.note), *more_notes)
     return replace(_blank(entrant, price, fits=True, reason=None), power=power, result=result, notes=notes)
 
 

@@ -206,22 +206,43 @@ def measured_steps(
 ) -> dict[str, list[MeasuredSteps]]:
     """Measured training steps of a model in the recipe's precision, from records of `advisor bench`, by GPU id.
 
-    Raises BadInputError for records of a GPU that is not compared, and what `read_measured` raises.
+    Every GPU that was measured has an entry, though it be empty. Raises BadInputError for records of none of the GPUs
+    compared, and what `read_measured` raises.
     """
-    if not records:
-        return {}
-    from advisor.report.measurements import read_measured
-
-    known = {entrant.gpu.id for entrant in compared}
     found: dict[str, list[MeasuredSteps]] = {}
     for path in records:
-        measured = read_measured(path)
-        gpu = measured.gpu_id
-        if gpu not in known:
-            raise BadInputError(f"{path} was measured on {gpu or 'an unknown GPU'}, which is not compared: leave it "
-                                f"out, or add that GPU to the ones compared ({', '.join(sorted(known))})")  # fmt: skip
-        found.setdefault(gpu, []).extend(steps for steps in measured.steps if _is_of(steps, model, recipe))
+        for gpu, steps in _steps_of(path, compared).items():
+            found.setdefault(gpu, []).extend(each for each in steps if _is_of(each, model, recipe))
     return found
+
+
+def _steps_of(path: Path, compared: Sequence[Entrant]) -> dict[str, tuple[MeasuredSteps, ...]]:
+    """Steps in one file, by the ids of GPUs that are compared: it may hold rows of several."""
+    from advisor.report.measurements import read_measured
+
+    found: dict[str, tuple[MeasuredSteps, ...]] = {}
+    other = None
+    for gpu in {entrant.gpu.id: entrant.gpu for entrant in compared}.values():
+        measured = read_measured(path, gpu=gpu)
+        if measured.gpu_id == gpu.id:
+            found[gpu.id] = measured.steps
+        other = measured.gpu_id
+    if not found:
+        known = ", ".join(entrant.gpu.id for entrant in compared)
+        raise BadInputError(
+            f"{path} was measured on {other or 'an unknown GPU'}, which is not compared: leave it out, or add that GPU "
+            f"to the ones compared ({known})"
+        )
+    return found
+
+
+def unmeasured_power(power: Power | None, steps: Sequence[MeasuredSteps] | None, what: str) -> tuple[str, ...]:
+    """What to say where records of a GPU were given and its power is not measured all the same."""
+    if steps is None or (power is not None and power.kind == "measured"):
+        return ()
+    sizes = sorted({int(size) for each in steps for size in each.batch[np.isfinite(each.power_w)]})
+    near = f"they have it at {', '.join(map(str, sizes))}" if sizes else "they have it at no size"
+    return (f"The records given have no power of {what}: {near}.",)
 
 
 def _is_of(steps: MeasuredSteps, model: str, recipe: Recipe) -> bool:

@@ -135,7 +135,7 @@ def test_records_give_the_power_of_this_model_on_their_gpu(monkeypatch: pytest.M
     batch = recommend("resnet50", gpu="a100").batch_size
     others = steps([batch], [111.0], "vgg16"), steps([batch], [222.0], recipe="fp32")
     held = Measured(steps=(*others, steps([batch], [333.0])), gpu_id=A100)
-    monkeypatch.setattr(measurements, "read_measured", lambda _path: held)
+    monkeypatch.setattr(measurements, "read_measured", lambda _path, *, gpu: held)
     row = rows_of(compare("resnet50", gpus=["h100", "a100"], records=["records.db"]))[A100]
     assert row.power is not None
     assert row.result is not None
@@ -146,6 +146,38 @@ def test_records_give_the_power_of_this_model_on_their_gpu(monkeypatch: pytest.M
     assert inference.kind == "at most"
     with pytest.raises(BadInputError, match="not compared"):
         compare("resnet50", gpus=["h100"], records=["records.db"])
+
+
+def measured_on(monkeypatch: pytest.MonkeyPatch, *held: Measured) -> None:
+    """A file of records that holds these, and answers as `read_measured` does for a GPU that it does not hold."""
+    measurements = pytest.importorskip("advisor.report.measurements")
+    by_gpu = {each.gpu_id: each for each in held}
+    monkeypatch.setattr(measurements, "read_measured", lambda _path, *, gpu: by_gpu.get(gpu.id, held[-1]))
+
+
+def test_records_of_several_gpus_give_each_its_power(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {name: recommend("resnet50", gpu=name).batch_size for name in (A100, L40S)}
+    watts = {A100: 333.0, L40S: 222.0}
+    measured_on(
+        monkeypatch,
+        *(Measured(steps=(steps([sizes[name]], [watts[name]]),), gpu_id=name) for name in (A100, L40S)),
+    )
+    rows = rows_of(compare("resnet50", gpus=[L40S, H100, A100], records=["records.db"]))
+    assert {name: row.power.watts for name, row in rows.items() if row.power} == {**watts, H100: 700.0}
+    with pytest.raises(BadInputError, match=f"measured on {L40S}, which is not compared"):
+        compare("resnet50", gpus=["h100"], records=["records.db"])
+
+
+def test_records_that_do_not_hold_the_power_asked_for_are_said_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured_on(monkeypatch, Measured(steps=(steps([8, 16, 300], [99.0, 99.0, math.nan]),), gpu_id=A100))
+    batch = recommend("resnet50", gpu="a100").batch_size
+    (far,) = compare("resnet50", gpus=["a100"], records=["records.db"]).rows
+    assert far.notes[-1] == (
+        f"The records given have no power of fp16 training steps of resnet50 near batch {batch}: they have it at 8, 16."
+    )
+    other = rows_of(compare("vgg16", gpus=["a100", "h100"], records=["records.db"]))
+    assert other[A100].notes[-1].endswith(": they have it at no size.")
+    assert not any("records" in note for note in other[H100].notes)
 
 
 # Prices ---------------------------------------------------------------------------------------------------------------
