@@ -52,7 +52,7 @@ class StepPrediction:
     batch: int
     time_s: float
     samples_per_s: float
-    error: float  # held-out mean |ln(predicted / measured)| of the samples/s, of the profile that was used
+    error: float  # the mean of `StepModel.error`
     memory: MemorySplit
     fits: bool  # total_bytes, and the margin, in the memory limit
     busy_share: float  # of the step's time in which the GPU runs kernels

@@ -55,7 +55,7 @@ SMALLEST_L2_BYTES = 6 * 2**20  # L2 of a GPU whose size is unknown: the smallest
 
 @dataclass(frozen=True)
 class StepError:
-    """Held-out |ln(predicted / measured)| of samples/s."""
+    """Held-out |ln(predicted / measured)| of samples/s, or the larger error of products (see `StepModel.error`)."""
 
     mean_abs_log: float
     p90_abs_log: float

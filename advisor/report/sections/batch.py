@@ -82,9 +82,9 @@ def step_origin(found: Recommendation) -> Origin:
     return Origin(
         "estimate",
         f"steps of {found.answer.model.title} predicted for {found.answer.gpu.name}: {found.answer.gpu.profile}; "
-        f"samples/s of steps that the fit has not seen were {percent(error.mean_abs_log, 1)} off in the mean, "
+        f"such predictions were {percent(error.mean_abs_log, 1)} off in the mean where they were checked, "
         f"nine of ten by no more than {percent(error.p90_abs_log)} ({error.origin}); recipe: {found.answer.recipe}",
-        short=f"steps of {found.answer.model.title}, predicted; samples/s of unseen ones were "
+        short=f"steps of {found.answer.model.title}, predicted; such predictions were "
         f"{percent(error.mean_abs_log, 1)} off in the mean",
     )
 
