@@ -43,11 +43,14 @@ def layer_class(layer: LayerCost) -> str:
 
 
 def short_name(layer: LayerCost, most: int) -> str:
-    """A layer's name in at most `most` characters: the end of its path, which tells most, and how many there are.
+    """A layer's name in at most `most` characters: whole, or the end of its path, which tells most, and how many more.
 
     >>> # "bert.encoder.layer.0.intermediate.dense and 11 more" in 24: "..intermediate.dense +11"
     """
-    path, and_, more = clean(layer.layer, LONGEST_READ).partition(" and ")
+    name = clean(layer.layer, LONGEST_READ)
+    if len(name) <= most:
+        return name
+    path, and_, more = name.partition(" and ")
     tail = f" +{more.removesuffix(' more')}" if and_ else ""
     room = max(4, most - len(tail))
     if len(path) > room:

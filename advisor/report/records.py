@@ -1,8 +1,8 @@
 """What a report is made of, before anything is rendered: sections of figures and tables, each with its origin.
 
 Everything here is plain text and numbers. Names of models, kernels and GPUs may be anybody's text: whoever renders
-escapes them. In prose (summary, notes, leads, answers) words between two backticks are printed as code. Numbers are
-seconds, bytes, FLOP/s and hertz; a column says how they are printed.
+escapes them. In prose (summary, notes, leads, answers, origins) words between two backticks are printed as code.
+Numbers are seconds, bytes, FLOP/s and hertz; a column says how they are printed.
 """
 
 from __future__ import annotations

@@ -6,9 +6,11 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const coarse = matchMedia("(pointer: coarse)");
   const NARROW = 560; // px: no room for a label beside the point; its facts stand below
+  const NARROWED = 0.65; // of markers whose areas differ
   const HOVER_LINE = 48; // characters
   const LONG = 30; // characters of a fact that has a line of its own
   const TICK = 48; // px from tick to tick
+  const TICK_UP = 18; // upwards
   const LETTER = 6.6; // px, of a mark's label
   const charts = [];
   const isNarrow = (chart) => chart.plot.clientWidth < NARROW;
@@ -41,6 +43,7 @@
     data.forEach((trace, curve) => {
       const tone = colour(trace.meta);
       Object.assign(trace.marker, { color: tone, line: { color: colour("paper"), width: 1 } });
+      if (narrow && Array.isArray(trace.marker.size)) trace.marker.size = trace.marker.size.map((size) => size * NARROWED);
       trace.name = lined(trace.name, narrow);
       if (trace.line) trace.line.color = tone;
       if (trace.error_y) trace.error_y.color = tone;
@@ -64,7 +67,7 @@
       Object.assign(axis, { showline: axis === layout.xaxis, fixedrange: coarse.matches, separatethousands: true });
       Object.assign(axis, { showspikes: axis === layout.xaxis, spikemode: "across", spikesnap: "hovered data", spikethickness: 1 });
       Object.assign(axis, { spikedash: "dot", spikecolor: colour("muted"), exponentformat: "none" });
-      axis.title = { text: lined(axis.title.text, narrow), font: { size: 12 } };
+      Object.assign(axis.title, { text: lined(axis.title.text, narrow), font: { size: 12 } });
     }
     (layout.shapes || []).forEach((shape) => { shape.line = { color: colour("grey"), width: 1, dash: "dot" }; });
     return Object.assign(layout, {
@@ -78,12 +81,12 @@
       font,
       hoverlabel: { align: "left", bgcolor: colour("paper"), bordercolor: colour("muted"), font },
       legend: { orientation: "h", x: 0, xanchor: "left", xref: "container", y: 0, yanchor: "bottom", yref: "container", bgcolor: "rgba(0,0,0,0)" },
-      margin: { l: narrow ? 8 : 16, r: 16, t: 28, b: 8 },
+      margin: { l: narrow ? 8 : 16, r: 16, t: layout.shapes ? 28 : 12, b: 8 },
       showlegend: true,
     });
   }
 
-  const CONFIG = { displayModeBar: false, responsive: true, doubleClick: "reset", showTips: false, displaylogo: false };
+  const CONFIG = { displayModeBar: false, responsive: true, doubleClick: "reset+autosize", showTips: false, displaylogo: false };
 
   function draw(chart) {
     const { data, layout } = painted(chart);
@@ -92,31 +95,46 @@
     return Plotly.react(chart.plot, data, layout, CONFIG);
   }
 
-  /* A logarithmic axis has ticks at powers of two; closer than two of them, plotly chooses. Labels of marks that would
-     touch are left out: their facts stay. */
+  /* A logarithmic axis has its ticks at round numbers, as many as there is room for: powers of two across, 1, 2 and 5
+     upwards. Where less than two of them are in sight, plotly chooses. Labels of marks that would touch are left out:
+     their facts stay. */
   function fit(chart) {
     const { plot, source } = chart;
     if (chart.narrow !== isNarrow(chart)) {
       draw(chart);
       return;
     }
-    const axis = plot._fullLayout.xaxis;
+    const { xaxis, yaxis } = plot._fullLayout;
     const marks = source.data.findIndex(isMarks);
-    const seen = JSON.stringify([axis.range, axis._length]);
-    if (chart.fitted === seen || (marks < 0 && axis.type !== "log")) return;
+    const seen = JSON.stringify([xaxis, yaxis].map((axis) => [axis.range, axis._length]));
+    const plain = xaxis.type !== "log" && yaxis.type !== "log";
+    if (chart.fitted === seen || (marks < 0 && plain)) return;
     chart.fitted = seen;
-    const ticks = axis.type === "log" ? powersOfTwo(axis) : {};
-    Plotly.update(plot, marks < 0 ? {} : { text: [roomy(source.data[marks], axis)] }, ticks, marks < 0 ? [] : [marks]);
+    const ticks = { ...logarithmic("xaxis", xaxis, powersOfTwo), ...logarithmic("yaxis", yaxis, oneTwoFive) };
+    Plotly.update(plot, marks < 0 ? {} : { text: [roomy(source.data[marks], xaxis)] }, ticks, marks < 0 ? [] : [marks]);
   }
 
-  function powersOfTwo(axis) {
-    const octaves = (axis.range[1] - axis.range[0]) / Math.log10(2);
-    const step = Math.ceil(octaves / (axis._length / TICK));
-    return {
-      "xaxis.tickmode": octaves < 2 ? "auto" : "linear",
-      "xaxis.tick0": 0,
-      "xaxis.dtick": octaves < 2 ? null : Math.log10(2) * step,
-    };
+  function logarithmic(name, axis, round) {
+    if (axis.type !== "log") return {};
+    const [low, high] = axis.range;
+    const values = round(low, high, axis._length / (high - low)).filter((value) => low <= Math.log10(value) && Math.log10(value) <= high);
+    if (values.length < 2) return { [`${name}.tickmode`]: "auto" };
+    const labels = values.map((value) => value.toLocaleString("en-US", value < 1 ? { maximumSignificantDigits: 3 } : {}));
+    return { [`${name}.tickmode`]: "array", [`${name}.tickvals`]: values, [`${name}.ticktext`]: labels };
+  }
+
+  /* The whole numbers of a range, and one more on either side. */
+  const whole = (low, high) => Array.from({ length: Math.ceil(high) - Math.floor(low) + 1 }, (_, place) => Math.floor(low) + place);
+
+  function powersOfTwo(low, high, decade) {
+    const step = Math.ceil(TICK / (decade * Math.log10(2)));
+    return whole(low / Math.log10(2), high / Math.log10(2)).filter((power) => power % step === 0).map((power) => 2 ** power);
+  }
+
+  function oneTwoFive(low, high, decade) {
+    const digits = decade * Math.log10(2) < TICK_UP ? [1] : [1, 2, 5];
+    const step = Math.ceil(TICK_UP / decade);
+    return whole(low, high).filter((power) => power % step === 0).flatMap((power) => digits.map((digit) => digit * 10 ** power));
   }
 
   function roomy(marks, axis) {
@@ -142,7 +160,8 @@
       pair.append(word("dt", fact[0]), word("dd", printed(fact, point)));
       list.append(pair);
     }
-    panel.replaceChildren(word("p", source.names[curve], "series"), list);
+    panel.querySelector(".hint").hidden = true;
+    panel.querySelector(".facts").replaceChildren(word("p", source.names[curve], "series"), list);
     panel.style.minHeight = `${panel.offsetHeight}px`; // it grows, and never jumps back
   }
 
@@ -189,6 +208,8 @@
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     if (event.key === "Escape") {
       Plotly.Fx.unhover(chart.plot);
+      chart.panel.querySelector(".facts").replaceChildren();
+      chart.panel.querySelector(".hint").hidden = false;
       return;
     }
     if (!["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"].includes(event.key)) return;
@@ -207,7 +228,7 @@
     const still = box.parentElement.querySelector(".static");
     const chart = {
       plot: box.querySelector(".plot"),
-      panel: box.querySelector(".facts"),
+      panel: box.querySelector(".panel"),
       source: JSON.parse(box.querySelector("script").textContent),
     };
     box.hidden = false;

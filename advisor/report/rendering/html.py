@@ -17,11 +17,12 @@ from functools import cache
 from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from advisor.report.records import Cell, Report, Table
 from advisor.report.rendering.interactive import chart_json
 from advisor.report.rendering.pictures import COLOURS, Pictures
+from advisor.report.rendering.prose import pieces, sources
 from advisor.report.rendering.tables import numeric, printed
 
 _PIXELS_PER_INCH = 96
@@ -77,6 +78,7 @@ def page(report: Report, pictures: Mapping[str, Pictures]) -> str:
             wide={figure.id: _source(pictures[figure.id].wide_svg, figure.inches) for figure in figures},
             narrow={figure.id: _source(pictures[figure.id].narrow_svg, figure.narrow_inches) for figure in figures},
             charts={figure.id: Markup(chart_json(figure.interactive)) for figure in figures if figure.interactive},
+            sources=sources(report),
             rows=_rows,
             numeric=lambda table: [numeric(table, place) for place in range(len(table.columns))],
         )
@@ -97,9 +99,12 @@ def _environment() -> Environment:
     return environment
 
 
-def _prose(text: str) -> str:
-    """A sentence in which a number and its unit stay on one line."""
-    return _BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", text)
+def _prose(text: str) -> Markup:
+    """A sentence with its code, in which a number and its unit stay on one line."""
+    return Markup("").join(
+        Markup("<code>{}</code>").format(piece) if is_code else escape(_BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", piece))
+        for piece, is_code in pieces(text)
+    )
 
 
 @cache

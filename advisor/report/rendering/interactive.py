@@ -18,6 +18,7 @@ from advisor.report.records import Cell, Interactive, Mark, Series
 
 _SIZES = {"star": 13, "x": 8}  # px; of other symbols 7, and 5 where there are many
 _MANY = 300
+_LEAST_ACROSS, _MOST_ACROSS = 7, 30  # px, of markers whose areas differ
 _LINE, _MOST_LINES = 40, 3  # characters of a line of words; the facts have them all
 _LEGEND_LINE, _UPRIGHT_LINE = 36, 30  # of a legend's, which has a symbol beside it; of the y axis's
 
@@ -28,7 +29,8 @@ def chart_json(chart: Interactive) -> str:
     `data` and `layout` are plotly's, without colours: a trace's `meta` is its tone. `names` and `facts` are parallel to
     `data`; facts are [name, unit, values], an unknown value is null. Marks are the last trace, on the axis y2.
     """
-    data = [_trace(series) for series in chart.series]
+    heaviest = max((area for series in chart.series for area in series.areas or ()), default=0.0)
+    data = [_trace(series, heaviest) for series in chart.series]
     names = [series.name for series in chart.series]
     facts: list[list[list[Any]]] = [
         [[fact.name, fact.unit, [_cell(value) for value in fact.values]] for fact in series.facts]
@@ -42,8 +44,10 @@ def chart_json(chart: Interactive) -> str:
     return _for_script({"data": data, "layout": _layout(chart), "names": names, "facts": facts})
 
 
-def _trace(series: Series) -> dict[str, Any]:
-    size = _SIZES.get(series.symbol, 7 if len(series.x) < _MANY else 5)
+def _trace(series: Series, heaviest: float) -> dict[str, Any]:
+    size: int | list[float] = _SIZES.get(series.symbol, 7 if len(series.x) < _MANY else 5)
+    if series.areas is not None:
+        size = [_across(area, heaviest) for area in series.areas]
     trace: dict[str, Any] = {
         "type": "scatter",
         "mode": "lines" if series.kind == "line" else "markers",
@@ -54,6 +58,8 @@ def _trace(series: Series) -> dict[str, Any]:
         "marker": {"symbol": series.symbol, "size": size},
         "line": {"width": 2, "dash": "dash" if series.dashed else "solid"},
     }
+    if series.areas is not None:
+        trace["marker"]["opacity"] = 0.75  # small ones are seen through large ones
     if series.low is not None and series.high is not None:
         trace["error_y"] = {
             "type": "data",
@@ -64,6 +70,12 @@ def _trace(series: Series) -> dict[str, Any]:
             "width": 0,
         }
     return trace
+
+
+def _across(area: float, heaviest: float) -> float:
+    """Pixels across a marker, so that what the least adds to is proportional to the area."""
+    part = area / heaviest if heaviest else 0.0
+    return round(math.sqrt(_LEAST_ACROSS**2 + part * (_MOST_ACROSS**2 - _LEAST_ACROSS**2)), 1)
 
 
 def _marks(marks: tuple[Mark, ...]) -> dict[str, Any]:
@@ -85,11 +97,16 @@ def _marks(marks: tuple[Mark, ...]) -> dict[str, Any]:
 
 
 def _layout(chart: Interactive) -> dict[str, Any]:
-    y_axis: dict[str, Any] = {"title": {"text": _words(chart.y_title, _UPRIGHT_LINE)}, "automargin": True}
+    y_axis: dict[str, Any] = {
+        "title": {"text": _words(chart.y_title, _UPRIGHT_LINE), "standoff": 8},
+        "automargin": True,
+    }
     if chart.y_log:
         y_axis["type"] = "log"
     elif chart.y_from_zero:
         y_axis["rangemode"] = "tozero"
+    if chart.y_range is not None:
+        y_axis["range"] = [math.log10(end) if chart.y_log else end for end in chart.y_range]
     layout: dict[str, Any] = {
         "xaxis": {
             "title": {"text": _words(chart.x_title)},

@@ -10,7 +10,7 @@ from advisor.plots.canvas import BLUE, GREY, VERMILION
 from advisor.recommendation import Recommendation
 from advisor.report.layer_looks import operation, tile_text
 from advisor.report.one_more import OneMore, Pair, one_more, signed, verdict
-from advisor.report.records import Cell, Column, Figure, Origin, Section, Table
+from advisor.report.records import NOT_MEANT, Cell, Column, Figure, Origin, Section, Table
 from advisor.report.sections.batch import step_origin
 from advisor.report.subject import Subject
 from advisor.units import duration, percent
@@ -162,7 +162,8 @@ def _cells(pair: Pair) -> tuple[Cell, ...]:
     before, after = pair.before, pair.after
     return (
         before.layer, before.op, before.count, before.time_s, after.time_s, pair.change_s, pair.excess_s,
-        tile_text(before), before.waves, tile_text(after), after.waves, before.share,
+        tile_text(before), before.waves if before.tile_m else NOT_MEANT,
+        tile_text(after), after.waves if after.tile_m else NOT_MEANT, before.share,
     )  # fmt: skip
 
 
@@ -175,5 +176,4 @@ def _signed(cell: Cell) -> str:
 
 
 def _waves(cell: Cell) -> str:
-    """Waves, or nothing for the 0 of what has none."""
-    return f"{cell:.2f}" if isinstance(cell, float) and cell else ""
+    return f"{cell:.2f}"

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from advisor.plots.roofline import draw_roofline, key, limits, tera
 from advisor.recommendation import Recommendation
 from advisor.report.layer_looks import LOOKS, layer_class, tile_text
-from advisor.report.records import Cell, Column, Fact, Figure, Interactive, Origin, Section, Series, Table
+from advisor.report.records import NOT_MEANT, Cell, Column, Fact, Figure, Interactive, Origin, Section, Series, Table
 from advisor.report.roofs import NOMINAL, Point, Roof, points, roof_of, verdict
 from advisor.report.sections.batch import step_origin
 from advisor.report.subject import Subject
 from advisor.units import counted, duration, percent
 
 _SHOWN = 25
-_LEAST_BANDWIDTH = 0.02  # share of it that an operation without FLOP reaches at least to be in the interactive figure
+_LEAST_BANDWIDTH = 0.02  # share of it that an operation without FLOP reaches at least to be seen at first
+_ASIDE = 2.0  # times the nominal intensity at most, and at least one in so many: so far apart stand those without FLOP
+_GOLDEN = 0.618034  # a share of the way that takes long to come back to where another was
 _SOURCE = "S. Williams, A. Waterman, D. Patterson, Communications of the ACM 52(4), 2009"
 
 
@@ -45,8 +48,8 @@ def section(subject: Subject) -> Section | None:
             "peak arithmetic on the flat. A point is an operation, all its calls together: its FLOP over its least "
             "traffic across, its FLOP over its predicted time up, its area the share of the step. How far a point is "
             "below the roof is what a better kernel or shape could win. Operations that only move data count no FLOP "
-            "and stand in a strip of their own, by the share of the bandwidth they reach (in the interactive figure at "
-            f"a nominal {NOMINAL:g} FLOP per byte, as far below the slope as they miss of it)."
+            "and stand in a strip of their own, by the share of the bandwidth they reach (in the interactive figure "
+            f"around a nominal {NOMINAL:g} FLOP per byte, as far below the slope as they miss of it)."
         ),
         figures=tuple(figures),
         tables=tuple(tables),
@@ -61,6 +64,7 @@ def _roof_origin(subject: Subject, roof: Roof) -> Origin:
         "exact",
         f"roof from the facts of {subject.gpu.name}: {tera(roof.peak_flops_per_s)} TFLOP/s {roof.unit}, dense, "
         f"{roof.bandwidth_bytes_per_s / 1e9:,.0f} GB/s{source}; FLOP and least traffic counted from the layers' shapes",
+        short="roof from the GPU's data sheet; FLOP and least traffic counted from the layers' shapes",
     )
 
 
@@ -113,28 +117,39 @@ def _figure(name: str, found: Recommendation, roof: Roof, step: Sequence[Point],
 
 
 def _interactive(roof: Roof, step: Sequence[Point]) -> Interactive:
-    right = limits(roof, step)[0][1]
-    corners = (NOMINAL, roof.ridge, right)
+    (_, right), (low, high) = limits(roof, step)
+    corners = (NOMINAL / _ASIDE, roof.ridge, right)
     roofs = [_line(f"roof: {roof.unit}", roof, corners, tuple(roof.at(x) for x in corners), dashed=False)]
     if roof.reached_flops_per_s is not None and roof.reached_flops_per_s < roof.peak_flops_per_s:
         level = roof.reached_flops_per_s
         ends = (level / roof.bandwidth_bytes_per_s, right)
         roofs.append(_line("a large product, predicted", roof, ends, (level, level), dashed=True))
-    least = _LEAST_BANDWIDTH * roof.bandwidth_bytes_per_s
-    seen = [point for point in step if not point.moves_only or point.bytes_per_s >= least]
-    shown = [
-        _points_series(
-            class_, [point for point in seen if layer_class(point.layer) == class_], _unseen(class_, step, least)
-        )
-        for class_ in LOOKS
-    ]
+    apart = _apart(step)
+    least = _LEAST_BANDWIDTH * roof.bandwidth_bytes_per_s * NOMINAL / _ASIDE
+    low = min(low, least) if any(point.moves_only for point in step) else low
+    shown = []
+    for class_ in LOOKS:
+        members = [point for point in apart if layer_class(point.layer) == class_]
+        below = sum(point.flops_per_s < low for point in members)
+        unseen = f" ({below} below the axis: see the table)" if below else ""
+        shown.append(_points_series(f"{class_}{unseen}", class_, members))
     return Interactive(
         series=(*roofs, *(series for series in shown if series.x)),
-        x_title=f"FLOP per byte of memory traffic ({NOMINAL:g} where none is counted)",
+        x_title=f"FLOP per byte of memory traffic (about {NOMINAL:g} where none is counted)",
         y_title="TFLOP/s reached (predicted)",
         x_log2=True,
         y_log=True,
+        y_range=(low / 1e12, high / 1e12),
     )
+
+
+def _apart(step: Sequence[Point]) -> list[Point]:
+    """The operations, those without FLOP side by side around the nominal intensity, as far below the roof as ever."""
+    found = []
+    for index, point in enumerate(step):
+        times = _ASIDE ** (2 * (index * _GOLDEN % 1) - 1) if point.moves_only else 1.0
+        found.append(replace(point, flop_per_byte=times * point.flop_per_byte, flops_per_s=times * point.flops_per_s))
+    return found
 
 
 def _line(name: str, roof: Roof, x: tuple[float, ...], y: tuple[float, ...], *, dashed: bool) -> Series:
@@ -142,14 +157,7 @@ def _line(name: str, roof: Roof, x: tuple[float, ...], y: tuple[float, ...], *, 
     return Series(name, "line", "ink", x, tuple(each / 1e12 for each in y), (Fact("bound", bounds),), dashed=dashed)
 
 
-def _unseen(class_: str, step: Sequence[Point], least_bytes_per_s: float) -> str:
-    """What of a class is too far below the roof for one axis with the rest; "" where nothing is."""
-    members = [point for point in step if layer_class(point.layer) == class_ and point.moves_only]
-    left_out = sum(point.bytes_per_s < least_bytes_per_s for point in members)
-    return f" ({left_out} below {percent(_LEAST_BANDWIDTH)} of the bandwidth: see the table)" if left_out else ""
-
-
-def _points_series(class_: str, members: Sequence[Point], unseen: str) -> Series:
+def _points_series(name: str, class_: str, members: Sequence[Point]) -> Series:
     look = LOOKS[class_]
     layers = [point.layer for point in members]
 
@@ -157,7 +165,7 @@ def _points_series(class_: str, members: Sequence[Point], unseen: str) -> Series
         return Fact(name, tuple(values), unit)
 
     return Series(
-        name=f"{class_}{unseen}",
+        name=name,
         kind="points",
         tone=look.tone,
         x=tuple(point.flop_per_byte for point in members),
@@ -179,6 +187,7 @@ def _points_series(class_: str, members: Sequence[Point], unseen: str) -> Series
             fact("bound", [layer.bound for layer in layers]),
         ),
         symbol=look.symbol,
+        areas=tuple(layer.share for layer in layers),
     )
 
 
@@ -189,15 +198,6 @@ def _idle(wave_efficiency: float) -> float:
 # The table ------------------------------------------------------------------------------------------------------------
 
 
-def _blank(show: str) -> partial[str]:
-    return partial(_shown, show=show)
-
-
-def _shown(cell: Cell, show: str) -> str:
-    """A number, or nothing for the 0 of what does not apply."""
-    return format(cell, show) if cell else ""
-
-
 def _table(name: str, found: Recommendation, step: Sequence[Point], origins: tuple[Origin, ...]) -> Table:
     return Table(
         id=f"roofline-{name}",
@@ -206,33 +206,32 @@ def _table(name: str, found: Recommendation, step: Sequence[Point], origins: tup
             Column("layer", "layer"),
             Column("operation", "operation"),
             Column("calls", "calls"),
-            Column("m", "M", _blank("d")),
-            Column("n", "N", _blank("d")),
-            Column("k", "K", _blank("d")),
+            Column("m", "M"),
+            Column("n", "N"),
+            Column("k", "K"),
             Column("tile", "tile", note="of the output; /s: the contraction split in s"),
-            Column("waves", "waves", _blank(".2f"), "tiles over SMs"),
-            Column("idle_share", "idle", _of_products, "share of the SMs without a tile, over all waves; blank: none"),
+            Column("waves", "waves", lambda cell: f"{cell:.2f}", "tiles over SMs"),
+            Column("idle_share", "idle", lambda cell: percent(float(cell or 0)),
+                   "share of the SMs without a tile, over all waves; blank: no tiles"),
             Column("time_s", "time", lambda cell: duration(float(cell or 0)), "of all calls in a step, predicted"),
             Column("share", "of step", lambda cell: percent(float(cell or 0), 1)),
-            Column("flop_per_byte", "FLOP/byte", _blank(".1f"), "of least memory traffic; blank: no FLOP counted"),
-            Column("flops_per_s", "TFLOP/s", lambda cell: f"{float(cell) / 1e12:.1f}" if cell else ""),
+            Column("flop_per_byte", "FLOP/byte", lambda cell: f"{cell:.1f}",
+                   "of least memory traffic; blank: no FLOP counted"),
+            Column("flops_per_s", "TFLOP/s", lambda cell: f"{float(cell or 0) / 1e12:.1f}"),
             Column("bytes_per_s", "GB/s", lambda cell: f"{float(cell or 0) / 1e9:,.0f}"),
             Column("roof", "roof", note="which part of the roof it stands under"),
         ),
         rows=tuple(_row(point) for point in step),
         origins=origins,
         shown=_SHOWN,
-    )
-
-
-def _of_products(cell: Cell) -> str:
-    return percent(float(cell)) if cell else ""
+    )  # fmt: skip
 
 
 def _row(point: Point) -> tuple[Cell, ...]:
-    layer = point.layer
+    layer, counted_ = point.layer, not point.moves_only
     return (
-        layer.layer, layer.op, layer.count, layer.m, layer.n, layer.k, tile_text(layer), layer.waves,
-        1 - layer.wave_efficiency, layer.time_s, layer.share, 0.0 if point.moves_only else point.flop_per_byte,
-        0.0 if point.moves_only else point.flops_per_s, point.bytes_per_s, point.roof,
+        layer.layer, layer.op, layer.count, *(size or NOT_MEANT for size in (layer.m, layer.n, layer.k)),
+        tile_text(layer), *((layer.waves, 1 - layer.wave_efficiency) if layer.tile_m else (NOT_MEANT, NOT_MEANT)),
+        layer.time_s, layer.share, *((point.flop_per_byte, point.flops_per_s) if counted_ else (NOT_MEANT, NOT_MEANT)),
+        point.bytes_per_s, point.roof,
     )  # fmt: skip

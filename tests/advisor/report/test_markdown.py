@@ -8,7 +8,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from advisor.report.records import Column, Figure, Origin, Report, Section, Table
-from advisor.report.rendering.markdown import escaped, markdown
+from advisor.report.rendering.markdown import escaped, markdown, prose
 
 CODE_HOST = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 HOSTILE = [
@@ -39,7 +39,9 @@ def seen(html: str) -> str:
 def test_hostile_text_is_shown_and_does_nothing(text: str) -> None:
     html = CODE_HOST.render(markdown(report(text)))
     plain = CODE_HOST.render(markdown(report("plain")))
-    assert re.findall(r"<(/?\w+)", html) == re.findall(r"<(/?\w+)", plain)
+    tags = [tag for tag in re.findall(r"<(/?\w+)", html) if not tag.endswith("code")]
+    assert tags == re.findall(r"<(/?\w+)", plain)
+    assert ("<code>" in html) == (text == "`code`")
     assert re.findall(r'(?:href|src)="([^"]*)"', html) == [
         "report.html", "figures/teeth.png", "figures/teeth.svg", "tables/all-rows.csv",
     ]  # fmt: skip
@@ -48,6 +50,36 @@ def test_hostile_text_is_shown_and_does_nothing(text: str) -> None:
 @pytest.mark.parametrize("text", [text for text in HOSTILE if text.isprintable() and "  " not in text])
 def test_escaped_text_reads_as_it_was(text: str) -> None:
     assert seen(CODE_HOST.render(escaped(text))).strip() == text
+
+
+@pytest.mark.parametrize(
+    "inside", ["<script>alert(1)</script>", "**bold** [x](y)", "a|b", "&lt;", "\\", "$x$", "-o DIR"]
+)
+def test_code_in_prose_is_shown_as_it_is(inside: str) -> None:
+    html = CODE_HOST.render(prose(f"# give `{inside}` *now*"))
+    assert re.findall(r"<(/?\w+)", html) == ["p", "code", "/code", "/p"]
+    assert seen(html).strip() == f"# give {inside} *now*"
+
+
+@pytest.mark.parametrize("text", ["a ` b", "``", "``a``", "$`a`$", "a ` b ` c", "\\`a", "`", "```a`", "` a`"])
+def test_backticks_that_surround_no_code_are_backticks(text: str) -> None:
+    html = CODE_HOST.render(prose(text))
+    assert "<code>" not in html
+    assert seen(html).strip() == text
+
+
+@pytest.mark.parametrize("text", ["`a", "b`", "`", "\\", "`` ` ```", "$", "x`y`z", "`\\`", "a` `b", "`a`\\", "\\`a`"])
+def test_nothing_that_stands_beside_code_gets_out_of_it(text: str) -> None:
+    html = CODE_HOST.render(prose(f"{text}`<b>`{text} <i> {text}"))
+    assert set(re.findall(r"<(/?\w+)", html)) <= {"p", "/p", "code", "/code"}
+
+
+def test_what_captions_say_briefly_is_said_in_full_at_the_end() -> None:
+    brief = Origin("estimate", "steps predicted | off by 4 %", short="steps, 4 % off.")
+    figures = tuple(Figure(name, "Q?", "A.", "S.", (brief,), lambda canvas, narrow: None) for name in ("one", "two"))
+    made = markdown(Report("R", (), {}, (Section("s", "S", "Lead.", figures),)))
+    assert made.count("*Estimate:* steps, 4 % off, [source 1](#sources-in-full). [SVG]") == 2
+    assert made.endswith("## Sources in full\n\n1. *Estimate:* steps predicted \\| off by 4 %.\n")
 
 
 def test_figures_have_answer_alternative_text_and_origin() -> None:

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import pytest
 
 import advisor.report
-from advisor.report.records import Column, Interactive, Report, Series, Table
+from advisor.report.records import Column, Interactive, Origin, Report, Series, Table
 from advisor.report.rendering.html import page
 from advisor.report.rendering.interactive import chart_json
 from advisor.report.rendering.pictures import Pictures
@@ -98,9 +98,16 @@ def test_the_page_says_its_language_title_and_viewport() -> None:
 
 def test_headings_follow_one_another_without_a_gap() -> None:
     levels = [int(tag[1]) for tag, _ in Parsed(made()).elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
     assert levels.count(1) == 1
-    in_main = levels[levels.index(1) :]
-    assert all(later <= earlier + 1 for earlier, later in itertools.pairwise(in_main))
+    assert all(later <= earlier + 1 for earlier, later in itertools.pairwise(levels))
+
+
+def test_title_and_answers_come_before_the_contents() -> None:
+    text = made()
+    assert (
+        text.index("<h1>") < text.index("Train at batch 248") < text.index("Nothing was measured") < text.index("<nav")
+    )
 
 
 def test_every_id_is_unique_and_every_reference_finds_one() -> None:
@@ -138,6 +145,32 @@ def test_a_figure_has_both_forms_its_answer_and_its_origins_as_words() -> None:
 def test_a_number_and_its_unit_stay_on_one_line() -> None:
     report = replace(made_up.report(), summary=("37 % of 2 sizes in 1.5 ms at 312 TFLOP/s on 108 SMs",))
     assert "37\xa0% of 2 sizes in 1.5\xa0ms at 312\xa0TFLOP/s on 108\xa0SMs" in made(report)
+
+
+def test_words_between_backticks_are_code_in_prose_and_nowhere_else() -> None:
+    text = "Give `--force <b>`, or $`x`$ ``y`` a ` b"
+    report = replace(made_up.report(), notes=(text,), title=text)
+    section = replace(report.sections[0], lead=text, notes=(text,))
+    parsed = Parsed(made(replace(report, sections=(section,))))
+    assert parsed.text_of("code") == ["--force <b>", "advisor report", "--force <b>", "--force <b>"]
+    assert parsed.text_of("h1") == [text]
+    assert parsed.text_of("b") == []
+
+
+def test_what_captions_say_briefly_is_said_in_full_once() -> None:
+    long = Origin("estimate", "steps predicted, <i>4</i> % off " + 9 * "in the mean ", short="steps, 4 % off")
+    exact = Origin("exact", "counted")
+    report = made_up.report()
+    figures = tuple(replace(figure, origins=(exact, long)) for figure in report.sections[0].figures)
+    report = replace(report, sections=(replace(report.sections[0], figures=figures),))
+    text = made(report)
+    parsed = Parsed(text)
+    assert text.count("steps predicted") == 1
+    assert text.count('steps, 4\xa0% off, <a href="#source-1">source 1</a>') == 2
+    assert [attributes["id"] for attributes in parsed.all("li") if "id" in attributes] == ["source-1"]
+    assert text.count("</span> counted") == 3  # two figures and the table: it is short as it is
+    assert parsed.all("i") == []
+    assert "Sources in full" not in made()
 
 
 def test_a_picture_without_a_form_for_phones_has_its_wide_one_everywhere() -> None:
@@ -254,6 +287,19 @@ def test_a_chart_has_every_fact_of_every_point_and_no_figure_for_an_unknown_one(
     assert chart["facts"][1][1] == ["throughput", "TFLOP/s", [50.0, 100.0, 200.0, 150.0]]
     assert chart["facts"][1][2][2][1] is None
     assert chart["facts"][2] == [["M, rows", "", [257]], ["cause", "", ["at M = 257 a second wave starts"]]]
+
+
+def test_areas_of_markers_are_to_one_measure_in_all_series_of_a_chart() -> None:
+    def series(*areas: float) -> Series:
+        return Series("s", "points", "blue", (1.0,) * len(areas), (1.0,) * len(areas), (), areas=areas)
+
+    chart = json.loads(chart_json(Interactive((series(0.0, 0.25), series(1.0)), "x", "y", y_range=(0.5, 2.0))))
+    none, quarter, most = (size for trace in chart["data"] for size in trace["marker"]["size"])
+    assert 0 < none < quarter < most < 40
+    assert quarter**2 - none**2 == pytest.approx((most**2 - none**2) / 4, rel=0.01)
+    assert chart["layout"]["yaxis"]["range"] == [0.5, 2.0]
+    logarithmic = json.loads(chart_json(Interactive((), "x", "y", y_log=True, y_range=(0.1, 100.0))))
+    assert logarithmic["layout"]["yaxis"]["range"] == [-1, 2]
 
 
 def test_points_that_are_nowhere_are_gaps_and_whole_numbers_stay_whole() -> None:

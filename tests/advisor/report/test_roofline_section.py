@@ -6,7 +6,7 @@ import pytest
 
 from advisor.plots.roofline import draw_roofline
 from advisor.report.layer_looks import layer_class, operation, short_name
-from advisor.report.records import Figure, Section
+from advisor.report.records import NOT_MEANT, Figure, Section
 from advisor.report.roofs import NOMINAL, Point, Roof, points, roof_of, verdict
 from advisor.report.sections.roofline import section
 from advisor.report.subject import Subject
@@ -110,6 +110,7 @@ def test_a_long_path_keeps_its_end() -> None:
     long = layer("bert.encoder.layer.0.intermediate.dense and 11 more")
     assert short_name(long, 26) == "..intermediate.dense +11"
     assert short_name(layer("conv1"), 26) == "conv1"
+    assert short_name(layer("layer3.0.conv2 and 4 more"), 26) == "layer3.0.conv2 and 4 more"
     assert operation(long, 44) == "..dense +11, forward 64x128x256"
     assert operation(layer("all", "batch norm forward")) == "all batch norm forward"
 
@@ -129,17 +130,39 @@ def test_hovering_tells_shape_tile_waves_and_bound(a100: Subject) -> None:
     assert {fact.name: fact.values[0] for fact in moved.facts}["FLOP/byte"] == "none"
 
 
-def test_what_is_too_far_below_the_roof_for_the_interactive_figure_is_counted_in_its_legend(a100: Subject) -> None:
+def test_every_operation_is_in_the_interactive_figure_and_those_below_its_axis_are_counted(a100: Subject) -> None:
     found = a100.models[0]
     roof = roof_of(found)
     assert roof is not None
-    slow = [p for p in points(found, roof) if p.moves_only and p.bytes_per_s < 0.02 * roof.bandwidth_bytes_per_s]
+    step = points(found, roof)
     interactive = figure(section(a100), "roofline-resnet50").interactive
     assert interactive is not None
-    (name,) = [series.name for series in interactive.series if series.name.startswith("elementwise")]
-    assert f"({len(slow)} below 2 % of the bandwidth: see the table)" in name
-    drawn = sum(len(series.x) for series in interactive.series if series.kind == "points")
-    assert drawn + len(slow) == len(found.setup.model.variant.ops) + 1
+    assert interactive.y_range is not None
+    shown = [series for series in interactive.series if series.kind == "points"]
+    assert sum(len(series.x) for series in shown) == len(step) == len(found.setup.model.variant.ops) + 1
+    assert sorted(area for series in shown for area in series.areas or ()) == sorted(p.layer.share for p in step)
+    (other,) = [series for series in shown if series.name.startswith("elementwise")]
+    below = sum(y < interactive.y_range[0] for series in shown for y in series.y)
+    assert below > 0
+    assert f"({below} below the axis: see the table)" in other.name
+    # what moves data at half of the bandwidth is drawn by half below the slope, wherever it stands across
+    distances = sorted(y * 1e12 / x / roof.bandwidth_bytes_per_s for x, y in zip(other.x, other.y, strict=True))
+    moved = [p.bytes_per_s / roof.bandwidth_bytes_per_s for p in step if layer_class(p.layer) == "elementwise, other"]
+    assert distances == pytest.approx(sorted(moved))
+    assert all(NOMINAL / 2 <= x <= NOMINAL * 2 for x in other.x)
+    assert len(set(other.x)) == len(other.x)
+
+
+def test_what_is_not_meant_is_blank_and_nothing_idle_is_a_figure(a100: Subject) -> None:
+    found = section(a100)
+    assert found is not None
+    (table,) = found.tables
+    rows = [dict(zip([column.key for column in table.columns], row, strict=True)) for row in table.rows]
+    without = [row["idle_share"] for row in rows if not row["tile"]]
+    assert without
+    assert set(without) == {NOT_MEANT}
+    assert 0.0 in [row["idle_share"] for row in rows if row["tile"]]
+    assert all(row["m"] != 0 and row["flops_per_s"] != 0 for row in rows)
 
 
 def test_the_table_has_every_operation_longest_first(a100: Subject) -> None:

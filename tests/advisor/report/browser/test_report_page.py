@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from advisor.report.records import Report
+from advisor.report.records import Fact, Interactive, Report, Series
 from advisor.report.rendering.html import page as html_page
 from tests.advisor.report import made_up
 from tests.advisor.report.browser import checks
@@ -102,7 +103,7 @@ def test_the_keyboard_walks_along_and_between_series(wide: Any) -> None:
         ("mark", "257"),
     ]
     assert facts(wide.page)["cause"] == "at M = 257 a second wave starts"
-    assert "at M = 257" in wide.page.locator(".hoverlayer").text_content()
+    expect(wide.page.locator(".hoverlayer")).to_contain_text("at M = 257")  # plotly draws labels 50 ms apart
     assert wide.wrongs == []
 
 
@@ -116,6 +117,53 @@ def test_the_chart_is_reached_by_tab_and_says_how_it_is_read(wide: Any) -> None:
     assert hint.is_visible()
     assert "along a series" in hint.text_content()
     assert wide.page.locator(".facts").get_attribute("aria-live") == "polite"
+
+
+def test_escape_brings_the_hint_back(wide: Any) -> None:
+    hint = wide.page.locator(".hint")
+    wide.page.locator(".chart").focus()
+    wide.page.keyboard.press("ArrowRight")
+    assert (hint.is_visible(), wide.page.locator(".facts dt").count() > 0) == (False, True)
+    wide.page.keyboard.press("Escape")
+    assert (hint.is_visible(), wide.page.locator(".facts dt").count()) == (True, 0)
+
+
+def chart_of(*series: Series, **changes: Any) -> Report:
+    """The little report with another chart in its first figure."""
+    report = made_up.report()
+    first, *others = report.sections[0].figures
+    interactive = Interactive(series, "FLOP per byte", "TFLOP/s", x_log2=True, y_log=True, **changes)
+    figures = (replace(first, interactive=interactive), *others)
+    return replace(report, sections=(replace(report.sections[0], figures=figures),))
+
+
+def test_logarithmic_axes_have_round_ticks_of_at_most_three_digits(open_page: Any, report_file: Any) -> None:
+    y = (0.0003, 1.0, 300.0)
+    opened = open_page(report_file(chart_of(Series("s", "points", "blue", (2.0**-12, 1.0, 64.0), y, ()))))
+    checks.draw_all(opened.page)
+    across, upwards = (opened.page.locator(f".plot .{axis}tick text") for axis in "xy")
+    expect(across.first).to_have_text("0.000244")  # 2^-12 = 0.000244140625
+    assert across.all_text_contents()[-1] == "64"
+    ticks = [float(text) for text in upwards.all_text_contents()]
+    assert 5 < len(ticks) < 25
+    assert all(f"{tick:e}"[:8] in {"1.000000", "2.000000", "5.000000"} for tick in ticks)
+    assert checks.overlapping(opened.page) == checks.clipped(opened.page) == opened.wrongs == []
+
+
+def test_points_below_the_axis_are_reached_by_keyboard_and_by_a_double_click(open_page: Any, report_file: Any) -> None:
+    x, y = (1.0, 2.0), (0.001, 100.0)
+    series = Series("s", "points", "blue", x, y, (Fact("layer", ("low", "high")),), areas=(1.0, 4.0))
+    opened = open_page(report_file(chart_of(series, y_range=(1.0, 1000.0))))
+    checks.draw_all(opened.page)
+    axis = "(() => document.querySelector('.plot')._fullLayout.yaxis.range)()"
+    assert opened.page.evaluate(axis) == [0, 3]
+    opened.page.locator(".chart").focus()
+    opened.page.keyboard.press("Home")
+    assert facts(opened.page)["layer"] == "low"
+    opened.page.locator(".plot .nsewdrag").first.dblclick(position={"x": 20, "y": 20})
+    expect(opened.page.locator(".plot path.point")).to_have_count(2)
+    opened.page.wait_for_function(f"{axis}[0] < -3")
+    assert opened.wrongs == []
 
 
 def test_an_unknown_fact_is_no_number(wide: Any) -> None:
