@@ -17,7 +17,7 @@ from advisor.report.subject import Measured, MeasuredProducts, MeasuredSteps
 from advisor.workload.catalogue import load_workload
 from bench.fit import V100
 from bench.fit_step import GPU as STEPS_GPU
-from bench.gemm_data import DEEPBENCH, ELEUTHERAI, ORIGIN, TABLES, Table, read_deepbench, read_records, read_table
+from bench.gemm_data import ELEUTHERAI, ORIGIN, TABLES, Table, read_records, read_table
 from bench.step_data import TableRow, train_rows
 
 Floats = NDArray[np.float64]
@@ -54,7 +54,8 @@ def public_measured(data: Path, gpu_id: str) -> Measured:
     if gpu_id == A100:
         products += a100_sweeps(data)
     if gpu_id == V100:
-        products += v100_products(data)
+        text = f"{ELEUTHERAI}: torch.mm, {_EARLIER}; sweep {OVER_N}"
+        products.append(_sweep(data, "v100", OVER_N, fitted=True, text=text))
     steps = timm_steps(data) if gpu_id == STEPS_GPU else ()
     return Measured(products=tuple(products), steps=tuple(steps), gpu_id=gpu_id if products or steps else None)
 
@@ -81,10 +82,7 @@ def a100_sweeps(data: Path) -> list[MeasuredProducts]:
     """EleutherAI's sweeps over N and over alignment; the source's card has 40 GB, the same SMs and clock."""
     card = "on an A100 of 40 GB (the same SMs and clock, 76 % of the memory bandwidth)"
     text = f"{ELEUTHERAI}: torch.mm {card}, {_EARLIER}"
-    found = [
-        _sweep(data, "a100", OVER_N, fitted=False, text=f"{text}; sweep {OVER_N}"),
-        _sweep(data, "a100", "ksweep_low", fitted=True, text=f"{text}; sweep ksweep_low; {RATES_SET}"),
-    ]
+    found = [_sweep(data, "a100", OVER_N, fitted=False, text=f"{text}; sweep {OVER_N}")]
     rows = read_records(data / "eleutherai-cookbook-sizing" / "alignment_fp16_a100_step1.csv")
     for sweep in ALIGNMENT:
         m, n, k, rate = (
@@ -95,15 +93,6 @@ def a100_sweeps(data: Path) -> list[MeasuredProducts]:
     return found
 
 
-def v100_products(data: Path) -> list[MeasuredProducts]:
-    """EleutherAI's sweep over N, and DeepBench's layers; both are in the fit where they are aligned."""
-    sweep = _sweep(data, "v100", OVER_N, fitted=True, text=f"{ELEUTHERAI}: torch.mm, {_EARLIER}; sweep {OVER_N}")
-    text = f"{DEEPBENCH}: CUDA 10.1, launch included; {_CLOCKS}"
-    deep = read_deepbench(data, "fp16_mixed")
-    layers = _products(deep.m, deep.n, deep.k, deep.time_s, fitted=True, origin=text, source="DeepBench")
-    return [sweep, layers]
-
-
 def _sweep(data: Path, gpu: str, sweep: str, *, fitted: bool, text: str) -> MeasuredProducts:
     path = data / "eleutherai-cookbook-sizing" / "gemm_bmm_fp16_a100_v100_mi250x.csv"
     rows = [row for row in read_records(path) if (row["gpu"], row["op"], row["sweep"]) == (gpu, "mm", sweep)]
@@ -111,14 +100,12 @@ def _sweep(data: Path, gpu: str, sweep: str, *, fitted: bool, text: str) -> Meas
     return _products(m, n, k, 2 * m * n * k / (rate * 1e12), fitted=fitted, origin=text)
 
 
-def _products(
-    m: Floats, n: Floats, k: Floats, time_s: Floats, *, fitted: bool, origin: str, source: str = "EleutherAI"
-) -> MeasuredProducts:
+def _products(m: Floats, n: Floats, k: Floats, time_s: Floats, *, fitted: bool, origin: str) -> MeasuredProducts:
     nothing = np.full(len(m), np.nan)
     return MeasuredProducts(
         m=m.astype(np.int64), n=n.astype(np.int64), k=k.astype(np.int64), time_s=time_s, low_s=nothing, high_s=nothing,
         precision="fp16", library="cublas", mode="", kernel=("",) * len(m), fitted=fitted,
-        origin=Origin("public measurement", origin), source=source,
+        origin=Origin("public measurement", origin), source="EleutherAI",
     )  # fmt: skip
 
 

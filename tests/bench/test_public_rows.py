@@ -48,6 +48,18 @@ def test_every_shared_table_gives_a_line_over_m(data: Path, gpu: str) -> None:
     assert "clocks unknown" in line.origin.text
 
 
+@pytest.mark.parametrize("gpu", ["a100-sxm4-80gb", "v100-sxm2-16gb"])
+def test_of_other_peoples_tables_only_the_lines_of_a_figure_are_taken(data: Path, gpu: str) -> None:
+    """Along M, N or K, as the sweeps and the alignment figures draw them; not whole tables."""
+    lines = {
+        (n, k) if len(set(each.m.tolist())) > 1 else (m, k) if len(set(each.n.tolist())) > 1 else (m, n)
+        for each in public_measured(data, gpu).products
+        for m, n, k in zip(each.m.tolist(), each.n.tolist(), each.k.tolist(), strict=True)
+    }
+    over_n, alignment = (2304, 4096), {(8192, 51200), (8192, 14336)}
+    assert lines == ({(12288, 4096), over_n} | alignment if gpu.startswith("a100") else {over_n})
+
+
 def test_one_row_past_256_costs_twice_the_time_on_the_a100(data: Path) -> None:
     """The cliff that the table is known for: x2.04."""
     line = public_measured(data, "a100-sxm4-80gb").products[0]
