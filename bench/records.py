@@ -206,7 +206,7 @@ class Records:
         """Every run, or so many of the newest, oldest first."""
         query = (
             "SELECT id, started_at, command, environment, seed, budget_s, state FROM runs "
-            "ORDER BY started_at DESC, id DESC LIMIT ?"
+            "ORDER BY started_at DESC, rowid DESC LIMIT ?"  # of two in one millisecond the later recorded
         )
         with self._understanding("a run"):
             return [Run(i, at, c, json.loads(e), s, b, st) for i, at, c, e, s, b, st in self._all(query, (newest,))][

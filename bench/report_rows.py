@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import tempfile
 from collections import defaultdict
@@ -22,6 +21,7 @@ from typing import Any
 
 from advisor.errors import BadInputError, BrokenFileError
 from advisor.gpus.card import card_key
+from advisor.profiling.output.text import clean
 from bench.campaign import SUFFIX
 from bench.case import Timing
 from bench.exchange import import_records, is_export
@@ -36,6 +36,11 @@ from bench.timelines import timelines
 SCHEMA_VERSION = 1
 LIMIT = 20_000  # rows
 MOST_TEXT = 300  # characters of a text that anybody may have written
+MOST_NAME = 40  # of a library, precision, recipe: they stand in legends
+SHORTEST_S, LONGEST_S = 1e-9, 1e6  # of a launch or step: about a clock cycle; more than a week
+MOST_SIZE = 2**31 - 1  # of a product or batch: cuBLAS counts in 32 bits
+MOST_AMOUNT = 1e30  # of FLOP, bytes, hertz or watts
+IMPOSSIBLE = "with a time or size that cannot be"
 _VERSIONS = ("driver", "cuda", "torch", "cudnn", "triton")
 _RECIPE = ("precision", "layout", "optimizer", "cudnn_benchmark")
 
@@ -58,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         found = document(drawn)
     except (KeyError, TypeError) as error:
         raise BrokenFileError(
-            f"{options.records}: a row lacks what its kind must have ({error}); measure anew"
+            f"{options.records}: a row lacks what its kind must have ({_cut(str(error))}); measure anew"
         ) from error
     print(json.dumps(found, separators=(",", ":"), allow_nan=False))
     return 0
@@ -67,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
 @contextmanager
 def opened(path: Path) -> Iterator[Records]:
     """The records in a file of any kind; exports are imported into a file that is gone afterwards."""
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise BadInputError(f"{path} is no regular file: copy the records to one")
     files = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
     if not files:
         raise BadInputError(f"{path} holds no *{SUFFIX}, as a campaign leaves: name its folder, or a records file")
@@ -85,10 +92,9 @@ def opened(path: Path) -> Iterator[Records]:
 
 def document(drawn: Drawn) -> dict[str, Any]:
     """What a report shows of the rows drawn."""
+    drawn = _possible(drawn)
     rows = drawn.archive.rows
-    found = [
-        _checked(pair) for pair in pairs(row for row in rows if row.case.kind in ("gemm", "conv") and _took_time(row))
-    ]
+    found = [_checked(pair) for pair in pairs(row for row in rows if row.case.kind in ("gemm", "conv"))]
     return {
         "schema_version": SCHEMA_VERSION,
         "gpu": None if drawn.environment is None else gpu_of(drawn.environment),
@@ -124,7 +130,7 @@ def gpu_of(environment: Mapping[str, Any]) -> dict[str, Any]:
 def conditions_of(drawn: Drawn) -> dict[str, Any]:
     """Software, clocks, power limit, dates and commands of the rows drawn, and what makes them doubtful."""
     environment, rows = drawn.environment or {}, drawn.archive.rows
-    clocks = [clock for row in rows if (clock := median_during(row.result.telemetry, "sm_hz")) is not None]
+    clocks = [clock for row in rows if (clock := _number(median_during(row.result.telemetry, "sm_hz"))) is not None]
     busy = sorted({_cut(str(run.environment["busy"])) for run in drawn.archive.runs if run.environment.get("busy")})
     return {
         **{name: _text(environment.get(name)) for name in _VERSIONS},
@@ -153,11 +159,10 @@ def products(rows: Iterable[Row]) -> list[dict[str, Any]]:
         name = tuple(str(case.params[what]) for what in ("pass", "dtype", "library", "mode"))
         timing = _pooled(of_case)
         kernel = launched.get(_identity(case.params)) or _our_kernel(facts.get("config"))
-        if min(m, n, k) > 0 and timing.median_s > 0:
-            series[name].append((n, k, m, timing.median_s, *timing.quartiles_s, kernel))
+        series[name].append((n, k, m, timing.median_s, *timing.quartiles_s, kernel))
     return [
         {
-            **dict(zip(("pass", "precision", "library", "mode"), map(_cut, name), strict=True)),
+            **dict(zip(("pass", "precision", "library", "mode"), map(_name, name), strict=True)),
             **_columns(("n", "k", "m", "time_s", "low_s", "high_s", "kernel"), sorted(points)),
         }
         for name, points in sorted(series.items())
@@ -173,10 +178,9 @@ def steps(rows: Iterable[Row]) -> list[dict[str, Any]]:
     series: dict[tuple[Any, ...], list[tuple[Any, ...]]] = defaultdict(list)
     for of_case in _by_case(rows, "train"):
         params, last, time_s = of_case[-1].case.params, of_case[-1].result, _pooled(of_case).median_s
-        batch, power_w = _whole(params.get("batch")), median_during(last.telemetry, "power_w")
-        if batch and time_s > 0:
-            name = tuple(_plain(params.get(what)) for what in ("model", *_RECIPE))
-            series[name].append((batch, time_s, _step_bytes(last.facts), power_w))
+        power_w = _number(median_during(last.telemetry, "power_w"))
+        name = tuple(_plain(params.get(what)) for what in ("model", *_RECIPE))
+        series[name].append((params["batch"], time_s, _step_bytes(last.facts), power_w))
     named = sorted(series.items(), key=lambda entry: tuple(map(str, entry[0])))
     return [
         {
@@ -192,8 +196,25 @@ def _columns(names: Sequence[str], points: Iterable[tuple[Any, ...]]) -> dict[st
     return dict(zip(names, zip(*points, strict=True), strict=True))
 
 
-def _took_time(row: Row) -> bool:
-    return row.result.timing is not None and row.result.timing.median_s > 0
+def _possible(drawn: Drawn) -> Drawn:
+    """Without the rows whose times or sizes no GPU has; they are counted."""
+    rows = tuple(row for row in drawn.archive.rows if _can_be(row))
+    lost = len(drawn.archive.rows) - len(rows)
+    left_out = {**drawn.left_out, **({IMPOSSIBLE: lost} if lost else {})}
+    return replace(drawn, archive=replace(drawn.archive, rows=rows), left_out=left_out)
+
+
+def _can_be(row: Row) -> bool:
+    sizes: tuple[int, ...] = ()
+    if row.result.timing is not None:
+        samples_s = row.result.timing.samples_s
+        if not samples_s or min(samples_s) < SHORTEST_S or max(samples_s) > LONGEST_S:
+            return False
+    if row.case.kind == "gemm":
+        sizes = product_of(row.case)
+    elif row.case.kind == "train":
+        sizes = (_whole(row.case.params.get("batch")) or 0,)
+    return all(0 < size <= MOST_SIZE for size in sizes)
 
 
 def _checked(pair: Pair) -> Pair:
@@ -251,7 +272,12 @@ def _our_kernel(config: object) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT - 1]}…"
+    """On one line, without what acts on a terminal or page, and not long."""
+    return clean(text, MOST_TEXT)
+
+
+def _name(text: str) -> str:
+    return clean(text, MOST_NAME)
 
 
 def _text(value: object) -> str | None:
@@ -259,11 +285,11 @@ def _text(value: object) -> str | None:
 
 
 def _plain(value: object) -> object:
-    return value if value is None or isinstance(value, bool) else _cut(str(value))
+    return value if value is None or isinstance(value, bool) else _name(str(value))
 
 
 def _number(value: object) -> float | None:
-    known = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+    known = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < MOST_AMOUNT
     return float(value) if known else None  # type: ignore[arg-type]  # known to be a number
 
 

@@ -26,8 +26,9 @@ from advisor.worker import ask_worker
 MEASURE = "measure on a GPU with `advisor bench`"
 _Size = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0, lt=1e9)]
+_Ratio = Annotated[float, msgspec.Meta(gt=0, lt=1e30)]
 _Amount = Annotated[float, msgspec.Meta(ge=0, lt=1e30)]
-_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 
 
 class _Card(msgspec.Struct, frozen=True):
@@ -81,7 +82,7 @@ class _Pair(msgspec.Struct, frozen=True):
     library: str
     library_s: _Seconds
     ours_s: _Seconds
-    ratio: _Seconds
+    ratio: _Ratio
     flops: _Amount | None = None
 
 
@@ -145,7 +146,8 @@ def read_measured(path: Path, *, gpu: Gpu | None = None, fitted: bool = False) -
             _same_length(steps, ("batch", "time_s", "memory_bytes", "power_w"))
     except (msgspec.ValidationError, ValueError) as error:
         raise BrokenFileError(f"{path} holds what no measurement says ({error}); measure anew") from error
-    if found.gpu is None or found.conditions is None:
+    shown = found.products or found.pairs or found.steps or found.timelines
+    if found.gpu is None or found.conditions is None or not shown:
         return Measured(notes=(_nothing(path, found.counts),))
     origin = _origin(found.gpu, found.conditions)
     return Measured(
@@ -272,5 +274,6 @@ def _notes(path: Path, counts: _Counts) -> list[str]:
 def _nothing(path: Path, counts: _Counts) -> str:
     if not counts.total:
         return f"{path.name} holds no measurement: {MEASURE}."
-    reasons = "; ".join(f"{count:,} {reason}" for reason, count in counts.left_out.items())
-    return f"{path.name} holds nothing that a report shows, in {counted(counts.total, 'row')} ({reasons}): {MEASURE}."
+    why = "; ".join(f"{count:,} {reason}" for reason, count in counts.left_out.items())
+    reasons = f" ({why})" if why else ""
+    return f"{path.name} holds nothing that a report shows, in {counted(counts.total, 'row')}{reasons}: {MEASURE}."

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -214,11 +215,76 @@ def test_what_others_wrote_is_checked(path: Path, capsys: pytest.CaptureFixture[
     assert told in error and error.count("\n") == 1
 
 
-def test_times_of_zero_are_no_points(path: Path, read: Any) -> None:
+@pytest.mark.parametrize(
+    ("case", "result"),
+    [
+        (gemm_case(8, 8, 8), took(0.0)),
+        (gemm_case(8, 8, 8), took(1e-300)),
+        (gemm_case(8, 8, 8), took(1e-5, 1e-5, 1e-5, 0.0)),
+        (gemm_case(8, 8, 8), took(1e8)),
+        (gemm_case(0, 8, 8), took(1e-5)),
+        (gemm_case(2**31, 8, 8), took(1e-5)),
+        (train_case("resnet50", 0), took(0.1)),
+        (train_case("resnet50", -1), took(0.1)),
+    ],
+)
+def test_times_and_sizes_that_cannot_be_are_left_out_and_counted(
+    path: Path, read: Any, case: Case, result: Result
+) -> None:
     with open_records(path) as records:
-        record(records, (gemm_case(8, 8, 8), took(0.0)), (gemm_case(8, 8, 8, library="triton"), took(1e-5)))
+        record(records, (case, result), (gemm_case(8, 8, 8, library="triton"), took(1e-5)))
     found = read()
     assert [series["library"] for series in found["products"]] == ["triton"] and not found["pairs"]
+    assert not found["steps"]
+    assert (found["counts"]["used"], found["counts"]["left_out"]) == (1, {"with a time or size that cannot be": 1})
+
+
+def test_readings_and_flop_that_cannot_be_are_not_known(path: Path, read: Any) -> None:
+    seen = {"during": {"n": 2, "sm_hz": {"median": -1.0}, "power_w": {"median": -600.0}}}
+    with open_records(path) as records:
+        for library in ("cublas", "triton"):
+            record(records, (gemm_case(8, 8, 8, library=library), took(1e-5, flops=1e300)))
+        record(records, (train_case("resnet50", 8), Result("ok", timing=took(0.1).timing, telemetry=seen)))
+    found = read()
+    assert found["pairs"][0]["flops"] is None and found["steps"][0]["power_w"] == [None]
+    assert found["conditions"]["sm_clock_hz"] == 1.755e9
+
+
+def test_names_that_anybody_wrote_are_short_and_of_printable_characters(path: Path, read: Any) -> None:
+    name = "a\u202eb\x1b[31m\n\x00" + "c" * 10_000
+    case = gemm_case(8, 8, 8)
+    steps = train_case("resnet50", 8)
+    with open_records(path) as records:
+        record(
+            records,
+            (Case(case.suite, case.kind, {**case.params, "library": name}), took(1e-5)),
+            (Case(steps.suite, steps.kind, {**steps.params, "layout": name}), took(0.1)),
+            gpu_name=name, driver=name,
+        )  # fmt: skip
+    found = read()
+    product, step, told = found["products"][0], found["steps"][0], found["conditions"]
+    for text, most in (
+        (product["library"], 40),
+        (step["layout"], 40),
+        (told["driver"], 300),
+        (found["gpu"]["name"], 300),
+    ):
+        assert text.startswith("a?b?[31m ?ccc") and text.isprintable() and len(text) <= most
+
+
+def test_of_two_runs_in_one_millisecond_the_later_recorded_is_the_newest(path: Path, read: Any) -> None:
+    with open_records(path) as records:
+        for count in range(1, 21):
+            record(records, (gemm_case(8, 8, 8), took(1e-5)), driver=f"{count}")
+        records._connection.execute("UPDATE runs SET started_at = '2026-01-31T12:00:00.000+00:00'")
+    assert read()["conditions"]["driver"] == "20"
+
+
+def test_a_pipe_is_told_to_be_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("pipe.db", "pipe.jsonl"):
+        os.mkfifo(tmp_path / name)
+        assert main(["report-rows", str(tmp_path / name)]) == 2
+        assert f"{name} is no regular file: copy the records to one" in capsys.readouterr().err
 
 
 def test_more_cases_than_the_limit_are_sampled_and_said(path: Path, read: Any) -> None:

@@ -75,7 +75,7 @@ def section(subject: Subject) -> Section | None:
         f"at 0.5 it takes twice as long. Means are geometric, so that twice and half as fast even out. {old}"
     )
     figures = [_groups_figure(groups, origin)]
-    if sum(math.isfinite(pair.flops) for pair in pairs) >= 2:
+    if len({pair.flops for pair in pairs if math.isfinite(pair.flops)}) >= 2:
         figures.append(_sizes_figure(groups, origin))
     notes = []
     if len(pairs) > MOST_DRAWN:
@@ -213,12 +213,14 @@ def _sizes_figure(groups: Sequence[Group], origin: Origin) -> Figure:
         draw_sizes(figure, rows, narrow, y_label=AXIS_UPRIGHT)
 
     sized = sorted((pair for pairs in families.values() for pair in pairs), key=lambda pair: pair.flops)
-    small, large = sized[: len(sized) // 2], sized[len(sized) // 2 :]
+    middle = sized[len(sized) // 2].flops
+    limit = middle if middle > sized[0].flops else next(p.flops for p in sized if p.flops > middle)
+    small, large = [p for p in sized if p.flops < limit], [p for p in sized if p.flops >= limit]
     return Figure(
         id="ratio-sizes",
         title="Does the ratio depend on the size of the work?",
         answer=(
-            f"Below {large[0].flops / 1e9:.3g} GFLOP ours run at {geometric_mean(small):.2f} times the libraries' "
+            f"Below {limit / 1e9:.3g} GFLOP ours run at {geometric_mean(small):.2f} times the libraries' "
             f"speed, from there on at {geometric_mean(large):.2f} times (geometric means of {len(small):,} and "
             f"{len(large):,} cases)."
         ),

@@ -104,9 +104,8 @@ def test_a_slice_of_a_card_is_not_taken_for_the_card(tmp_path: Path) -> None:
 
 
 def test_a_sample_says_how_many_rows_of_how_many(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answered(
-        monkeypatch, counts={"total": 1_300_000, "good": 1_234_567, "used": 20_000, "sampled": True, "left_out": {}}
-    )
+    counts = {"total": 1_300_000, "good": 1_234_567, "used": 20_000, "sampled": True, "left_out": {}}
+    answered(monkeypatch, counts=counts, products=[PRODUCTS])
     assert "20,000 of 1,234,567 rows drawn from records.db" in read_measured(path).notes[0]
 
 

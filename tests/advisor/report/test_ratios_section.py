@@ -75,6 +75,13 @@ def test_the_answer_is_the_geometric_mean_and_the_share_that_is_ahead() -> None:
     assert "from 0.25 in gemm wgrad fp16 cold, cuBLAS to 1.00 in gemm forward fp16 cold, cuBLAS" in answer
 
 
+def test_cases_of_one_size_have_no_figure_by_size_and_those_of_two_are_told_apart_between_them() -> None:
+    assert [figure.id for figure in some(pair(0.5), pair(0.5), pair(2.0)).figures] == ["ratio-groups"]
+    answer = some(pair(0.5, m=8), pair(0.5, m=8), pair(0.5, m=8), pair(2.0, m=512)).figures[1].answer
+    assert "Below 17.2 GFLOP ours run at 0.50 times" in answer  # 2 x 512 x 4096 x 4096
+    assert "at 2.00 times (geometric means of 3 and 1 cases)" in answer
+
+
 def test_a_group_is_summed_up_in_its_row() -> None:
     table = some(pair(1.0), pair(2.0), pair(4.0)).tables[0]
     (row,) = table.rows
