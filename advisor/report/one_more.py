@@ -112,8 +112,9 @@ def _gain(step: OneMore) -> str:
 
 
 def signed(time_s: float) -> str:
-    """A change of a time: "+0.29 ms" as "+290 us"; "0" where there is none."""
-    return "0" if time_s == 0 else f"{'+' if time_s > 0 else '-'}{duration(abs(time_s))}"
+    """A change of a time: "+0.29 ms" as "+290 us"; "0" where there is none, to a hundredth of a microsecond."""
+    size = f"{1e6 * abs(time_s):.2f} us" if abs(time_s) < 1e-6 else duration(abs(time_s))
+    return "0" if size == "0.00 us" else f"{'+' if time_s > 0 else '-'}{size}"
 
 
 def whole_waves(layer: LayerCost) -> int:

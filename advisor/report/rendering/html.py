@@ -26,8 +26,9 @@ from advisor.report.rendering.prose import pieces, sources
 from advisor.report.rendering.tables import numeric, printed
 
 _PIXELS_PER_INCH = 96
-_BEFORE_UNIT = re.compile(
+_WITHIN_FIGURE = re.compile(  # the blanks of "12 %", "M = 256"
     r"(?<=\d) (?=(?:%|[num]?s|[KMGT]i?B|[GT]FLOP/s|GB/s|[MG]Hz|W|SMs|(?:images|samples)/s)(?!\w))"
+    r"|(?<=\b[MNK]) (?== \d)|(?<=\b[MNK] =) (?=\d)"
 )
 # What stands in a URL as it is, and in an attribute and a srcset too: no blank, quote, ampersand, "#", "<" or ">".
 _PLAIN = "!$()*+,/:;=?@"
@@ -100,9 +101,9 @@ def _environment() -> Environment:
 
 
 def _prose(text: str) -> Markup:
-    """A sentence with its code, in which a number and its unit stay on one line."""
+    """A sentence with its code, in which a number stays on one line with its unit or its M, N or K."""
     return Markup("").join(
-        Markup("<code>{}</code>").format(piece) if is_code else escape(_BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", piece))
+        Markup("<code>{}</code>").format(piece) if is_code else escape(_WITHIN_FIGURE.sub("\N{NO-BREAK SPACE}", piece))
         for piece, is_code in pieces(text)
     )
 

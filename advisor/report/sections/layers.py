@@ -41,7 +41,8 @@ def section(subject: Subject) -> Section | None:
         lead=(
             "A sample more adds its own work to every layer; where it needs another wave of tiles, or other tiles "
             "become the cheaper ones (or the same turned round, 128x256 for 256x128), it costs more or less than that. "
-            "Times are those of a whole step: a layer's calls together, and what only moves data summed up by class."
+            "Times are those of a whole step: a layer's calls with those of the layers like it (and 4 more, or +4); "
+            "what only moves data is summed up by class."
         ),
         figures=tuple(figures),
         tables=tuple(tables),

@@ -91,6 +91,7 @@ def test_rows_are_what_changes_most_and_the_heaviest_besides() -> None:
 
 def test_changes_have_a_sign() -> None:
     assert [signed(x) for x in (1.2e-3, -45e-6, 0.0)] == ["+1.20 ms", "-45.0 us", "0"]
+    assert [signed(x) for x in (71.4e-9, -0.4e-6, 4e-9)] == ["+0.07 us", "-0.40 us", "0"]
 
 
 def test_layers_sum_to_the_steps_that_the_curve_predicts(bert: Subject) -> None:

@@ -138,13 +138,13 @@ def test_a_figure_has_both_forms_its_answer_and_its_origins_as_words() -> None:
     assert source["media"] == "(max-width: 600px)"
     assert svg_of(image["src"]) == svg_of(source["srcset"]) == made_up.PICTURE
     assert not set(source["srcset"]) & set(" \n\"'<>#")
-    assert "It falls by 25\xa0% after M = 256." in parsed.text_of("p")
+    assert "It falls by 25\xa0% after M\xa0=\xa0256." in parsed.text_of("p")
     assert parsed.text_of("span").count("measured here") == 2
 
 
 def test_a_number_and_its_unit_stay_on_one_line() -> None:
-    report = replace(made_up.report(), summary=("37 % of 2 sizes in 1.5 ms at 312 TFLOP/s on 108 SMs",))
-    assert "37\xa0% of 2 sizes in 1.5\xa0ms at 312\xa0TFLOP/s on 108\xa0SMs" in made(report)
+    report = replace(made_up.report(), summary=("37 % of 2 sizes in 1.5 ms at 312 TFLOP/s on 108 SMs, N = 4",))
+    assert "37\xa0% of 2 sizes in 1.5\xa0ms at 312\xa0TFLOP/s on 108\xa0SMs, N\xa0=\xa04" in made(report)
 
 
 def test_words_between_backticks_are_code_in_prose_and_nowhere_else() -> None:

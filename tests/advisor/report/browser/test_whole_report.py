@@ -39,6 +39,14 @@ def test_a_whole_report_can_be_read_by_anybody(
     assert whole.stat().st_size < 6_000_000
 
 
+def test_a_whole_report_fits_on_paper(open_page: Any, whole: Path) -> None:
+    opened = open_page(whole, width=680)  # A4 between margins of 15 mm
+    opened.page.emulate_media(media="print")
+    assert checks.clipped(opened.page) == []
+    edges = "[...document.querySelectorAll('table')].map((table) => table.getBoundingClientRect().right)"
+    assert max(opened.page.evaluate(edges)) <= 680
+
+
 def test_every_point_of_a_whole_report_has_facts(open_page: Any, whole: Path) -> None:
     opened = open_page(whole)
     checks.draw_all(opened.page)
