@@ -95,6 +95,8 @@ def _reason(point: Point, roof: Roof) -> str:
 
 def _figure(name: str, found: Recommendation, roof: Roof, step: Sequence[Point], origins: tuple[Origin, ...]) -> Figure:
     title, batch = found.answer.model.title, found.batch_size
+    moving = any(point.moves_only for point in step)
+    below = " Below, operations that only move data, by the share of the bandwidth they reach." if moving else ""
     return Figure(
         id=f"roofline-{name}",
         title=f"What bounds the layers of {title} at batch {batch}: memory, or arithmetic?",
@@ -102,8 +104,7 @@ def _figure(name: str, found: Recommendation, roof: Roof, step: Sequence[Point],
         alt=(
             f"Roofline of {counted(len(step), 'operation')}: TFLOP/s against FLOP per byte, both logarithmic. The roof "
             f"rises to {tera(roof.peak_flops_per_s)} TFLOP/s at {roof.ridge:.0f} FLOP per byte and stays there. The "
-            f" largest points are {'; '.join(key(point, 60) for point in step[:3])}. Below, operations that only "
-            "move data, by the share of the bandwidth they reach."
+            f"largest points are {'; '.join(key(point, 60) for point in step[:3])}.{below}"
         ),
         origins=origins,
         draw=partial(draw_roofline, roof=roof, step=step),
