@@ -25,15 +25,16 @@ def made_up(time_s: list[float], *repeats: list[float]) -> Table:
 
 
 def test_the_spread_of_a_line_is_that_between_the_versions_of_the_software() -> None:
-    line = grid_line(made_up([2.0, 3.0], [1.5, np.nan], [2.5, np.nan]), 1024, 512, origin="made up")
+    line = grid_line(made_up([2.0, 3.0], [1.5, np.nan], [2.5, np.nan]), 1024, 512, software="made up 1")
     assert line.time_s.tolist() == [2.0, 3.0]
     assert (line.low_s[0], line.high_s[0]) == (1.5, 2.5)
     assert np.isnan([line.low_s[1], line.high_s[1]]).all()  # measured by one version alone
-    assert "of 2 measured with other versions" in line.origin.text
+    assert "the table of made up 1" in line.origin.text
+    assert "the least and the greatest of this table and of 2 measured with other versions" in line.origin.text
 
 
 def test_the_bars_of_a_line_hold_its_own_time() -> None:
-    line = grid_line(made_up([2.0, 1.0], [3.0, 4.0]), 1024, 512, origin="made up")
+    line = grid_line(made_up([2.0, 1.0], [3.0, 4.0]), 1024, 512, software="made up 1")
     assert (line.low_s.tolist(), line.high_s.tolist()) == ([2.0, 1.0], [3.0, 4.0])
 
 
