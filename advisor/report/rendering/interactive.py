@@ -73,7 +73,7 @@ def _trace(series: Series, heaviest: float) -> dict[str, Any]:
 
 
 def _across(area: float, heaviest: float) -> float:
-    """Pixels across a marker, so that what the least adds to is proportional to the area."""
+    """Pixels across a marker whose area grows in proportion, from the least that is well seen."""
     part = area / heaviest if heaviest else 0.0
     return round(math.sqrt(_LEAST_ACROSS**2 + part * (_MOST_ACROSS**2 - _LEAST_ACROSS**2)), 1)
 
