@@ -3,39 +3,81 @@
 from __future__ import annotations
 
 import datetime
+import os
+import re
 import shlex
+import shutil
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, TypeVar
 
 import click
 
-from advisor.cli.setup_options import complete_gpus, complete_models
-from advisor.recipe import OPTIMIZERS, PRECISIONS
+from advisor.cli.setup_options import (
+    MARGIN_OPTION,
+    RECIPE_OPTION,
+    SIZE_AND_RECIPE_OPTIONS,
+    complete_gpus,
+    complete_models,
+    setup_arguments,
+)
+from advisor.profiling.output.text import clean
 from advisor.report.build import DEFAULT_MODELS, build_report
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_NUMBERED = re.compile(r" \d+ of \d+: .*")
+
+
+class _Folder(click.Path):
+    """A path that is not empty, as an unset variable would make it: that is the current folder to pathlib."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it is empty: name a folder, or . for the current one", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_OPTIONS = (
+    click.option("--gpu", "-g", default="auto", show_default=True, shell_complete=complete_gpus,
+                 help="As in `advisor recommend`; with --records and no GPU here, auto is theirs."),
+    click.option("--model", "-m", "models", multiple=True, shell_complete=complete_models,
+                 help="A model to decide for, as in `advisor recommend`; may be given several times.  "
+                      f"[default: {', '.join(DEFAULT_MODELS)}]"),
+    click.option("--records", type=click.Path(path_type=Path, exists=True),
+                 help="Records of `advisor bench`, an export of them, or a campaign's folder.  [default: your own, of "
+                      "the local GPU]"),
+    click.option("--trace", type=click.Path(path_type=Path, exists=True),
+                 help="A torch.profiler trace to show as well."),
+    click.option("--trace-gpu", metavar="NAME", shell_complete=complete_gpus,
+                 help="The GPU that the trace ran on, where it does not tell."),
+    click.option("--output", "-o", "folder", type=_Folder(path_type=Path), required=True, metavar="DIR",
+                 help="Folder for report.html, report.md, figures/ and tables/; it is made."),
+    click.option("--force", is_flag=True, help="Replace a report that is there already."),
+    *SIZE_AND_RECIPE_OPTIONS,
+    RECIPE_OPTION,
+    click.option("--memory-limit", metavar="SIZE", help="Memory to fit into, e.g. 24GiB.  [default: what is free]"),
+    MARGIN_OPTION,
+    click.option("--max-batch", type=int, help="Search up to this size."),
+    click.option("--profile", type=click.Path(path_type=Path), help="A profile file instead of the shipped one."),
+)  # fmt: skip
+
+
+def _options(command: _Command) -> _Command:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command()
-@click.option("--gpu", "-g", default="auto", show_default=True, shell_complete=complete_gpus,
-              help="As in `advisor recommend`; with --records and no GPU here, auto is theirs.")  # fmt: skip
-@click.option("--model", "-m", "models", multiple=True, shell_complete=complete_models,
-              help="A model to decide for, as in `advisor recommend`; may be given several times.  "
-                   f"[default: {', '.join(DEFAULT_MODELS)}]")  # fmt: skip
-@click.option("--records", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="Records of `advisor bench`, or an export of them.  [default: your own, of the local GPU]",
-)  # fmt: skip
-@click.option("--trace", type=click.Path(path_type=Path, exists=True), help="A torch.profiler trace to show as well.")
-@click.option("--output", "-o", "folder", type=click.Path(path_type=Path), required=True, metavar="DIR",
-              help="Folder for report.html, report.md, figures/ and tables/; it is made.")  # fmt: skip
-@click.option("--force", is_flag=True, help="Replace a report that is there already.")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Of the models' steps.  [default: fp16]")
-@click.option("--optimizer", type=click.Choice(OPTIMIZERS), help="sgd is with momentum.  [default: sgd]")
-@click.option("--memory-limit", metavar="SIZE", help="Memory to fit into, e.g. 24GiB.  [default: what is free]")
-@click.option("--max-batch", type=int, help="Search up to this size.")
-@click.option("--profile", type=click.Path(path_type=Path), help="A profile file instead of the shipped one.")
+@_options
 def command(
-    *, gpu: str, models: tuple[str, ...], records: Path | None, trace: Path | None, folder: Path, force: bool,
-    **setup: Any,
+    *, gpu: str, models: tuple[str, ...], records: Path | None, trace: Path | None, trace_gpu: str | None, folder: Path,
+    force: bool, **setup: Any,
 ) -> None:  # fmt: skip
     """Write a report: batch sizes, the teeth of waves and tiles, layers, roofline, accuracy.
 
@@ -49,12 +91,13 @@ def command(
     from advisor.report.rendering.write import check_folder, write_report
 
     check_folder(folder, force=force)
-    report = build_report(
-        gpu=gpu, models=models or DEFAULT_MODELS, records=records, trace=trace,
-        command=shlex.join(["advisor", *_arguments()]), date=datetime.date.today().isoformat(), progress=_say,
-        **{name: value for name, value in setup.items() if value is not None},
-    )  # fmt: skip
-    written = write_report(report, folder, force=force, progress=_say)
+    with _tidy_end(), _progress() as say:
+        report = build_report(
+            gpu=gpu, models=models or DEFAULT_MODELS, records=records, trace=trace, trace_gpu=trace_gpu,
+            command=shlex.join(["advisor", *_arguments()]), date=datetime.date.today().isoformat(), progress=say,
+            **{name: value for name, value in setup_arguments(setup).items() if value is not None},
+        )  # fmt: skip
+        written = write_report(report, folder, force=force, progress=say)
     for note in report.notes:
         click.echo(f"advisor: {note}", err=True)
     click.echo(next(str(path) for path in written if path.name == "report.html"))
@@ -65,5 +108,48 @@ def _arguments() -> list[str]:
     return sys.argv[1:] if sys.argv[1:2] == ["report"] else ["report"]
 
 
-def _say(what: str) -> None:
-    click.echo(f"advisor: {what}", err=True)
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """What is being done, on stderr: one line that changes where somebody watches, else a line for each stage."""
+    if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        try:
+            yield _rewrite
+        finally:
+            click.echo("\r\x1b[K", nl=False, err=True)
+        return
+    stages: list[str] = []
+
+    def say(what: str) -> None:
+        stage = _NUMBERED.sub("", what)
+        if stage not in stages:
+            stages.append(stage)
+            click.echo(f"advisor: {stage}", err=True)
+
+    yield say
+
+
+def _rewrite(what: str) -> None:
+    line = clean(f"advisor: {what}", max(shutil.get_terminal_size().columns - 1, 20))
+    click.echo(f"\r\x1b[K{line}", nl=False, err=True)
+
+
+@contextmanager
+def _tidy_end() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP undo what is half done, as Ctrl-C does, before they end the run with 128 + n.
+
+    One that is ignored (`nohup`) stays so. Only a main thread can do this.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {n: signal.signal(n, end) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

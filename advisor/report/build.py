@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor import __version__
-from advisor.errors import AdvisorError, BadInputError, DoesNotFitError, UnknownNameError
+from advisor.errors import AdvisorError, BadInputError, DoesNotFitError
 from advisor.gpus import ResolvedGpu, find_gpu, resolve_gpu
 from advisor.loading import profiles_for
+from advisor.profiling.output.text import clean
 from advisor.recommendation import Recommendation, headline, recommend
 from advisor.report.records import Report, Section
 from advisor.report.subject import Measured, Subject
@@ -42,6 +43,7 @@ ALL_PREDICTED = (
 )
 
 Progress = Callable[[str], None]
+_MOST_NAME = 60  # characters of a name that anybody may have written, where it is told
 
 
 def build_report(
@@ -50,6 +52,7 @@ def build_report(
     models: Sequence[str] = DEFAULT_MODELS,
     records: Path | None = None,
     trace: Path | None = None,
+    trace_gpu: str | None = None,
     measured: Measured | None = None,
     command: str = "",
     date: str | None = None,
@@ -60,11 +63,16 @@ def build_report(
 
     `gpu` is a name, "auto" or "local". `records` is a file of `advisor bench`, or an export of one; without it, the
     user's own records are taken where they are of this very GPU. `measured` are rows from elsewhere, which are added.
-    `trace` is a recorded torch.profiler trace. `command` and `date` (when it was made) go into the conditions; without
-    a date the same input gives the same report on any day. `setup` holds further arguments of `recommend`.
+    `trace` is a recorded torch.profiler trace, `trace_gpu` the GPU it ran on where it does not tell. `command` and
+    `date` (when it was made) go into the conditions; without a date the same input gives the same report on any day.
+    `progress` is told what is being done. `setup` holds further arguments of `recommend`.
+    `advisor.report.rendering.write.write_report` makes files of what is returned.
 
     A model that does not fit is a note of the report. Raises UnknownNameError, BadInputError and BrokenFileError for
     what was asked for, and NoGpuError for "local" without a GPU.
+
+    >>> build_report(gpu="a100", models=["resnet50"]).title
+    'NVIDIA A100-SXM4-80GB: batch sizes, waves and tiles'
     """
     models = tuple(dict.fromkeys(models)) or DEFAULT_MODELS
     if len(models) > MOST_MODELS:
@@ -72,20 +80,22 @@ def build_report(
     say = progress or (lambda _what: None)
     found = measured or Measured()
     resolved = resolve_gpu(gpu)
+    if trace_gpu is not None:
+        if trace is None:
+            raise BadInputError(f"the GPU of a trace is given ({clean(trace_gpu, _MOST_NAME)}), and no trace")
+        find_gpu(trace_gpu)  # a slip of the pen is told before anything is computed
     if records is not None or measured is None:
-        say("reading records")
-        resolved, own = _records(records, resolved)
+        resolved, own = _records(records, resolved, say)
         found = _joined(own, found)
     profiles = profiles_for(resolved, path=setup.get("profile"))
     if profiles.path is not None:  # a profile of this very card, which was fitted to its records
         found = replace(found, products=tuple(replace(each, fitted=True) for each in found.products))
     notes: list[str] = [note for note in (resolved.note, profiles.gemm.note, *profiles.notes) if note]
-    say("deciding")
-    decided = _decided(models, resolved, setup, notes)
+    decided = _decided(models, resolved, setup, notes, say)
     if not found.anything:
         notes.insert(0, ALL_PREDICTED)
     notes += found.notes
-    profile = _trace(trace, say)
+    profile = _trace(trace, trace_gpu, say)
     subject = Subject(resolved, profiles, decided, found, profile)
     sections = _sections(subject, say, notes)
     names = ", ".join(each.answer.model.title for each in decided)
@@ -98,42 +108,48 @@ def build_report(
     )
 
 
-def _records(path: Path | None, resolved: ResolvedGpu) -> tuple[ResolvedGpu, Measured]:
+def _records(path: Path | None, resolved: ResolvedGpu, say: Progress) -> tuple[ResolvedGpu, Measured]:
     """What was measured, and the GPU of the report: with "auto" and no GPU here, that of the records given."""
     if path is None:
-        return resolved, _own_records(resolved)
+        return resolved, _own_records(resolved, say)
     from advisor.report.measurements import read_measured
 
+    say("reading records")
     named = resolved.source in ("named", "environment")
     local = resolved.source == "local"
     found = read_measured(path, gpu=resolved.gpu if named or local else None)
     if found.gpu_id is None or found.gpu_id == resolved.gpu.id:
         return resolved, found
-    if named or local:
-        raise BadInputError(
-            f"{path} was measured on {found.gpu_id}, the report is about {resolved.gpu.id}: name that GPU with --gpu, "
-            "or leave --records out"
-        )
+    measured_on = clean(found.gpu_id, _MOST_NAME)
     try:
         gpu = find_gpu(found.gpu_id)
-    except UnknownNameError as error:  # a slice of a GPU, or one that no table has
-        raise BadInputError(f"{path} was measured on {found.gpu_id}, of which no facts are known: {error}") from None
-    return ResolvedGpu(gpu, "named", note=f"The GPU is that of {path.name}."), found
+    except BadInputError:  # a slice of a GPU, or one that no table has
+        raise BadInputError(
+            f"{path} was measured on {measured_on}, of which no facts are known: make its report where that GPU is, "
+            "with --gpu local"
+        ) from None
+    if named or local:
+        raise BadInputError(
+            f"{path} was measured on {measured_on}, the report is about {resolved.gpu.id}: name that GPU with --gpu, "
+            "or leave --records out"
+        )
+    return ResolvedGpu(gpu, "named", note=f"The GPU is that of {clean(path.name, _MOST_NAME)}."), found
 
 
-def _own_records(resolved: ResolvedGpu) -> Measured:
+def _own_records(resolved: ResolvedGpu, say: Progress) -> Measured:
     """The user's own records where they are of the local GPU. Nobody asked for them, so a fault in them is a note."""
     path = default_records()
     if resolved.source != "local" or not path.is_file():
         return Measured()
     from advisor.report.measurements import read_measured
 
+    say("reading records")
     try:
         found = read_measured(path, gpu=resolved.gpu)
     except AdvisorError as error:
         return Measured(notes=(f"Your own records are not shown: {error}",))
     if found.gpu_id not in (None, resolved.gpu.id):
-        return Measured(notes=(f"Your own records, {path}, are of {found.gpu_id} and not shown.",))
+        return Measured(notes=(f"Your own records, {path}, are of {clean(found.gpu_id, _MOST_NAME)} and not shown.",))
     return found
 
 
@@ -151,11 +167,17 @@ def _joined(own: Measured, other: Measured) -> Measured:
 
 
 def _decided(
-    models: Sequence[str], resolved: ResolvedGpu, setup: Mapping[str, Any], notes: list[str]
+    models: Sequence[str], resolved: ResolvedGpu, setup: Mapping[str, Any], notes: list[str], say: Progress
 ) -> tuple[Recommendation, ...]:
+    """One for each model that fits: "resnet50" and "ResNet50" are one model."""
     gpu = "local" if resolved.source == "local" else resolved.gpu.id
-    found = (_recommended(model, gpu, setup, notes) for model in models)
-    return tuple(each for each in found if each is not None)
+    found: dict[tuple[str, str], Recommendation] = {}
+    for number, model in enumerate(models, 1):
+        say(f"deciding {number} of {len(models)}: {clean(model, _MOST_NAME)}")
+        decided = _recommended(model, gpu, setup, notes)
+        if decided is not None:
+            found.setdefault((decided.answer.model.name, decided.answer.model.title), decided)
+    return tuple(found.values())
 
 
 def _recommended(model: str, gpu: str, setup: Mapping[str, Any], notes: list[str]) -> Recommendation | None:
@@ -166,20 +188,24 @@ def _recommended(model: str, gpu: str, setup: Mapping[str, Any], notes: list[str
         return None
 
 
-def _trace(path: Path | None, say: Progress) -> TraceProfile | None:
+def _trace(path: Path | None, gpu: str | None, say: Progress) -> TraceProfile | None:
     if path is None:
         return None
     from advisor.profiling.analysis import profile_trace
+    from advisor.report.sections.trace import as_option_of_report
 
     say("reading the trace")
-    return profile_trace(path)
+    try:
+        return profile_trace(path, gpu=gpu)
+    except BadInputError as error:
+        raise BadInputError(as_option_of_report(str(error))) from error
 
 
 def _sections(subject: Subject, say: Progress, notes: list[str]) -> list[Section]:
     """Every section that has something to show; one that cannot be computed is a note."""
     found = []
-    for name, what in SECTIONS.items():
-        say(f"computing: {what}")
+    for number, (name, what) in enumerate(SECTIONS.items(), 1):
+        say(f"computing {number} of {len(SECTIONS)}: {what}")
         module = importlib.import_module(f"advisor.report.sections.{name}")
         try:
             section: Section | None = module.section(subject)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from advisor.cli import main
+from advisor.cli import report as command
+from advisor.report.records import Report
+from advisor.report.rendering.pictures import Pictures
 from tests.data import recorded_trace
 
 
@@ -75,8 +80,9 @@ def test_every_figure_is_there_as_png_and_svg_and_every_table_as_csv(made: Path)
 def test_the_result_alone_is_on_stdout_and_progress_on_stderr(run, tmp_path: Path) -> None:
     code, out, err = run("report", "--gpu", "rtx-3090", "--model", "resnet18", "-o", str(tmp_path / "made"))
     assert (code, out.strip()) == (0, str(tmp_path / "made" / "report.html"))
-    assert err.count("computing: ") >= 5
-    assert "Nothing in this report was measured" in err
+    stages = ["deciding", "computing", "drawing", "writing the page"]
+    assert err.splitlines()[:4] == [f"advisor: {stage}" for stage in stages]
+    assert "Nothing in this report was measured" in err and "\x1b" not in err
 
 
 def test_an_existing_report_is_kept_unless_forced(run, made: Path) -> None:
@@ -94,6 +100,13 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_is_computed(run, t
     assert "taken" in err
 
 
+def test_an_empty_name_of_a_folder_is_not_the_current_one(run, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run("report", "--gpu", "t4", "-o", "")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "it is empty" in err and not list(tmp_path.iterdir())
+
+
 def test_unknown_models_and_gpus_are_one_line(run, tmp_path: Path) -> None:
     for arguments in (["--gpu", "h1000"], ["--gpu", "a100", "--model", "resnet5"]):
         code, out, err = run("report", *arguments, "-o", str(tmp_path / "made"))
@@ -102,8 +115,70 @@ def test_unknown_models_and_gpus_are_one_line(run, tmp_path: Path) -> None:
         assert not (tmp_path / "made").exists()
 
 
+@pytest.fixture
+def trace_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report has the section of its trace, and no picture is drawn."""
+    monkeypatch.setattr("advisor.report.build.SECTIONS", {"trace": "recorded trace"})
+    monkeypatch.setattr("advisor.report.rendering.write.draw", lambda _: Pictures(b"", "<svg/>", "<svg/>", "<svg/>"))
+
+
+@pytest.mark.usefixtures("trace_alone")
 def test_a_recorded_trace_becomes_a_section(run, tmp_path: Path) -> None:
     trace = recorded_trace("alexnet_a100.json.gz")
     code, out, _ = run("report", "--gpu", "a100", "--trace", str(trace), "-o", str(tmp_path / "made"))
     assert code == 0
     assert "torch.profiler" in Path(out.strip()).read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("trace_alone")
+def test_a_trace_that_names_no_gpu_is_given_one(run, tmp_path: Path) -> None:
+    trace = str(recorded_trace("sampled_no_device_properties.json.gz"))
+    line = ("report", "--gpu", "h100", "--max-batch", "8", "--trace", trace, "--trace-gpu")
+    code, out, _ = run(*line, "a100", "-o", str(tmp_path / "made"))
+    assert code == 0
+    text = Path(out.strip()).with_name("report.md").read_text(encoding="utf-8")
+    assert "recorded on another GPU, NVIDIA A100-SXM4-80GB" in text
+    code, out, err = run(*line, "t4", "-o", str(tmp_path / "other"))
+    assert (code, out) == (2, "")
+    assert "give --trace-gpu the traced one" in err and "--on" not in err
+
+
+def test_sizes_and_recipe_are_given_as_to_recommend(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+
+    def build_report(**arguments: object) -> Report:
+        asked.update(arguments)
+        return Report("Made up", (), {}, ())
+
+    monkeypatch.setattr(command, "build_report", build_report)
+    line = ["--input", "3x64x64", "--precision", "bf16", "--optimizer", "adamw", "--margin", "5%", "--layout", "nchw", "--mode", "infer"]
+    assert run("report", *line, "-o", str(tmp_path / "made"))[0] == 0
+    setup = {"input_shape": (3, 64, 64), "precision": "bf16", "optimizer": "adamw", "margin": "5%", "layout": "nchw",
+             "mode": "infer", "recipe": "default"}  # fmt: skip
+    assert asked | setup == asked and "seq_len" not in asked
+
+
+def test_where_somebody_watches_progress_is_one_line(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "30")
+    with command._progress() as say:
+        say("drawing 1 of 2: " + "a" * 100)
+        say("drawing 2 of 2: b")
+    told = capsys.readouterr().err
+    assert "\n" not in told
+    assert len(max(told.split("\r"), key=len)) <= 40
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_undoes_what_is_half_done_and_ends_the_run(name: str) -> None:
+    number, undone = getattr(signal, name), []
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended, command._tidy_end():
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        finally:
+            undone.append(name)
+    assert (ended.value.code, undone) == (128 + number, [name])
+    assert signal.getsignal(number) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import tempfile
@@ -30,19 +31,23 @@ def write_report(
 
     All is drawn first and put in place at the end, so that an interrupted run leaves the folder as it was. With
     `force` a report in the folder is replaced, and what it had and the new one has not is removed; other files stay.
-    `progress` is told what is drawn.
+    Of two runs at once the later replaces, or refuses, what the earlier wrote. `progress` is told what is drawn.
 
     Raises BadInputError as `check_folder` does and where the disk is full, ValueError for an id that is no [a-z0-9-]+
     or used twice.
+
+    >>> from advisor.report.build import build_report
+    >>> write_report(build_report(gpu="a100", models=["resnet50"]), Path("report"))  # doctest: +SKIP
     """
     names = _names(report)
     check_folder(folder, force=force, names=names)
-    with _workplace(folder) as workplace:
-        contents = _contents(report, progress or (lambda _what: None))
-        listed = "".join(f" {name}" for name in names if name not in (PAGE, TEXT))
-        contents[TEXT] += f"\n<!-- Made with this report:{listed} -->\n".encode()
-        with _one_line_errors(folder):
-            _save(workplace / "new", contents)
+    contents = _contents(report, progress or (lambda _what: None))
+    listed = "".join(f" {name}" for name in names if name not in (PAGE, TEXT))
+    contents[TEXT] += f"\n<!-- Made with this report:{listed} -->\n".encode()
+    with _workplace(folder) as workplace, _one_line_errors(folder):
+        _save(workplace / "new", contents)
+        with _alone(folder):
+            _check_names(folder, names, force=force)
             _put_in_place(workplace, folder, names)
     return tuple(folder / name for name in names)
 
@@ -65,16 +70,46 @@ def check_folder(folder: Path, *, force: bool = False, names: Sequence[str] = (P
     """
     with _one_line_errors(folder):
         for path in (folder, *(folder / part for part in _FOLDERS)):
-            if path.exists() and not path.is_dir():
-                raise BadInputError(f"cannot write a report to {folder}: {path} is a file; choose another folder")
-        taken = [name for name in names if (folder / name).exists() or (folder / name).is_symlink()]
-        if taken and not force:
-            way_out = "give --force to replace it, or choose another folder"
-            raise BadInputError(f"there is {folder / taken[0]} already: {way_out}")
-        if hindering := next((folder / name for name in taken if (folder / name).is_dir()), None):
-            raise BadInputError(f"cannot write a report to {folder}: {hindering} is a folder; choose another folder")
+            if fault := _fault(path):
+                raise BadInputError(f"cannot write a report to {folder}: {path} {fault}; choose another folder")
+        _check_names(folder, names, force=force)
     with _workplace(folder):
         pass
+
+
+def _fault(path: Path) -> str:
+    """Why a path is no folder to write to, as far as can be seen; "" where it is one, or is not there."""
+    if path.is_symlink() and not path.exists():
+        return "is a link to nothing"
+    if path.exists() and not path.is_dir():
+        return "is a file"
+    return "cannot be written" if path.exists() and not os.access(path, os.W_OK | os.X_OK) else ""
+
+
+def _check_names(folder: Path, names: Sequence[str], *, force: bool) -> None:
+    taken = [name for name in names if (folder / name).exists() or (folder / name).is_symlink()]
+    if taken and not force:
+        way_out = "give --force to replace it, or choose another folder"
+        raise BadInputError(f"there is {folder / taken[0]} already: {way_out}")
+    if hindering := next((folder / name for name in taken if (folder / name).is_dir()), None):
+        raise BadInputError(f"cannot write a report to {folder}: {hindering} is a folder; choose another folder")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let no other run put files into the folder meanwhile, where the system and the disk have such locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -106,9 +141,10 @@ def _contents(report: Report, say: Callable[[str], None]) -> dict[str, bytes]:
     """What goes into each file."""
     pictures: dict[str, Pictures] = {}
     contents: dict[str, bytes] = {}
+    count = sum(len(section.figures) for section in report.sections)
     for section in report.sections:
         for figure in section.figures:
-            say(f"drawing {figure.id}")
+            say(f"drawing {len(pictures) + 1} of {count}: {figure.id}")
             picture = pictures[figure.id] = draw(figure)
             contents[f"figures/{figure.id}.png"] = picture.png
             contents[f"figures/{figure.id}.svg"] = picture.svg.encode()
@@ -135,15 +171,20 @@ def _put_in_place(workplace: Path, folder: Path, names: Iterable[str]) -> None:
             new, old, place = workplace / "new" / name, workplace / "old" / name, folder / name
             old.parent.mkdir(parents=True, exist_ok=True)
             if place.exists() or place.is_symlink():
+                undo.callback(_back, old, place)  # before it is done: a signal may come between
                 place.rename(old)
-                undo.callback(old.rename, place)
             if new.exists():
                 place.parent.mkdir(exist_ok=True)
+                undo.callback(_back, place, new)
                 new.rename(place)
-                undo.callback(place.rename, new)
         undo.pop_all()
     for part in _FOLDERS:
         _remove_empty(folder / part)
+
+
+def _back(there: Path, here: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # not yet moved
+        there.rename(here)
 
 
 def _remove_empty(folder: Path) -> None:

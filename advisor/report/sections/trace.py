@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from functools import partial
@@ -65,28 +66,39 @@ def section(subject: Subject) -> Section | None:
     return Section(
         id="trace",
         title="A recorded step: where its time goes and what it loses",
-        lead=f"{headline(profile)} {_sentence(profile.bill.verdict.split('; ')[0])}",
+        lead=_lead(profile, subject),
         figures=figures,
         tables=tuple(table for table in tables if table.rows),
         notes=_notes(profile, subject),
     )
 
 
+def as_option_of_report(text: str) -> str:
+    """What `advisor profile` says of its options, with those of `advisor report`."""
+    text = text.replace(", and name other GPUs with --on", "")
+    return re.sub(r"(?<![\w-])--gpu\b", "--trace-gpu", text)
+
+
+def _lead(profile: TraceProfile, subject: Subject) -> str:
+    found = f"{headline(profile)} {_sentence(profile.bill.verdict.split('; ')[0])}"
+    if profile.gpu.id == subject.gpu.id:
+        return found
+    where = "a GPU that it does not name" if profile.gpu.id is None else f"another GPU, {clean(profile.gpu.name, 60)}"
+    return f"{found} This trace was recorded on {where}; the rest of this report is about {subject.gpu.name}."
+
+
 def _sentence(text: str) -> str:
-    line = clean(text, 800)
+    line = clean(as_option_of_report(text), 800)
     return line[:1].upper() + line[1:] + ("" if line.endswith(".") else ".")
 
 
 def _notes(profile: TraceProfile, subject: Subject) -> tuple[str, ...]:
     notes = [*step_lines(profile), f"Batch size: {clean(profile.batch.evidence, 300)}."]
     waves = {group.class_ in QUANTIZED for group in profile.kernels if group.wave_efficiency is not None}
-    if profile.gpu.id != subject.gpu.id:
-        where = "an unknown GPU" if profile.gpu.id is None else clean(profile.gpu.name, 60)
-        notes.append(f"The trace was recorded on {where}; the rest of this report is about {subject.gpu.name}.")
     if profile.ranks is not None:
         notes.append(_sentence(profile.ranks.verdict))
     if not waves:
-        notes.append("No kernel's waves are known, so none is drawn: they need a GPU that the trace names.")
+        notes.append("No kernel's waves are known, so none is drawn: they need a known GPU: --trace-gpu.")
     elif not any(waves):
         notes.append(
             "No kernel is a matrix product, a convolution or attention: what memory bounds is not billed for waves."

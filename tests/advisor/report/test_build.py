@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from advisor.errors import AdvisorError, BadInputError, UnknownNameError
+from advisor.report import measurements
 from advisor.report.build import ALL_PREDICTED, MOST_MODELS, build_report
 from advisor.report.records import Origin, Report
 from advisor.report.subject import Measured, MeasuredProducts
@@ -93,6 +94,45 @@ def test_the_same_question_gives_the_same_report(report: Report) -> None:
     assert [t.rows for t in tables(again)] == [t.rows for t in tables(report)]
     assert [f.answer for f in figures(again)] == [f.answer for f in figures(report)]
     assert dict(again.conditions) == dict(report.conditions)
+
+
+def test_a_model_named_twice_is_shown_once() -> None:
+    report = build_report(gpu="a100", models=("resnet18", "ResNet18", "resnet18"), measured=Measured(), max_batch=64)
+    assert sum(figure.id.startswith("roofline-") for figure in figures(report)) == 1
+    assert len([text for text in report.summary if "ResNet-18" in text]) == 1
+
+
+def test_progress_says_how_far_it_is_in_printable_characters() -> None:
+    said: list[str] = []
+    with pytest.raises(UnknownNameError):
+        build_report(gpu="a100", models=("resnet18", "a\x1b[31m"), measured=Measured(), progress=said.append)
+    assert said == ["deciding 1 of 2: resnet18", "deciding 2 of 2: a?[31m"]
+
+
+def test_the_gpu_of_a_trace_is_checked_before_anything_is_computed(tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(UnknownNameError, match="h1000"):
+        build_report(gpu="a100", trace=tmp_path, trace_gpu="h1000", measured=Measured(), progress=said.append)
+    with pytest.raises(BadInputError, match=r"the GPU of a trace is given \(a100\), and no trace"):
+        build_report(gpu="a100", trace_gpu="a100", measured=Measured(), progress=said.append)
+    assert not said
+
+
+@pytest.mark.parametrize(
+    ("measured_on", "asked", "told"),
+    [
+        ("l40s", "a100", r"was measured on l40s, the report is about a100-sxm4-80gb: name that GPU with --gpu"),
+        ("h200-sxm (16 SMs)", "h200", r"h200-sxm \(16 SMs\), of which no facts are known: make its report where"),
+        ("NVIDIA\x1b[31m" + "X" * 300, "auto", r"measured on NVIDIA\?\[31mX{20,50}\.\.\., of which no facts are known"),
+    ],
+)
+def test_records_of_another_gpu_say_whose_they_are(
+    monkeypatch: pytest.MonkeyPatch, measured_on: str, asked: str, told: str
+) -> None:
+    monkeypatch.setattr(measurements, "read_measured", lambda *_, **__: Measured(gpu_id=measured_on))
+    with pytest.raises(BadInputError, match=told) as caught:
+        build_report(gpu=asked, records=Path("r.db"))
+    assert str(caught.value).isprintable()
 
 
 def test_a_model_that_does_not_fit_is_a_note_and_the_rest_is_there() -> None:

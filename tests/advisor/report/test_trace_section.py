@@ -16,7 +16,7 @@ from advisor.profiling.records import Bill, StepFacts, TraceProfile
 from advisor.report.records import Cell, Figure, Report, Section
 from advisor.report.rendering.pictures import draw
 from advisor.report.rendering.write import write_report
-from advisor.report.sections.trace import section
+from advisor.report.sections.trace import as_option_of_report, section
 from tests.advisor.profiling.profiles import GROUP, memory_bound, small_profile
 from tests.data import recorded_trace
 from tests.pictures import pictured
@@ -118,10 +118,22 @@ def test_the_origin_is_the_file_and_not_this_machine() -> None:
 
 
 def test_a_trace_of_another_gpu_than_the_reports_is_said_to_be() -> None:
-    told = "The trace was recorded on Tesla V100-SXM2-16GB; the rest of this report is about NVIDIA A100-SXM4-80GB."
-    assert told in made(small_profile()).notes
+    told = (
+        " This trace was recorded on another GPU, Tesla V100-SXM2-16GB; the rest of this report is about "
+        "NVIDIA A100-SXM4-80GB."
+    )
+    assert made(small_profile()).lead.endswith(told)
     same = replace(small_profile().gpu, id="a100-sxm4-80gb")
-    assert not any("the rest of this report" in note for note in made(small_profile(gpu=same)).notes)
+    assert "the rest of this report" not in made(small_profile(gpu=same)).lead
+
+
+def test_a_trace_that_names_no_gpu_says_how_to_name_it_here() -> None:
+    unnamed = replace(small_profile().gpu, id=None, notes=("the GPU is not named: name it with --gpu for waves",))
+    section = made(small_profile(gpu=unnamed))
+    assert "This trace was recorded on a GPU that it does not name;" in section.lead
+    assert "The GPU is not named: name it with --trace-gpu for waves." in section.notes
+    refused = "not on T4: leave out --gpu, and name other GPUs with --on"
+    assert as_option_of_report(refused) == "not on T4: leave out --trace-gpu"
 
 
 def test_estimates_say_their_error_and_what_is_measured_none() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def test_a_report_is_a_page_a_text_and_files_of_each_figure_and_table(tmp_path: 
     }
     assert set(files(tmp_path / "new" / "report")) == names
     assert {str(path.relative_to(tmp_path / "new" / "report")) for path in written} == names
-    assert said == ["drawing a", "drawing b", "writing the page"]
+    assert said == ["drawing 1 of 2: a", "drawing 2 of 2: b", "writing the page"]
 
 
 def test_a_second_run_writes_the_same_bytes(tmp_path: Path) -> None:
@@ -125,6 +126,50 @@ def test_a_file_in_the_place_of_a_folder_is_one_clear_line(tmp_path: Path) -> No
         check_folder(tmp_path, force=True)
 
 
+def test_a_link_to_nothing_is_named_as_one(tmp_path: Path) -> None:
+    (tmp_path / "gone").symlink_to(tmp_path / "nothing")
+    with pytest.raises(BadInputError, match="gone is a link to nothing; choose another folder"):
+        check_folder(tmp_path / "gone")
+
+
+def test_folders_of_an_old_report_that_cannot_be_written_are_told_before_anything_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "figures").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "figures")  # root may write anywhere
+    with pytest.raises(BadInputError, match="figures cannot be written; choose another folder"):
+        check_folder(tmp_path, force=True)
+
+
+def test_a_report_that_another_run_wrote_meanwhile_is_kept_unless_forced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn(of: Figure) -> Pictures:
+        if of.id == "slow":
+            write_report(report("quick"), tmp_path, force=True)
+        return pictures(10, 10)
+
+    monkeypatch.setattr("advisor.report.rendering.write.draw", drawn)
+    with pytest.raises(BadInputError, match=r"there is .*report\.html already: give --force"):
+        write_report(report("slow"), tmp_path)
+    assert "figures/quick.png" in files(tmp_path) and "figures/slow.png" not in files(tmp_path)
+    write_report(report("slow"), tmp_path, force=True)
+    assert "figures/slow.png" in files(tmp_path) and "figures/quick.png" not in files(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "report.md", "figures"}
+
+
+def test_nothing_is_in_the_folder_while_figures_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    def drawn(of: Figure) -> Pictures:
+        seen.append((tmp_path / "new").exists())
+        return pictures(10, 10)
+
+    monkeypatch.setattr("advisor.report.rendering.write.draw", drawn)
+    write_report(report("a"), tmp_path / "new")
+    assert seen == [False]
+
+
 def test_a_folder_that_cannot_be_written_is_one_clear_line() -> None:
     with pytest.raises(
         BadInputError, match=r"cannot write a report to /proc/report: .*; choose another folder"
@@ -158,11 +203,13 @@ def test_a_full_disk_leaves_the_old_report_whole(tmp_path: Path, monkeypatch: py
     assert files(tmp_path) == before
 
 
+@pytest.mark.parametrize("moved", [False, True])
 @pytest.mark.parametrize("moves", range(1, 12))
 @pytest.mark.usefixtures("undrawn")
 def test_an_interruption_while_files_are_put_in_place_is_undone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int, moved: bool
 ) -> None:
+    """Before a file is moved, and at once after it."""
     write_report(report("a", tables=("t",)), tmp_path)
     (tmp_path / "mine.txt").write_text("mine")
     before = files(tmp_path)
@@ -170,9 +217,12 @@ def test_an_interruption_while_files_are_put_in_place_is_undone(
 
     def interrupted(path: Path, target: Path) -> Path:
         done.append(path)
+        if len(done) == moves and not moved:
+            raise KeyboardInterrupt
+        result = rename(path, target)
         if len(done) == moves:
             raise KeyboardInterrupt
-        return rename(path, target)
+        return result
 
     monkeypatch.setattr(Path, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
