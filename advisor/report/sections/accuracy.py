@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from advisor.profile import Error, GemmModel
+from advisor.recommendation import Recommendation
 from advisor.report.held_out import HeldOutProducts, HeldOutSteps, load_held_out
-from advisor.report.records import Cell, Column, Origin, Section, Table
+from advisor.report.records import NOT_MEANT, Cell, Column, Origin, Section, Table
 from advisor.report.sections.accuracy_figures import borrowed_figure, density_figures, spoken, steps_figure
 from advisor.report.sections.accuracy_measured import NAMES, Compared, by_name, compared_products, rows_figures
-from advisor.report.subject import Subject
+from advisor.report.subject import Floats, MeasuredSteps, Subject
 from advisor.units import percent
 
 _LEAD = (
@@ -32,8 +33,8 @@ def section(subject: Subject) -> Section:
         figures.append(borrowed_figure(subject))
         notes.append(
             f"No product of {subject.gpu.name} in FP16 or BF16 has been published that this project could fit: its "
-            f"times come from the coefficients of {profile.borrowed_from} and its own facts. Held-out rows of "
-            f"{profile.borrowed_from} would say nothing of that step, so none are drawn."
+            f"times come from the coefficients of {profile.borrowed_from} and its own facts. Rows of "
+            f"{profile.borrowed_from} would say nothing about borrowing them, so none are drawn."
         )
     shipped = _shipped(subject)
     for precision, products in shipped.items():
@@ -41,7 +42,7 @@ def section(subject: Subject) -> Section:
         tables.append(_sizes_table(precision, products, subject.gpu.name))
         notes += _beside(products, subject.gpu.name)
     if not compared:
-        notes.append("No measured product is at hand: `advisor bench` on this GPU adds its rows to this picture.")
+        notes.append("No measured product is at hand: `advisor bench` on this GPU adds its rows here.")
     return Section("accuracy", "How wrong the predictions are", _LEAD, tuple(figures), tuple(tables), tuple(notes))
 
 
@@ -91,9 +92,6 @@ def _rival(name: str) -> str:
     }.get(name, name)
 
 
-# What was measured ---------------------------------------------------------------------------------------------------
-
-
 # Tables --------------------------------------------------------------------------------------------------------------
 
 
@@ -107,13 +105,17 @@ def _kinds_table(subject: Subject, compared: Sequence[Compared]) -> Table:
         rows.append((f"{NAMES[precision]} products", *figures, how))
     for name, groups in by_name(compared).items():
         off = np.abs(np.concatenate([each.off for each in groups]))
-        mean, median, p90 = float(off.mean()), float(np.median(off)), float(np.quantile(off, 0.9))
-        origins = "; ".join(dict.fromkeys(each.rows.origin.text for each in groups))
-        rows.append((f"measured products: {name}", mean, median, p90, len(off), origins))
+        how = f"the measured rows of this report, which the fit has {'' if groups[0].rows.fitted else 'not '}seen"
+        rows.append((f"measured products: {name}", *_figures(off), how))
     for model in subject.models[:1]:
         e = model.answer.error
-        rows.append(("samples/s of training steps", e.mean_abs_log, None, e.p90_abs_log, None, e.origin))
-    rows += _steps(subject)
+        rows.append(
+            ("samples/s of training steps", e.mean_abs_log, None, e.p90_abs_log, None, f"{e.origin}; of the logarithm")
+        )
+    steps = _compared_steps(subject)
+    for measured, model, off in steps:
+        how = f"the measured rows of this report: {measured.recipe}; predicted: {model.answer.recipe}"
+        rows.append((f"steps of {model.answer.model.title}", *_figures(off), how))
     return Table(
         id="accuracy-kinds",
         title="What is predicted, and how wrong it was",
@@ -126,8 +128,12 @@ def _kinds_table(subject: Subject, compared: Sequence[Compared]) -> Table:
             Column("how", "How that is known"),
         ),
         rows=tuple(rows),
-        origins=(subject.gemm_origin(), *dict.fromkeys(each.rows.origin for each in compared)),
-    )
+        origins=tuple(dict.fromkeys((
+            subject.gemm_origin(),
+            *(each.rows.origin for each in compared),
+            *(measured.origin for measured, _, _ in steps),
+        ))),
+    )  # fmt: skip
 
 
 def _known_error(subject: Subject, precision: str, model: GemmModel) -> tuple[Error | None, str]:
@@ -146,22 +152,26 @@ def _known_error(subject: Subject, precision: str, model: GemmModel) -> tuple[Er
     )
 
 
-def _steps(subject: Subject) -> list[tuple[Cell, ...]]:
-    """Measured steps of the report's models beside their curves."""
-    rows: list[tuple[Cell, ...]] = []
+def _compared_steps(subject: Subject) -> list[tuple[MeasuredSteps, Recommendation, Floats]]:
+    """Measured steps of the report's models, each with the model and how far off its curve is at their batch sizes."""
+    found = []
     for steps in subject.measured.steps:
         model = next((each for each in subject.models if each.answer.model.name == steps.model), None)
         if model is None:
             continue
         batch = np.asarray(steps.batch)
         inside = batch <= len(model.curve.batches)
-        if not inside.any():
-            continue
-        off = np.abs(np.array(model.curve.time_s)[batch[inside] - 1] / np.asarray(steps.time_s)[inside] - 1)
-        figures = (float(off.mean()), float(np.median(off)), float(np.quantile(off, 0.9)))
-        how = f"{steps.origin.text}; measured with {steps.recipe}, predicted with {model.answer.recipe}"
-        rows.append((f"steps of {model.answer.model.title}", *figures, len(off), how))
-    return rows
+        if inside.any():
+            predicted = np.array(model.curve.time_s)[batch[inside] - 1]
+            found.append((steps, model, np.abs(predicted / np.asarray(steps.time_s)[inside] - 1)))
+    return found
+
+
+def _figures(off: Floats) -> tuple[Cell, ...]:
+    """Mean, median and ninth decile of errors, and their number; of a single one no quantiles are meant."""
+    if len(off) == 1:
+        return float(off[0]), NOT_MEANT, NOT_MEANT, 1
+    return float(off.mean()), float(np.median(off)), float(np.quantile(off, 0.9)), len(off)
 
 
 def _sizes_table(precision: str, found: HeldOutProducts, gpu: str) -> Table:

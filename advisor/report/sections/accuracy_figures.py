@@ -46,7 +46,8 @@ def steps_figure(layout: str, found: HeldOutSteps, gpu: str) -> Figure:
             f"{percent(found.within[0])} lie within the lines of 10 %."
         ),
         origins=(Origin("public measurement", found.origin),
-                 Origin("estimate", f"predicted without these models ({error.what}); {spoken(error)}")),
+                 Origin("estimate", f"predicted by the fit to other models ({error.what}); {spoken(error)}",
+                        f"predicted by the fit to other models; {percent(error.mean, 1)} off in the mean")),
         draw=draw,
     )  # fmt: skip
 
@@ -56,7 +57,11 @@ def density_figures(precision: str, found: HeldOutProducts, gpu: str) -> list[Fi
     name, error = NAMES[precision], found.error
     origin = (
         Origin("public measurement", found.origin),
-        Origin("estimate", f"predicted by fits of {found.fitted} without these rows ({error.what}); {spoken(error)}"),
+        Origin(
+            "estimate",
+            f"predicted by fits of {found.fitted} without these rows ({error.what}); {spoken(error)}",
+            f"predicted by fits without these rows; {percent(error.mean, 1)} off in the mean",
+        ),
     )
     rates, times = found.rates, found.times
     total = int(times.counts().sum())
@@ -121,6 +126,11 @@ def borrowed_figure(subject: Subject) -> Figure:
     errors = _borrowed_errors()
     donor, error = subject.profiles.gemm.borrowed_from, subject.profiles.gemm.error
     least, most = (pick(errors.values(), key=lambda each: each.mean).mean for pick in (min, max))
+    was = (
+        f"which was itself {percent(error.mean)} off when predicted so"
+        if subject.profiles.gemm.borrowing_checked
+        else f"and what that costs could not be checked: {percent(error.mean)} is the error on {donor} itself"
+    )
 
     def draw(figure: MatplotlibFigure, narrow: bool) -> None:
         from advisor.plots.accuracy import draw_errors
@@ -134,7 +144,7 @@ def borrowed_figure(subject: Subject) -> Figure:
         title=f"How wrong are products on a GPU without timings, such as {subject.gpu.name}?",
         answer=(
             f"Each GPU with timings, predicted as if it had none, was {percent(least)} to {percent(most)} off in the "
-            f"mean; {donor}, whose coefficients stand for {subject.gpu.name}, {percent(error.mean)}."
+            f"mean. {subject.gpu.name} has the coefficients of {donor}, {was}."
         ),
         alt=(
             f"A row of dots for each of {len(errors)} GPUs: the mean error of its products from its own timings, and "
