@@ -151,7 +151,20 @@ def test_sizes_and_recipe_are_given_as_to_recommend(run, tmp_path: Path, monkeyp
         return Report("Made up", (), {}, ())
 
     monkeypatch.setattr(command, "build_report", build_report)
-    line = ["--input", "3x64x64", "--precision", "bf16", "--optimizer", "adamw", "--margin", "5%", "--layout", "nchw", "--mode", "infer"]
+    line = [
+        "--input",
+        "3x64x64",
+        "--precision",
+        "bf16",
+        "--optimizer",
+        "adamw",
+        "--margin",
+        "5%",
+        "--layout",
+        "nchw",
+        "--mode",
+        "infer",
+    ]
     assert run("report", *line, "-o", str(tmp_path / "made"))[0] == 0
     setup = {"input_shape": (3, 64, 64), "precision": "bf16", "optimizer": "adamw", "margin": "5%", "layout": "nchw",
              "mode": "infer", "recipe": "default"}  # fmt: skip
