@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from advisor.errors import BrokenFileError
+from advisor.gpus import find_gpu
 from advisor.profile import FOLDER, Error, read_profile
-from advisor.report.held_out import HeldOutProducts, load_held_out
+from advisor.report.held_out import HeldOutProducts, HeldOutSteps, load_held_out
 from advisor.report.records import Cell, Column, Figure, Origin, Report, Section, Table, slug
+from advisor.report.sections.accuracy_figures import steps_figure
 from advisor.units import percent
 
 if TYPE_CHECKING:
@@ -47,16 +49,27 @@ def accuracy_report(text: str, gpus: Sequence[str]) -> Report:
     head, *parts = _parts(text)
     counts = {gpu: held.products["fp16"] for gpu in gpus if (held := load_held_out(gpu)) and "fp16" in held.products}
     grids = {gpu: products for gpu, products in counts.items() if products.rivals}
+    steps = {gpu: held.steps for gpu in gpus if (held := load_held_out(gpu)) and held.steps}
     figures = {
         "Sizes not in the fit": [_rivals(grids), _densities(counts)],
         "A GPU without timings": [_borrowed(grids)],
+        "Training steps on the RTX 3090": [
+            steps_figure(layout, found, find_gpu(gpu).name)
+            for gpu, layouts in steps.items()
+            for layout, found in layouts.items()
+        ],
     }
     ids = _Ids()
     sections = tuple(_section(part, figures.get(part.heading, []), ids) for part in parts if part.blocks)
+    fitted = sorted({products.fitted for products in counts.values()})
     return Report(
         title=head.heading,
-        summary=tuple(figure.answer for found in figures.values() for figure in found),
-        conditions={"Command": f"{_COMMAND}, then python -m bench publish"},
+        summary=tuple(_summary(counts, steps)),
+        conditions={
+            "GPUs": ", ".join(dict.fromkeys((*counts, *steps))),
+            "Fitted": ", ".join(fitted),
+            "Command": f"{_COMMAND}, then python -m bench publish",
+        },
         sections=sections,
         notes=tuple(block.replace("\n", " ") for block in head.blocks if isinstance(block, str)),
     )
@@ -66,7 +79,7 @@ def accuracy_report(text: str, gpus: Sequence[str]) -> Report:
 
 
 def _parts(text: str) -> list[Part]:
-    """The document's heading, then every heading below it."""
+    """The document's heading, then every heading below it. Of its marks only those of code in paragraphs are kept."""
     parts: list[Part] = []
     above = ""
     for block in re.split(r"\n\s*\n", re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)):
@@ -81,7 +94,7 @@ def _parts(text: str) -> list[Part]:
         if not parts:
             raise BrokenFileError(f"the accuracy report begins with no heading: write it anew with `{_COMMAND}`")
         if lines:
-            parts[-1].blocks.append(_grid(lines) if lines[0].startswith("|") else _plain(" ".join(lines)))
+            parts[-1].blocks.append(_grid(lines) if lines[0].startswith("|") else " ".join(lines))
     return parts
 
 
@@ -110,7 +123,7 @@ def _section(part: Part, figures: Sequence[Figure], ids: _Ids) -> Section:
             if not tables and not isinstance(following, str) and not lead:
                 lead.append(block)
             elif tables and isinstance(following, list) and len(block) <= _LONGEST_TITLE:
-                title = block.rstrip(":.")
+                title = _plain(block).rstrip(":.")
             else:
                 (notes if tables else lead).append(block)
         else:
@@ -133,7 +146,7 @@ def _table(title: str, grid: Sequence[Sequence[str]], ids: set[str]) -> Table:
         values.append(cells)
     origin = Origin(
         "estimate",
-        f"predictions held against public measurements, which the text names; errors as {_COMMAND} found them",
+        f"predictions held against public measurements, which the text names; errors as `{_COMMAND}` found them",
     )
     return Table(_new(slug(title), ids), title, tuple(columns), tuple(zip(*values, strict=True)), (origin,))
 
@@ -160,6 +173,35 @@ def _new(name: str, taken: set[str]) -> str:
 
 
 # Figures -------------------------------------------------------------------------------------------------------------
+
+
+def _summary(counts: Mapping[str, HeldOutProducts], steps: Mapping[str, Mapping[str, HeldOutSteps]]) -> Iterator[str]:
+    """What a reader should take away: the error of products, of steps, and of a GPU that nobody has timed."""
+    grids = {gpu: products for gpu, products in counts.items() if products.rivals}
+    roofline = _range(each.rivals["roofline"].mean for each in grids.values())
+    few = [
+        f" On {find_gpu(gpu).name}, with few timings: {percent(products.error.mean, 1)}."
+        for gpu, products in counts.items()
+        if gpu not in grids
+    ]
+    yield (
+        f"Matrix products of sizes that the fit has not seen, on {len(grids)} GPUs with whole tables of timings: "
+        f"{_range(each.error.mean for each in grids.values())} off in the mean, where a roofline fitted to the same "
+        f"timings is {roofline} off.{''.join(few)}"
+    )
+    for gpu, layouts in steps.items():
+        each = ", ".join(f"{percent(found.error.mean, 1)} ({layout.upper()})" for layout, found in layouts.items())
+        yield f"Training steps of models that the fit has not seen, on {find_gpu(gpu).name}: {each} off in the mean."
+    loans = [found["borrowed"].mean for found in _loans(grids).values()]
+    yield (
+        f"Matrix products on a GPU without timings: {_range(loans)} off in the mean, as found by predicting "
+        f"{len(loans)} GPUs with timings as if they had none."
+    )
+
+
+def _range(errors: Iterable[float]) -> str:
+    known = sorted(errors)
+    return " to ".join(dict.fromkeys((percent(known[0], 1), percent(known[-1], 1))))
 
 
 def _origins(counts: Mapping[str, HeldOutProducts]) -> tuple[Origin, ...]:
@@ -232,13 +274,18 @@ def _densities(counts: Mapping[str, HeldOutProducts]) -> Figure:
     )
 
 
-def _borrowed(counts: Mapping[str, HeldOutProducts]) -> Figure:
-    models = {gpu: read_profile(FOLDER / f"{gpu}.json").gemm["fp16"] for gpu in counts}
-    errors = {
+def _loans(gpus: Iterable[str]) -> dict[str, dict[str, Error]]:
+    """Error of each GPU's products from another's coefficients where that was tried, and from its own timings."""
+    models = {gpu: read_profile(FOLDER / f"{gpu}.json").gemm["fp16"] for gpu in gpus}
+    return {
         gpu: {"borrowed": model.borrowed, "own timings": model.held_out}
         for gpu, model in models.items()
         if model.borrowed is not None
     }
+
+
+def _borrowed(counts: Mapping[str, HeldOutProducts]) -> Figure:
+    errors = _loans(counts)
     means = [found["borrowed"].mean for found in errors.values()]
 
     def draw(figure: MatplotlibFigure, narrow: bool) -> None:

@@ -150,7 +150,7 @@ def test_headings_become_sections_paragraphs_leads_and_tables_sort_as_numbers() 
     found = accuracy_report(TEXT, ["a100-sxm4-80gb"])
     (section,) = found.sections
     assert (found.title, found.notes) == ("How wrong", ("All of it.",))
-    assert (section.title, section.lead, section.notes) == ("Products: Sizes", "Per cent of m.", ("A note.",))
+    assert (section.title, section.lead, section.notes) == ("Products: Sizes", "Per cent of `m`.", ("A note.",))
     first, second = section.tables
     assert first.rows == (("a100", 1234, 3.5, 0.001), ("h100", 99, 12.0, -0.02))
     assert [column.title for column in first.columns] == ["GPU", "rows", "mean", "bias"]
@@ -176,5 +176,12 @@ def test_the_projects_accuracy_report_is_taken_whole() -> None:
     ruled = len(re.findall(r"^\|[-| ]+\|$", text, flags=re.MULTILINE))
     assert rows == len(re.findall(r"^\|", text, flags=re.MULTILINE)) - 2 * ruled
     figures = [figure for section in found.sections for figure in section.figures]
-    assert [figure.id for figure in figures] == ["errors-side-by-side", "densities", "borrowed"]
+    steps = [figure.id for figure in figures[3:]]
+    assert [figure.id for figure in figures[:3]] == ["errors-side-by-side", "densities", "borrowed"]
+    assert steps and all(name.startswith("accuracy-steps-") for name in steps)
     assert "below every simpler model on 6 of 6 GPUs" in figures[0].answer
+    products, trained, borrowed = found.summary
+    assert "2.4 % to 6.2 % off in the mean" in products
+    assert "On Tesla V100-SXM2-16GB, with few timings: 14.2 %." in products
+    assert "5.6 % (NHWC)" in trained
+    assert "6.2 % to 37.1 % off in the mean" in borrowed
