@@ -12,10 +12,21 @@ from advisor.errors import BadInputError, BrokenFileError
 from advisor.report.records import Figure, Origin, Report, Section
 from advisor.report.rendering.tables import csv_text
 from bench.accuracy_report import accuracy_report
-from bench.publish import REPORTS, _remove_others, gallery, gpu_report, main, publish, published_gpus
+from bench.publish import (
+    QUESTIONS,
+    REPORTS,
+    _remove_others,
+    beginning,
+    gallery,
+    gpu_report,
+    main,
+    publish,
+    published_gpus,
+)
 from tests.data import measured
 
 GPU = "l40s"
+FIGURES = "gpus/{}/figures/{}.png"
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -52,7 +63,7 @@ def test_a_second_run_writes_the_same_bytes_over_the_first_and_elsewhere(tmp_pat
 
 @pytest.mark.parametrize("gpu", ["a100-sxm4-80gb"])
 def test_published_tables_are_current(gpu: str) -> None:
-    """They follow the profiles and the sections: `python -m bench publish` writes them anew."""
+    """They follow the profiles and the sections."""
     published = REPORTS / "gpus" / gpu / "tables"
     if not published.is_dir():
         pytest.skip(f"no report of {gpu} is published yet")
@@ -61,7 +72,9 @@ def test_published_tables_are_current(gpu: str) -> None:
         for section in gpu_report(gpu, measured()).sections
         for table in section.tables
     }
-    assert files(published) == made
+    there = files(published)
+    stale = sorted(name for name in {*there, *made} if there.get(name) != made.get(name))
+    assert stale == [], "run `python -m bench publish --data DIR`, and say what moved"
 
 
 def test_an_unknown_gpu_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
@@ -83,20 +96,28 @@ def test_a_report_that_is_published_no_more_is_removed_and_other_folders_stay(tm
 # The gallery
 
 
-def test_a_question_is_asked_once_and_every_report_that_answers_it_is_linked() -> None:
-    found = gallery({"gpus/l40s": report("waves", "teeth"), "gpus/a100-sxm4-80gb": report("teeth", title="Another")})
-    assert found.count("## What is teeth?") == 1
-    assert "](gpus/a100-sxm4-80gb/figures/teeth.png)" in found  # the A100's picture comes first
-    assert "Also for [NVIDIA L40S](gpus/l40s/report.md)." in found
-    assert "](gpus/l40s/figures/waves.png)" in found
+N, MAP = "throughput-n-m2304-k4096", "waves-map"
 
 
-def test_further_models_are_not_shown_again() -> None:
-    found = gallery(
-        {"gpus/a100-sxm4-80gb": report("batch-resnet50", "batch-bert-base-512", "layers-bert-base-512-cliff")}
+def test_a_question_is_asked_once_of_the_a100_and_leads_to_the_same_picture_of_the_others() -> None:
+    found = gallery({"gpus/l40s": report(MAP, N), "gpus/a100-sxm4-80gb": report(N, title="Another")})
+    assert found.count(f"## What is {N}?") == 1
+    assert f"]({FIGURES.format('a100-sxm4-80gb', N)})](gpus/a100-sxm4-80gb/report.md)" in found
+    assert f"The same of [l40s]({FIGURES.format('l40s', N)})" in found
+    assert f"]({FIGURES.format('l40s', MAP)})](gpus/l40s/report.md)" in found  # where the A100 has none
+
+
+def test_questions_come_in_the_order_of_interest_and_others_are_left_to_the_reports() -> None:
+    found = gallery({"gpus/a100-sxm4-80gb": report("powers", MAP, N)})
+    assert re.findall(r"^## (.*)$", found, re.MULTILINE) == [f"What is {N}?", f"What is {MAP}?", "All reports"]
+
+
+def test_a_caption_is_the_beginning_of_the_answer() -> None:
+    first = "At K = 4096 one column more costs 38 % (measured: 17.3 %)."
+    assert beginning(f"{first} From 1 to 4353 there are 25. No more.") == first
+    assert beginning("No. The batch is contiguous in no operand of these layers. So it is.") == (
+        "No. The batch is contiguous in no operand of these layers."
     )
-    assert "batch-resnet50.png" in found
-    assert "bert-base-512" not in found
 
 
 def test_words_of_a_report_are_escaped() -> None:
@@ -106,7 +127,7 @@ def test_words_of_a_report_are_escaped() -> None:
 
 
 def links(text: str) -> Iterator[str]:
-    return (link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link)
+    return (link for link in re.findall(r"\]\(([^)\s#]+)\)", text) if "://" not in link)
 
 
 def test_links_of_the_published_gallery_lead_to_files() -> None:
@@ -115,6 +136,14 @@ def test_links_of_the_published_gallery_lead_to_files() -> None:
         pytest.skip("no gallery is published yet")
     missing = [link for link in links(path.read_text(encoding="utf-8")) if not (REPORTS / link).is_file()]
     assert missing == []
+
+
+def test_the_published_gallery_asks_every_question() -> None:
+    path = REPORTS / "GALLERY.md"
+    if not path.exists():
+        pytest.skip("no gallery is published yet")
+    text = path.read_text(encoding="utf-8")
+    assert [question for question in QUESTIONS if f"/figures/{question}.png" not in text] == []
 
 
 # The accuracy report
