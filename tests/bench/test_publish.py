@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -61,20 +61,28 @@ def test_a_second_run_writes_the_same_bytes_over_the_first_and_elsewhere(tmp_pat
     assert {f"gpus/{GPU}/report.html", f"gpus/{GPU}/report.md"} <= set(first)
 
 
-@pytest.mark.parametrize("gpu", ["a100-sxm4-80gb"])
+@pytest.mark.parametrize("gpu", published_gpus())
 def test_published_tables_are_current(gpu: str) -> None:
     """They follow the profiles and the sections."""
-    published = REPORTS / "gpus" / gpu / "tables"
-    if not published.is_dir():
-        pytest.skip(f"no report of {gpu} is published yet")
-    made = {
-        f"{table.id}.csv": csv_text(table).encode()
-        for section in gpu_report(gpu, measured()).sections
-        for table in section.tables
-    }
-    there = files(published)
-    stale = sorted(name for name in {*there, *made} if there.get(name) != made.get(name))
-    assert stale == [], "run `python -m bench publish --data DIR`, and say what moved"
+    assert stale(REPORTS / "gpus" / gpu, lambda: gpu_report(gpu, measured())) == [], CURE
+
+
+def test_the_published_accuracy_report_is_current() -> None:
+    """It follows ACCURACY.md and the counts of held-out rows."""
+    text = (REPORTS / "ACCURACY.md").read_text(encoding="utf-8")
+    assert stale(REPORTS / "accuracy", lambda: accuracy_report(text, published_gpus())) == [], CURE
+
+
+CURE = "run `python -m bench publish --data DIR`, and say what moved"
+
+
+def stale(folder: Path, make: Callable[[], Report]) -> list[str]:
+    """The tables of a published report that are not those of the report as it is made now."""
+    if not folder.is_dir():
+        pytest.skip(f"{folder.name} is not published yet")
+    made = {f"{table.id}.csv": csv_text(table).encode() for section in make().sections for table in section.tables}
+    there = files(folder / "tables")
+    return sorted(name for name in {*there, *made} if there.get(name) != made.get(name))
 
 
 def test_an_unknown_gpu_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
