@@ -14,7 +14,6 @@ from advisor.errors import BadInputError
 from advisor.files import write_atomically
 
 if TYPE_CHECKING:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -22,7 +21,7 @@ SUFFIXES = (".png", ".svg", ".pdf")
 BLUE, ORANGE, GREEN, VERMILION, GREY, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#5A5A5A", "#000000"
 PURPLE, SKY = "#CC79A7", "#56B4E9"
 DPI = 150
-_METADATA = {
+_METADATA: dict[str, dict[str, Any]] = {
     "png": {"Software": "batchwave"},
     "svg": {"Date": None, "Creator": "batchwave"},
     "pdf": {"CreationDate": None, "Creator": "batchwave", "Producer": None},
@@ -40,10 +39,19 @@ def check_path(path: Path) -> None:
 
 @contextlib.contextmanager
 def styled(salt: str = "batchwave") -> Iterator[None]:
-    """Within it figures have the canvas's style, and the ids inside an SVG depend on `salt` instead of on chance."""
-    import matplotlib as mpl
+    """Within it figures have the canvas's style, and the ids inside an SVG depend on `salt` instead of on chance.
 
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):
+    A user's matplotlibrc changes nothing: the same figure is the same everywhere. Raises BadInputError where matplotlib
+    refuses the environment's MPLBACKEND.
+    """
+    try:
+        import matplotlib as mpl
+    except ValueError as error:
+        raise BadInputError(f"matplotlib cannot start ({str(error).split(';')[0]}): unset MPLBACKEND") from error
+
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update({**_STYLE, "svg.hashsalt": salt})
         yield
 
 
@@ -72,7 +80,7 @@ def encoded(figure: Figure, kind: str) -> bytes:
     return content.getvalue()
 
 
-def _png(canvas: FigureCanvasAgg) -> bytes:
+def _png(canvas: Any) -> bytes:
     """The picture in 256 colours of its own choice: a third of the bytes, and no eye tells."""
     from PIL import Image, PngImagePlugin
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure as MatplotlibFigure
@@ -120,3 +124,20 @@ def test_any_text_may_stand_in_a_figure(words: str) -> None:
 def test_a_logarithmic_axis_keeps_its_powers_of_ten() -> None:
     assert draw(saying("a")).svg != draw(figure()).svg
     assert "DejaVuSans-5c" not in draw(saying("a")).svg  # no backslash is drawn: "$\mathdefault{10^{0}}$"
+
+
+def test_a_users_style_changes_no_picture() -> None:
+    usual = draw(figure())
+    odd = {"font.size": 30, "text.usetex": True, "axes.grid": True, "savefig.bbox": "tight", "svg.fonttype": "none"}
+    with mpl.rc_context(odd):
+        assert draw(figure()) == usual
+        assert mpl.rcParams["font.size"] == 30
+
+
+def test_a_backend_that_matplotlib_refuses_is_one_clear_line() -> None:
+    call = "from advisor.plots.canvas import styled\nwith styled(): pass"
+    found = subprocess.run([sys.executable, "-c", call], env={**os.environ, "MPLBACKEND": "nonsense"}, text=True,
+                           capture_output=True, check=False)  # fmt: skip
+    last = found.stderr.splitlines()[-1]
+    assert last.startswith("advisor.errors.BadInputError: matplotlib cannot start (Key backend: 'nonsense' is not a")
+    assert last.endswith("): unset MPLBACKEND")
