@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+import advisor
 from advisor.cli import cli
 from advisor.errors import AdvisorError
 from bench.__main__ import COMMANDS
@@ -125,6 +126,21 @@ def test_the_python_of_a_page_compiles_and_its_examples_are_true(path: Path) -> 
 def test_the_links_of_a_page_lead_to_files_of_the_project(path: Path) -> None:
     targets = [target for target in LINK.findall(path.read_text(encoding="utf-8")) if "://" not in target]
     assert [target for target in targets if not (path.parent / target).exists()] == []
+
+
+def test_what_contributing_says_lives_somewhere_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [re.findall("`([^`]+)`", row[0]) for row in table(text, "## Where things live")]
+    assert all(rows)
+    for first, *others in rows:
+        for name in (first, *(other if "/" in other else f"{Path(first).parent}/{other}" for other in others)):
+            assert list(ROOT.glob(name.rstrip("/"))), name
+
+
+def test_everything_public_is_on_the_python_page() -> None:
+    shown = set(re.findall(r"^::: (\S+)", (PAGES / "python.md").read_text(encoding="utf-8"), re.MULTILINE))
+    missing = {name for name in advisor.__all__ if not any(path.endswith(f".{name}") for path in shown)}
+    assert missing == {"__version__", "AdvisorError"}  # the table of errors has that one
 
 
 def test_every_error_and_its_exit_code_are_on_the_python_page() -> None:
