@@ -232,7 +232,7 @@ def _rivals(counts: Mapping[str, HeldOutProducts]) -> Figure:
         id="errors-side-by-side",
         title="How wrong are predicted products, beside simpler models of the same rows?",
         answer=(
-            f"{percent(min(means), 1)} to {percent(max(means), 1)} in the mean, where a roofline with three fitted "
+            f"{percent(min(means), 1)} to {percent(max(means), 1)} off in the mean, where a roofline with three fitted "
             f"constants is {percent(min(roofline), 1)} to {percent(max(roofline), 1)} off; below every simpler model "
             f"on {ahead} of {len(counts)} GPUs."
         ),

@@ -31,8 +31,8 @@ MODELS = ("resnet50", "bert-base-512")
 STEPS_MODELS = ("resnet50", "convnext_tiny", "vit_b_16")  # of the GPU whose training steps are public
 SHOWN = "a100-sxm4-80gb"  # whose pictures the gallery has, where its report has them
 QUESTIONS = (  # figures of the gallery: first what the project is about, last how far it can be trusted
-    "throughput-n-m2304-k4096",
     "throughput-m-n12288-k4096",
+    "throughput-n-m2304-k4096",
     "waves-map",
     "batch-resnet50",
     "batch-memory-resnet50",
@@ -146,7 +146,8 @@ def _blocks(reports: Mapping[str, Report]) -> Iterator[str]:
         f"- {escaped(report.title)}: [{TEXT}]({folder}/{TEXT}), [{PAGE}]({folder}/{PAGE})"
         for folder, report in reports.items()
     )
-    if not {"ratios", "timeline"} & {section.id for report in reports.values() for section in report.sections}:
+    drawn = {section.id for report in reports.values() for section in report.sections if section.figures}
+    if not drawn & {"ratios", "timeline"}:
         yield (
             "None of these cards was measured by this project. The report of a card that was also shows our Triton "
             "kernels beside cuBLAS and cuDNN, and the CTAs of a kernel on their SMs: "
@@ -160,9 +161,11 @@ def _picture(found: Mapping[str, Figure]) -> Iterator[str]:
     (folder, figure), *others = found.items()
     yield f"## {escaped(figure.title)}"
     yield f"[![{escaped(figure.alt)}]({_png(folder, figure)})]({folder}/{TEXT})"
-    yield f"{_whose(folder)}{prose(beginning(figure.answer))}"
+    measured = [origin.short or origin.text for origin in figure.origins if origin.kind == "public measurement"]
+    points = f" Measured: {prose('; '.join(measured))}." if measured else ""
+    yield f"{_whose(folder)}{prose(beginning(figure.answer))}{points}"
     if others:
-        yield "The same of " + ", ".join(f"[{_short(other)}]({_png(other, each)})" for other, each in others)
+        yield "The same for " + ", ".join(f"[{_short(other)}]({_png(other, each)})" for other, each in others)
 
 
 def beginning(answer: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,13 +112,24 @@ def test_a_question_is_asked_once_of_the_a100_and_leads_to_the_same_picture_of_t
     found = gallery({"gpus/l40s": report(MAP, N), "gpus/a100-sxm4-80gb": report(N, title="Another")})
     assert found.count(f"## What is {N}?") == 1
     assert f"]({FIGURES.format('a100-sxm4-80gb', N)})](gpus/a100-sxm4-80gb/report.md)" in found
-    assert f"The same of [l40s]({FIGURES.format('l40s', N)})" in found
+    assert f"The same for [l40s]({FIGURES.format('l40s', N)})" in found
     assert f"]({FIGURES.format('l40s', MAP)})](gpus/l40s/report.md)" in found  # where the A100 has none
 
 
 def test_questions_come_in_the_order_of_interest_and_others_are_left_to_the_reports() -> None:
     found = gallery({"gpus/a100-sxm4-80gb": report("powers", MAP, N)})
     assert re.findall(r"^## (.*)$", found, re.MULTILINE) == [f"What is {N}?", f"What is {MAP}?", "All reports"]
+    assert "None of these cards was measured by this project" in found
+
+
+def test_a_caption_says_whose_measurements_a_picture_shows() -> None:
+    found = report(N)
+    section = found.sections[0]
+    origin = Origin("public measurement", "their table, at length", "their table, Apache-2.0")
+    figure = replace(section.figures[0], origins=(origin, *section.figures[0].origins))
+    found = replace(found, sections=(replace(section, figures=(figure,)),))
+    assert "Measured: their table, Apache-2.0." in gallery({"gpus/l40s": found})
+    assert "Measured:" not in gallery({"gpus/l40s": report(N)})
 
 
 def test_a_caption_is_the_beginning_of_the_answer() -> None:
