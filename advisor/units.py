@@ -43,6 +43,12 @@ def gib(size_bytes: float) -> str:
     return f"{value:.2f} GiB" if value < 100 else f"{value:.0f} GiB"
 
 
+def about_gib(size_bytes: float) -> str:
+    """Print an estimate of bytes as GiB with three significant digits and two decimals at most: "0.20", "13.3 GiB"."""
+    value = size_bytes / 2**30
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} GiB"
+
+
 def duration(time_s: float) -> str:
     """Print a time with three significant digits in the unit that suits it: "5.3 us", "133 ms", "2.15 s"."""
     for unit, factor in (("us", 1e6), ("ms", 1e3)):

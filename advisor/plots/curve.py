@@ -12,7 +12,7 @@ import numpy as np
 from advisor.plots.canvas import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, drawing
 from advisor.recommendation import Recommendation, headline
 from advisor.rules_of_thumb import Choice, choices, last_shown, sizes_shown
-from advisor.units import gib, percent
+from advisor.units import about_gib, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -172,7 +172,7 @@ def _draw_memory(axes: Axes, found: Recommendation) -> None:
     top = float(total.max())
     if answer.memory_limit_bytes is not None:
         limit = answer.memory_limit_bytes / 2**30
-        axes.axhline(limit, color=BLACK, linewidth=1.2, label=f"memory limit, {gib(answer.memory_limit_bytes)}")
+        axes.axhline(limit, color=BLACK, linewidth=1.2, label=f"memory limit, {about_gib(answer.memory_limit_bytes)}")
         if answer.margin:
             axes.axhline(limit / (1 + answer.margin), color=BLACK, linewidth=1, linestyle="--",
                          label=f"limit less a margin of {percent(answer.margin, 1)}")  # fmt: skip

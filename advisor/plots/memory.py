@@ -12,7 +12,7 @@ from advisor.memory import MemoryCurve
 from advisor.plots.canvas import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION
 from advisor.recommendation import Recommendation
 from advisor.rules_of_thumb import last_shown
-from advisor.units import gib, percent
+from advisor.units import about_gib, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,7 +56,7 @@ def draw_memory(
     top = float(curve.total_bytes.max()) / 2**30
     if answer.memory_limit_bytes is not None:
         top = answer.memory_limit_bytes / 2**30
-        axes.axhline(top, color=BLACK, linewidth=1.4, label=f"limit, {gib(answer.memory_limit_bytes)}")
+        axes.axhline(top, color=BLACK, linewidth=1.4, label=f"limit, {about_gib(answer.memory_limit_bytes)}")
         if answer.margin:
             axes.axhline(top / (1 + answer.margin), color=BLACK, linewidth=1, linestyle="--",
                          label=f"limit less a margin of {percent(answer.margin, 1)}")  # fmt: skip
@@ -90,4 +90,4 @@ def draw_memory(
 def shares(parts: Mapping[str, NDArray[np.int64]], index: int) -> str:
     """The parts at one size in words, the largest first."""
     sizes = sorted(((int(part[index]), name) for name, part in parts.items()), reverse=True)
-    return "; ".join(f"{gib(size)} for {name}" for size, name in sizes if size)
+    return "; ".join(f"{about_gib(size)} for {name}" for size, name in sizes if size)

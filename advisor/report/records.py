@@ -75,7 +75,10 @@ class Fact:
 
 @dataclass(frozen=True)
 class Series:
-    """Points of an interactive figure, measured or predicted; x and y are in the units of the figure's axes."""
+    """Points of an interactive figure, measured or predicted; x and y are in the units of the figure's axes.
+
+    A line is broken where x and y are NaN.
+    """
 
     name: str  # in the legend
     kind: Literal["line", "points"]
@@ -83,7 +86,7 @@ class Series:
     x: tuple[float, ...]
     y: tuple[float, ...]
     facts: tuple[Fact, ...]
-    low: tuple[float, ...] | None = None  # quartiles around y
+    low: tuple[float, ...] | None = None  # ends of the spread around y: quartiles, or what the origin says
     high: tuple[float, ...] | None = None
     symbol: str = "circle"  # plotly's names: "circle", "diamond", "star", "x", "square", "triangle-up"
     dashed: bool = False

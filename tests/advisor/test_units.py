@@ -41,3 +41,5 @@ def test_durations_have_three_digits(time_s: float, text: str) -> None:
 def test_rates_and_sizes_read_well() -> None:
     assert [units.rate(r) for r in (0.5234, 41.3, 2315.4)] == ["0.523", "41.3", "2,315"]
     assert [units.gib(2**30 * x) for x in (0.2, 23.456, 141)] == ["0.20 GiB", "23.46 GiB", "141 GiB"]
+    about = [units.about_gib(2**30 * x) for x in (0.2, 9.994, 9.996, 23.456, 99.94, 99.96, 141)]
+    assert about == ["0.20 GiB", "9.99 GiB", "10.0 GiB", "23.5 GiB", "99.9 GiB", "100 GiB", "141 GiB"]

@@ -19,11 +19,11 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from advisor.report.records import Cell, Report, Table
+from advisor.report.records import Cell, Figure, Report, Table
 from advisor.report.rendering.interactive import chart_json
 from advisor.report.rendering.pictures import COLOURS, Pictures
-from advisor.report.rendering.prose import pieces, sources
-from advisor.report.rendering.tables import numeric, printed
+from advisor.report.rendering.prose import items, pieces, sources
+from advisor.report.rendering.tables import known_columns, numeric, printed
 
 _PIXELS_PER_INCH = 96
 _WITHIN_FIGURE = re.compile(  # the blanks of "12 %", "M = 256"
@@ -80,7 +80,10 @@ def page(report: Report, pictures: Mapping[str, Pictures]) -> str:
             narrow={figure.id: _source(pictures[figure.id].narrow_svg, figure.narrow_inches) for figure in figures},
             charts={figure.id: Markup(chart_json(figure.interactive)) for figure in figures if figure.interactive},
             sources=sources(report),
+            items=items,
+            is_figure=lambda item: isinstance(item, Figure),
             rows=_rows,
+            known_columns=known_columns,
             numeric=lambda table: [numeric(table, place) for place in range(len(table.columns))],
         )
     )

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from advisor.profiling.output.text import LONGEST_READ, clean
 from advisor.report.records import Figure, Origin, Report, Section, Table
-from advisor.report.rendering.prose import pieces, sources
-from advisor.report.rendering.tables import numeric, printed
+from advisor.report.rendering.prose import items, pieces, sources
+from advisor.report.rendering.tables import known_columns, numeric, printed
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 # Where each acts: backslash, backtick, asterisk, brackets, pipe, tilde; "$" begins mathematics on code hosts.
@@ -62,10 +62,8 @@ def _section(section: Section, numbers: Mapping[Origin, int]) -> Iterator[str]:
     yield f"## {escaped(section.title)}"
     if section.lead:
         yield prose(section.lead)
-    for figure in section.figures:
-        yield from _figure(figure, numbers)
-    for table in section.tables:
-        yield from _table(table, numbers)
+    for item in items(section):
+        yield from _figure(item, numbers) if isinstance(item, Figure) else _table(known_columns(item), numbers)
     if section.notes:
         yield _list(section.notes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import replace
 
 from advisor.profiling.output.text import LONGEST_READ, clean
 from advisor.report.records import NOT_MEANT, Cell, Column, Table
@@ -43,6 +44,14 @@ def printed(cell: Cell, column: Column) -> str:
     if isinstance(cell, bool):
         return "yes" if cell else "no"
     return f"{cell:.4g}" if isinstance(cell, float) else clean(str(cell), LONGEST_READ)
+
+
+def known_columns(table: Table) -> Table:
+    """The table as pages print it: without the columns of which no row knows anything. CSV has all."""
+    every = range(len(table.columns))
+    kept = [place for place in every if not table.rows or not all(_unknown(row[place]) for row in table.rows)]
+    columns, rows = tuple(table.columns[place] for place in kept), (tuple(row[i] for i in kept) for row in table.rows)
+    return replace(table, columns=columns, rows=tuple(rows))
 
 
 def numeric(table: Table, column: int) -> bool:

@@ -24,12 +24,12 @@ from advisor.report.records import (
     Table,
     Tone,
 )
-from advisor.report.sections.batch_memory import memory_figure
+from advisor.report.sections.batch_memory import about_gib_number, memory_figure
 from advisor.report.sections.batch_words import advice, listed, searched_or_fits, seen, verdict
 from advisor.report.subject import MeasuredSteps, Subject
 from advisor.rules_of_thumb import Choice, choices, last_shown, sizes_shown
 from advisor.steptime import StepCurve
-from advisor.units import gib, percent, rate
+from advisor.units import about_gib, percent, rate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
@@ -60,9 +60,7 @@ def section(subject: Subject) -> Section | None:
         origin = step_origin(found)
         figures += [_figure(name, found, steps, origin), memory_figure(name, found, steps, origin)]
         tables.append(_choices_table(name, found.answer, origin))
-        tables += [
-            _measured_table(f"{number}-{name}", found, each, origin) for number, each in enumerate(steps, start=1)
-        ]
+        tables += [_measured_table(name, number, found, each, origin) for number, each in enumerate(steps, start=1)]
     return Section(
         id="batch",
         title="Batch size: what is fast, and what fits",
@@ -127,10 +125,10 @@ def _interactive(found: Recommendation, steps: Sequence[MeasuredSteps]) -> Inter
     series = [line("predicted, fits", every[fits], "blue")]
     if not fits.all():
         series.append(line("predicted, does not fit", every[~fits], "grey", dashed=True))
-    there_and_back = np.concatenate([every, every[::-1]])
-    around = speed[there_and_back - 1] * np.repeat([1 / band, band], len(every))
+    gap = [np.nan]
+    around = np.concatenate([speed[every - 1] / band, gap, speed[every - 1] * band])
     series.append(Series(f"within the mean error, {percent(answer.error.mean_abs_log)}", "line", "sky",
-                         _floats(there_and_back), _floats(around), (), dashed=True))  # fmt: skip
+                         _floats(np.concatenate([every, gap, every])), _floats(around), (), dashed=True))  # fmt: skip
     for lane in _together(lanes([c for c in choices(answer) if c.batch <= end])):
         sizes = np.array(lane.batches)
         symbol, tone = _LOOK[lane.short]
@@ -181,7 +179,7 @@ def _facts(answer: Answer, curve: StepCurve, roles: dict[int, str], sizes: np.nd
         Fact("batch", tuple(int(size) for size in sizes)),
         Fact(f"{answer.model.samples}/s", tuple(_digits(known.samples_per_s[i]) for i in at)),
         Fact("step time", tuple(_digits(1e3 * known.time_s[i]) for i in at), "ms"),
-        Fact("memory", tuple(round(known.total_bytes[i] / 2**30, 2) for i in at), "GiB"),
+        Fact("memory", tuple(about_gib_number(known.total_bytes[i]) for i in at), "GiB"),
         Fact("fits", tuple(bool(known.fits[i]) if answer.memory_limit_bytes is not None else None for i in at)),
         Fact("GPU busy", shares(curve.busy_share), "%"),
         Fact("wave efficiency", shares(curve.wave_efficiency), "%"),
@@ -212,8 +210,8 @@ def _marks(answer: Answer) -> tuple[Mark, ...]:
     if not answer.largest_fitting_is_search_limit and answer.memory_limit_bytes is not None:
         largest = answer.largest_fitting
         reason = (
-            f"{largest} is the largest size that fits: {gib(answer.curve.total_bytes[largest - 1])} and a margin of "
-            f"{percent(answer.margin, 1)} in {gib(answer.memory_limit_bytes)}"
+            f"{largest} is the largest size that fits: {about_gib(answer.curve.total_bytes[largest - 1])} and a "
+            f"margin of {percent(answer.margin, 1)} in {about_gib(answer.memory_limit_bytes)}"
         )
         if largest == answer.batch_size:
             return (Mark(largest, str(largest), f"the recommended size; {reason}"),)
@@ -227,7 +225,7 @@ def _marks(answer: Answer) -> tuple[Mark, ...]:
 def _choices_table(name: str, answer: Answer, origin: Origin) -> Table:
     known = answer.memory_limit_bytes is not None
     return Table(
-        id=f"batch-choices-{name}",
+        id=f"batch-{name}-choices",
         title=f"What do the rules of thumb cost for {answer.model.title}?",
         columns=(
             Column("choice", "choice", note="knee: the smallest size within the tolerance, "
@@ -237,7 +235,7 @@ def _choices_table(name: str, answer: Answer, origin: Origin) -> Table:
             Column("samples_per_s", f"{answer.model.samples}/s", _shown(rate), "predicted"),
             Column("of_fastest", "of fastest", _shown(partial(percent, digits=1)),
                    f"of the fastest size {searched_or_fits(answer)}"),
-            Column("memory_bytes", "memory", _shown(gib), "what must be free before the step, predicted"),
+            Column("memory_bytes", "memory", _shown(about_gib), "what must be free before the step, predicted"),
             Column("fits", "fits", note="with the margin"),
         ),
         rows=tuple(_choice_row(choice, known) for choice in choices(answer)),
@@ -250,7 +248,7 @@ def _choice_row(choice: Choice, known: bool) -> tuple[Cell, ...]:
     return choice.name, choice.batch, choice.samples_per_s, choice.relative, choice.memory_bytes, fits
 
 
-def _measured_table(name: str, found: Recommendation, steps: MeasuredSteps, origin: Origin) -> Table:
+def _measured_table(name: str, number: int, found: Recommendation, steps: MeasuredSteps, origin: Origin) -> Table:
     noun = found.answer.model.samples
     predicted = found.setup.predict(steps.batch)
     rows = (
@@ -260,14 +258,14 @@ def _measured_table(name: str, found: Recommendation, steps: MeasuredSteps, orig
         )
     )
     return Table(
-        id=f"measured-steps-{name}",
+        id=f"batch-{name}-measured-{number}",
         title=f"What was measured of {found.answer.model.title} ({steps.recipe})?",
         columns=(
             Column("batch", "batch"),
             Column("measured_samples_per_s", f"{noun}/s, measured", _shown(rate)),
             Column("predicted_samples_per_s", f"{noun}/s, predicted", _shown(rate), found.answer.recipe),
-            Column("measured_memory_bytes", "memory, measured", _shown(gib)),
-            Column("predicted_memory_bytes", "memory, predicted", _shown(gib), found.answer.recipe),
+            Column("measured_memory_bytes", "memory, measured", _shown(about_gib)),
+            Column("predicted_memory_bytes", "memory, predicted", _shown(about_gib), found.answer.recipe),
             Column("power_w", "power, W", _shown(lambda watts: f"{watts:.0f}"), "measured"),
         ),
         rows=tuple(rows),

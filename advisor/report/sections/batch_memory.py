@@ -13,7 +13,7 @@ from advisor.recommendation import Answer, Recommendation
 from advisor.report.records import Cell, Fact, Figure, Interactive, Mark, Origin, Series
 from advisor.report.subject import MeasuredSteps
 from advisor.rules_of_thumb import last_shown
-from advisor.units import counted, gib, percent
+from advisor.units import about_gib, counted, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
@@ -35,6 +35,11 @@ def memory_figure(name: str, found: Recommendation, steps: tuple[MeasuredSteps, 
     )
 
 
+def about_gib_number(size_bytes: float) -> float:
+    """GiB with three significant digits, as a chart's facts have them."""
+    return float(f"{size_bytes / 2**30:.3g}")
+
+
 def _draw(found: Recommendation, steps: Sequence[MeasuredSteps], figure: MatplotlibFigure, narrow: bool) -> None:
     draw_memory(figure, found, measured=steps, narrow=narrow)
 
@@ -45,7 +50,7 @@ def _answer(found: Recommendation) -> str:
     batch = np.array([answer.batch_size])
     take = "takes" if answer.batch_size == 1 else "take"
     text = (
-        f"{counted(answer.batch_size, one)} {take} {gib(total[answer.batch_size - 1])}: "
+        f"{counted(answer.batch_size, one)} {take} {about_gib(total[answer.batch_size - 1])}: "
         f"{shares(parts_bytes(found.setup.memory(batch)), 0)}."
     )
     if len(total) > 1:
@@ -58,7 +63,7 @@ def _answer(found: Recommendation) -> str:
 def _what_fits(answer: Answer) -> str:
     if answer.memory_limit_bytes is None:
         return "the memory of this GPU is unknown, so nothing was held against it"
-    limit = f"{gib(answer.memory_limit_bytes)} with a margin of {percent(answer.margin, 1)}"
+    limit = f"{about_gib(answer.memory_limit_bytes)} with a margin of {percent(answer.margin, 1)}"
     if answer.largest_fitting_is_search_limit:
         if answer.largest_fitting == 1:
             return f"1, the only size searched, fits {limit}"
@@ -71,8 +76,9 @@ def _seen(found: Recommendation) -> str:
     total = answer.curve.total_bytes
     return (
         f"Areas one upon the other over the batch size, 1 to {end}: CUDA context and libraries, weights with gradients "
-        f"and optimizer, activations and temporaries, the allocator's reserve. Together they rise from {gib(total[0])} "
-        f"to {gib(total[end - 1])}; {_what_fits(answer)}. A star marks {answer.batch_size}, the recommended size."
+        f"and optimizer, activations and temporaries, the allocator's reserve. Together they rise from "
+        f"{about_gib(total[0])} to {about_gib(total[end - 1])}; {_what_fits(answer)}. A star marks "
+        f"{answer.batch_size}, the recommended size."
     )
 
 
@@ -87,18 +93,17 @@ def _interactive(found: Recommendation, steps: Sequence[MeasuredSteps]) -> Inter
     ]
     facts = (
         Fact("batch", tuple(int(size) for size in sizes)),
-        Fact("memory", tuple(round(float(value), 2) for value in total), "GiB"),
-        *(Fact(part, tuple(round(float(value) / 2**30, 2) for value in of_part), "GiB")
-          for part, of_part in parts.items()),
+        Fact("memory", tuple(map(about_gib_number, curve.total_bytes)), "GiB"),
+        *(Fact(part, tuple(map(about_gib_number, of_part)), "GiB") for part, of_part in parts.items()),
         Fact("fits", tuple(fits)),
-    )  # fmt: skip
+    )
     series = [Series("predicted", "line", "blue", tuple(map(float, sizes)), tuple(map(float, total)), facts)]
     ends = (float(sizes[0]), float(sizes[-1]))
     if answer.memory_limit_bytes is not None:
         limit = answer.memory_limit_bytes / 2**30
         lines = {"limit": limit, f"limit less a margin of {percent(answer.margin, 1)}": limit / (1 + answer.margin)}
         for i, (label, height) in enumerate(lines.items()):
-            known = (Fact("memory", (round(height, 2),) * 2, "GiB"),)
+            known = (Fact("memory", (float(f"{height:.3g}"),) * 2, "GiB"),)
             series.append(Series(label, "line", "ink", ends, (height, height), known, dashed=i > 0))
     series += [each for one in steps if (each := _measured(one)) is not None]
     mark = Mark(answer.batch_size, str(answer.batch_size), "the recommended size")
@@ -112,7 +117,7 @@ def _measured(steps: MeasuredSteps) -> Series | None:
     batch, held = steps.batch[known], steps.memory_bytes[known] / 2**30
     facts = (
         Fact("batch", tuple(int(size) for size in batch)),
-        Fact("memory", tuple(round(float(value), 2) for value in held), "GiB"),
+        Fact("memory", tuple(float(f"{value:.3g}") for value in held), "GiB"),
     )
     return Series(f"measured: {steps.recipe}", "points", "orange", tuple(map(float, batch)), tuple(map(float, held)),
                   facts, symbol="circle-open")  # fmt: skip

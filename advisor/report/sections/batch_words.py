@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from advisor.choice import TIE, tied
 from advisor.recommendation import Answer
 from advisor.rules_of_thumb import Choice, choices, last_shown
-from advisor.units import counted, gib, percent, rate
+from advisor.units import about_gib, counted, percent, rate
 
 
 def advice(answer: Answer) -> str:
     """The recommended size, what is predicted there, and how near that is to the fastest."""
-    memory, size = gib(answer.curve.total_bytes[answer.batch_size - 1]), answer.batch_size
-    room = memory if answer.memory_limit_bytes is None else f"{memory} of {gib(answer.memory_limit_bytes)}"
+    memory, size = about_gib(answer.curve.total_bytes[answer.batch_size - 1]), answer.batch_size
+    room = memory if answer.memory_limit_bytes is None else f"{memory} of {about_gib(answer.memory_limit_bytes)}"
     samples = answer.model.samples
     speed = f"{rate(answer.samples_per_s)} {samples}/s +-{percent(answer.error.mean_abs_log)}"
     which = searched_or_fits(answer)
@@ -93,12 +93,14 @@ def seen(answer: Answer, *, measured: bool) -> str:
     )
     limit = answer.memory_limit_bytes
     lines = (
-        "the limit is unknown" if limit is None else f"lines show the limit, {gib(limit)}, and the limit less a margin"
+        "the limit is unknown"
+        if limit is None
+        else f"lines show the limit, {about_gib(limit)}, and the limit less a margin"
     )
     points = " Measured steps are points beside both curves." if measured else ""
     return (
         f"Three panels over the batch size, 1 to {end}. Above, {answer.model.samples} per second go from "
         f"{rate(curve.samples_per_s[0])} at 1 to {rate(curve.samples_per_s[end - 1])} at {end}, with a band of "
         f"the mean error around them. Between, one row for each choice: {marks}. Below, memory rises from "
-        f"{gib(curve.total_bytes[0])} to {gib(curve.total_bytes[end - 1])}; {lines}.{points}"
+        f"{about_gib(curve.total_bytes[0])} to {about_gib(curve.total_bytes[end - 1])}; {lines}.{points}"
     )

@@ -83,8 +83,10 @@ def _all_measured(sweep: Sweep, points: Sequence[Points]) -> Iterator[Series]:
 def _measured(sweep: Sweep, each: Points, tone: Tone, symbol: str) -> Series:
     at = np.clip(np.searchsorted(sweep.sizes, each.sizes), 0, len(sweep.sizes) - 1)
     p, on_line = sweep.prediction, sweep.sizes[at] == each.sizes
-    quartiles = bool(np.isfinite(each.low_s).all() and np.isfinite(each.high_s).all())
+    spread = bool(np.isfinite(each.low_s).all() and np.isfinite(each.high_s).all())
     rates, low, high = (each.flops / seconds / 1e12 for seconds in (each.time_s, each.high_s, each.low_s))
+    own = each.source.origin.kind == "measured here"
+    ends = ("lower quartile", "upper quartile") if own else ("spread from", "spread to")
 
     def of_line(values: Sequence[Cell]) -> tuple[Cell, ...]:
         return tuple(value if known else None for value, known in zip(values, on_line, strict=True))
@@ -92,8 +94,7 @@ def _measured(sweep: Sweep, each: Points, tone: Tone, symbol: str) -> Series:
     facts = [
         Fact(sweep.label.split(" (")[0], tuple(each.sizes.tolist())),
         Fact("time", _rounded(1e6 * each.time_s), "us"),
-        Fact("lower quartile", _rounded(1e6 * each.low_s), "us"),
-        Fact("upper quartile", _rounded(1e6 * each.high_s), "us"),
+        *(Fact(name, _rounded(1e6 * end), "us") for name, end in zip(ends, (each.low_s, each.high_s), strict=True)),
         Fact("throughput", _rounded(rates), "TFLOP/s"),
         Fact("predicted time", _rounded(1e6 * each.predicted_s), "us"),
         Fact("prediction is off by", tuple(f"{100 * off:+.1f}" for off in each.off), "%"),
@@ -101,14 +102,12 @@ def _measured(sweep: Sweep, each: Points, tone: Tone, symbol: str) -> Series:
         Fact("predicted waves", of_line([round(float(p.waves[i]), 2) for i in at])),
         Fact("kernel", tuple(name or None for name in each.kernel)),
     ]
-    if not quartiles:
-        facts = [fact for fact in facts if not fact.name.endswith("quartile")]
     return Series(
         name=f"measured: {each.name}", kind="points", tone=tone,
         symbol=symbol + ("-open" if each.source.mode == "warm" else ""),
         x=tuple(each.sizes.tolist()), y=tuple(rates.tolist()),
         facts=tuple(fact for fact in facts if any(value is not None for value in fact.values)),
-        low=tuple(low.tolist()) if quartiles else None, high=tuple(high.tolist()) if quartiles else None,
+        low=tuple(low.tolist()) if spread else None, high=tuple(high.tolist()) if spread else None,
     )  # fmt: skip
 
 

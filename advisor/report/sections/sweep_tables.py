@@ -44,16 +44,6 @@ def _time(value: Cell) -> str:
     return duration(float(value or 0))
 
 
-def _table(
-    id_: str, title: str, columns: Sequence[Column], rows: Sequence[tuple[Cell, ...]], origins: tuple[Origin, ...],
-    shown: int | None = SHOWN,
-) -> Table:  # fmt: skip
-    """A table without the columns of which nothing is known."""
-    known = [i for i in range(len(columns)) if any(row[i] is not None for row in rows)]
-    kept = tuple(tuple(row[i] for i in known) for row in rows)
-    return Table(id_, title, tuple(columns[i] for i in known), kept, origins, shown)
-
-
 def teeth_table(subject: Subject, found: Sequence[Found]) -> Table:
     """Every tooth and its cause, the deepest first."""
     columns = (
@@ -76,7 +66,7 @@ def teeth_table(subject: Subject, found: Sequence[Found]) -> Table:
     ]  # fmt: skip
     rows.sort(key=lambda row: -float(row[3] or 0))
     origins = (subject.gemm_origin(), *_origins(found))
-    return _table("teeth", "Every cliff and its cause, the deepest first", columns, rows, origins)
+    return Table("teeth", "Every cliff and its cause, the deepest first", columns, tuple(rows), origins, SHOWN)
 
 
 def powers_table(subject: Subject, found: Sequence[Found]) -> Table:
@@ -104,7 +94,7 @@ def powers_table(subject: Subject, found: Sequence[Found]) -> Table:
         for each in powers_of_two(sweep)
     )
     title = f"Are powers of two special? Each beside the sizes up to {percent(NEAR, 1)} smaller or larger, predicted"
-    return _table("powers-of-two", title, columns, rows, (subject.gemm_origin(),), shown=None)
+    return Table("powers-of-two", title, columns, rows, (subject.gemm_origin(),))
 
 
 def steps_table(found: Sequence[Found]) -> Table:
@@ -128,7 +118,7 @@ def steps_table(found: Sequence[Found]) -> Table:
     ]  # fmt: skip
     rows.sort(key=lambda row: -max(float(row[4] or 0), float(row[5] or 0)))
     title = f"Drops of {percent(DROP)} or more, measured or predicted, between sizes at most {LONGEST_STEP} apart"
-    return _table("measured-drops", title, columns, rows, _origins(found))
+    return Table("measured-drops", title, columns, tuple(rows), _origins(found), SHOWN)
 
 
 def points_table(found: Sequence[Found]) -> Table:
@@ -138,8 +128,10 @@ def points_table(found: Sequence[Found]) -> Table:
         Column("source", "measured by"),
         Column("size", "size"),
         Column("time_s", "time", _time, "median where there are several samples"),
-        Column("low_s", "lower quartile", _time),
-        Column("high_s", "upper quartile", _time),
+        Column(
+            "low_s", "spread from", _time, "quartiles where measured here; of a public measurement what its source says"
+        ),
+        Column("high_s", "spread to", _time),
         Column("predicted_s", "predicted", _time),
         Column("off", "off", _share, "predicted over measured time, less one"),
         Column("fitted", "in the fit", None, "whether the coefficients were fitted to this row too"),
@@ -155,7 +147,7 @@ def points_table(found: Sequence[Found]) -> Table:
         for each in points
         for i in range(len(each.sizes))
     )  # fmt: skip
-    return _table("measured-points", "Measured products beside their predictions", columns, rows, _origins(found))
+    return Table("measured-points", "Measured products beside their predictions", columns, rows, _origins(found), SHOWN)
 
 
 def _known(value: float) -> float | None:

@@ -18,17 +18,18 @@ MOST_MISSED = 5  # measured drops that the line lacks, of which a note tells
 def answer(sweep: Sweep, found: Sequence[Tooth], points: Sequence[Points], what: str) -> str:
     """What the deepest cliff costs and why, how many there are, and which measured drops are predicted.
 
-    It stands without its title too, at the head of a report.
+    Its first sentence stands alone at the head of a report.
     """
     name, ends = sweep.label.split(" (")[0], f"{sweep.sizes[0]} to {sweep.sizes[-1]}"
     if found:
         worst = max(found, key=lambda tooth: tooth.loss)
         waves = sum(tooth.cause == "wave" for tooth in found)
-        of_them = f", {waves if waves < len(found) else 'all'} of them where a further wave starts" if waves else ""
+        which = f"{waves} of them " if waves < len(found) else "all of them " if waves > 1 else ""
+        of_them = f", {which}where a further wave starts" if waves else ""
         text = (
             f"{what[0].upper()}{what[1:]} more can cost a matrix product {percent(worst.loss)} of its throughput: "
-            f"predicted at {sweep.fixed} from {name} = {worst.under} to {worst.over}{_beside(worst, points)}, where "
-            f"{_cause_in_short(worst)}. From {ends} there {'is' if len(found) == 1 else 'are'} "
+            f"predicted at {sweep.fixed} from {name} = {worst.under} to {worst.over}{_beside(worst, points)}. "
+            f"There {_cause_in_short(worst)}. From {ends} there {'is' if len(found) == 1 else 'are'} "
             f"{counted(len(found), 'such cliff')} of {percent(LEAST_LOSS)} or more{of_them}."
         )
     else:

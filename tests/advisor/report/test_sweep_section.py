@@ -1,14 +1,16 @@
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from advisor.profile import FOLDER, read_profile
 from advisor.report.records import Figure, Origin, Table
+from advisor.report.rendering.tables import known_columns
 from advisor.report.sections.sweep import COLUMNS, ROWS, apart, section
 from advisor.report.sections.sweep_series import kept
+from advisor.report.sections.sweep_words import answer
 from advisor.report.subject import MeasuredProducts, Subject
 from advisor.report.sweeps import MeasuredStep, measured_around, points_on, powers_of_two, predict_sweep, size_class
 from advisor.report.teeth import teeth
@@ -58,7 +60,7 @@ def test_an_answer_gives_the_deepest_cliff_with_its_counts_and_what_was_measured
     answer = figure_of(subject_of("a100", CUBLAS), "throughput-m-n12288-k4096").answer
     assert answer.startswith("One row more can cost a matrix product 49 % of its throughput: predicted at N = 12288, ")
     assert (
-        "from M = 256 to 257 (measured: 50 %), where 96 tiles of 128x256, 1 wave on 108 SMs, become 144, 2 waves."
+        "from M = 256 to 257 (measured: 50 %). There 96 tiles of 128x256, 1 wave on 108 SMs, become 144, 2 waves."
         in answer
     )
     assert answer.endswith(" The line shows the 1 measured drop of 5 % or more.")
@@ -91,7 +93,7 @@ def test_a_line_is_held_against_the_points_that_its_fit_has_not_seen_in_the_answ
     found = section(subject_of("a100", slower))
     off = "line is 9.1 % off in the mean at 6 points of cuBLAS, FP16, which"
     assert f"The {off} are not in its fit." in found.figures[0].answer
-    seen = section(subject_of("a100", dataclasses.replace(slower, fitted=True)))
+    seen = section(subject_of("a100", replace(slower, fitted=True)))
     assert off not in seen.figures[0].answer
     assert f"M at N = 12288, K = 4096: the {off} are in its fit." in seen.notes
 
@@ -114,7 +116,7 @@ def test_sources_are_named_by_library_precision_pass_and_caches() -> None:
     row = (256, 12288, 4096, 200.0)
     both = timed(row, mode="cold", pass_="forward"), timed(row, library="triton", mode="warm", pass_="dgrad")
     assert [each.name for each in points_on(sweep, both)] == ["cuBLAS, FP16, cold", "Triton, FP16, dgrad, warm"]
-    (public,) = points_on(sweep, (dataclasses.replace(timed(row), source="EleutherAI"),))
+    (public,) = points_on(sweep, (replace(timed(row), source="EleutherAI"),))
     assert public.name == "cuBLAS, FP16 (EleutherAI)"
 
 
@@ -228,12 +230,29 @@ def test_every_point_has_its_facts() -> None:
     assert str(causes[under.x.index(256)]).startswith("256 to 257: a second wave for 36 tiles: 96 tiles of 128x256")
 
 
+def test_the_spread_of_public_rows_is_not_called_quartiles() -> None:
+    public = replace(CUBLAS, origin=Origin("public measurement", "the least and the greatest of three versions"))
+    figure = figure_of(subject_of("a100", public), "throughput-m-n12288-k4096")
+    assert figure.interactive is not None
+    facts = {fact.name: fact.values[0] for fact in figure.interactive.series[-1].facts}
+    assert facts["spread from"] == pytest.approx(2 * 256 * 12288 * 4096 / 230e12 * 0.98 * 1e6, rel=1e-3)
+    assert "spread to" in facts
+    assert not any("quartile" in name for name in facts)
+
+
+def test_one_cliff_is_not_all_of_them() -> None:
+    sweep = predict_sweep(subject_of("a100"), "m", np.arange(250, 260), fixed={"n": 12288, "k": 4096}, id_="m")
+    said = answer(sweep, teeth(sweep), (), "one row")
+    assert said.endswith("From 250 to 259 there is 1 such cliff of 2 % or more, where a further wave starts.")
+
+
 def test_where_no_quartile_and_no_kernel_is_known_none_is_shown() -> None:
     bare = as_products(np.array([[256, 12288, 4096]]), np.array([1e-4]), "bf16", HERE, fitted=True)
     table = table_of(subject_of("a100", bare), "measured-points")
     row = dict(zip((column.key for column in table.columns), table.rows[0], strict=True))
     assert row["fitted"] == "yes"
-    assert row.keys().isdisjoint({"low_s", "high_s", "kernel"})
+    assert {row["low_s"], row["high_s"], row["kernel"]} == {None}
+    assert {"low_s", "kernel"}.isdisjoint(column.key for column in known_columns(table).columns)
     interactive = figure_of(subject_of("a100", bare), "throughput-m-n12288-k4096").interactive
     assert interactive is not None
     assert interactive.series[-1].low is None

@@ -9,7 +9,7 @@ import math
 import pytest
 
 from advisor.report.records import NOT_MEANT, Cell, Column, Table
-from advisor.report.rendering.tables import csv_text, numeric, printed
+from advisor.report.rendering.tables import csv_text, known_columns, numeric, printed
 from advisor.units import duration
 
 
@@ -63,3 +63,15 @@ def test_a_column_of_numbers_is_told_from_words() -> None:
 
 def test_where_no_figure_is_meant_nothing_is_printed() -> None:
     assert printed(NOT_MEANT, Column("time_s", "time", lambda s: duration(float(s or 0)))) == ""
+
+
+def test_a_column_of_which_nothing_is_known_is_in_the_csv_alone() -> None:
+    found = table(("a", None, math.nan, 1), ("b", None, None, None), titles=4)
+    kept = known_columns(found)
+    assert [column.key for column in kept.columns] == ["key_0", "key_3"]
+    assert kept.rows == (("a", 1), ("b", None))
+    assert csv_text(found).startswith("key_0,key_1,key_2,key_3\n")
+
+
+def test_a_table_without_rows_keeps_its_columns() -> None:
+    assert known_columns(table(titles=2)) == table(titles=2)
