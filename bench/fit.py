@@ -50,7 +50,10 @@ Floats = NDArray[np.float64]
 SAMPLE = 0.12  # of the rows; the physical form has some 30 coefficients for 26,000 rows
 V100 = "v100-sxm2-16gb"
 UNJUDGED_WEIGHT = 0.15  # of rows that are launch-bound or narrower than real layers
-BF16_NOTE = "timings are BF16, which runs at the rate of FP16 with FP32 accumulate"
+BF16_NOTE = (
+    "The coefficients of matrix products were fitted to timings in BF16, "
+    "which runs at the rate of FP16 with FP32 accumulate."
+)
 FITTED = "2026-11-21"  # date of the shipped fit; a new fit of new data gets a new one
 
 

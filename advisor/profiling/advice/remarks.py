@@ -15,6 +15,7 @@ from advisor.profiling.advice.traced_setup import TracedSetup, some_sizes
 from advisor.recommendation import Comparison, Recommendation
 from advisor.units import percent, rate
 
+_COEFFICIENTS = "The coefficients of matrix products"  # of whose timings a profile's note tells
 UNKNOWN_MEMORY = "unknown: record with profile_memory=True"
 
 
@@ -177,10 +178,10 @@ def own_notes(found: Recommendation, chosen: int, traced: Traced, *, asked: bool
 
 def _of_timings(note: str, setup: TracedSetup) -> str | None:
     """What is said of a GPU's timings: whose they are, and nothing of FP16 where it is not predicted."""
-    if note != setup.profile.note or not note.startswith("timings are BF16"):
+    if note != setup.profile.note or not note.startswith(_COEFFICIENTS):
         return note
-    whose = f"the GEMM timings that the coefficients of {setup.resolved_gpu.gpu.name} were fitted to"
-    return note.replace("timings", whose, 1) if setup.recipe.precision == "fp16" else None
+    whose = f"{_COEFFICIENTS} on {setup.resolved_gpu.gpu.name}"
+    return note.replace(_COEFFICIENTS, whose, 1) if setup.recipe.precision == "fp16" else None
 
 
 def under_autocast(found: Recommendation, traced: Traced) -> bool:

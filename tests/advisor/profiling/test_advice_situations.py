@@ -273,7 +273,7 @@ def test_a_model_wholly_in_two_bytes_is_not_called_amp(tmp_path: Path) -> None:
 def test_bf16_timings_are_said_to_stand_for_fp16_and_whose_they_are(tmp_path: Path) -> None:
     plain, amp = advised(linear_trace().write(tmp_path / "trace.json")).advice
     assert "BF16" not in said(plain)
-    whose = "the GEMM timings that the coefficients of NVIDIA A100-SXM4-80GB were fitted to are BF16"
+    whose = "The coefficients of matrix products on NVIDIA A100-SXM4-80GB were fitted to timings in BF16, "
     assert whose in said(amp)
     bf16 = own(training(kernel=BF16_KERNEL, type_="c10::BFloat16"), tmp_path)
     assert "timings" not in said(bf16)
