@@ -44,7 +44,7 @@ QUESTIONS = (  # figures of the gallery: first what the project is about, last h
     "errors-side-by-side",
     "borrowed",
 )
-LEAST_SAID = 40  # letters of a caption; shorter sentences need the next one
+MOST_SAID = 240  # letters of a caption
 _SENTENCE = re.compile(r"(?<=[.?!]) (?=[A-Z0-9])")
 
 Say = Callable[[str], None]
@@ -164,17 +164,18 @@ def _picture(found: Mapping[str, Figure]) -> Iterator[str]:
     measured = [origin.short or origin.text for origin in figure.origins if origin.kind == "public measurement"]
     points = f" Measured: {prose('; '.join(measured))}." if measured else ""
     yield f"{_whose(folder)}{prose(beginning(figure.answer))}{points}"
+    others = [(other, each) for other, each in others if other.startswith("gpus/")]
     if others:
         yield "The same for " + ", ".join(f"[{_short(other)}]({_png(other, each)})" for other, each in others)
 
 
 def beginning(answer: str) -> str:
-    """The first sentence of an answer, or as many as say something."""
-    said = ""
-    for sentence in _SENTENCE.split(answer):
-        said = f"{said} {sentence}".strip()
-        if len(said) >= LEAST_SAID:
+    """The first sentence of an answer, and those after it that leave a caption short."""
+    said, *others = _SENTENCE.split(answer)
+    for sentence in others:
+        if len(said) + len(sentence) >= MOST_SAID:
             break
+        said = f"{said} {sentence}"
     return said
 
 

@@ -135,10 +135,10 @@ def test_a_caption_says_whose_measurements_a_picture_shows() -> None:
 
 def test_a_caption_is_the_beginning_of_the_answer() -> None:
     first = "At K = 4096 one column more costs 38 % (measured: 17.3 %)."
-    assert beginning(f"{first} From 1 to 4353 there are 25. No more.") == first
-    assert beginning("No. The batch is contiguous in no operand of these layers. So it is.") == (
-        "No. The batch is contiguous in no operand of these layers."
-    )
+    second = "There 108 tiles, 1 wave, become 126, 2 waves."
+    assert beginning(f"{first} {second}") == f"{first} {second}"
+    assert beginning(f"{first} {second} {'Word ' * 30}more.") == f"{first} {second}"
+    assert beginning(f"{'Word ' * 50}more. {second}") == f"{'Word ' * 50}more."
 
 
 def test_words_of_a_report_are_escaped() -> None:
