@@ -219,7 +219,8 @@ def _from_catalogue(name: str, input_shape: tuple[int, ...] | None, seq_len: int
 
     library, _, factory = builder.partition(":")
     source = sources.BUILDERS[library](factory, input_shape, seq_len)
-    return dataclasses.replace(source, title=workload.title, task=workload.task).trace(workload.name, recipe)
+    title = workload.title.replace(f"sequences of {shape}", f"sequences of {'x'.join(map(str, wanted))}")
+    return dataclasses.replace(source, title=title, task=workload.task).trace(workload.name, recipe)
 
 
 def _trace_instance(module: Any, input_shape: tuple[int, ...] | None, seq_len: int | None, recipe: Recipe) -> Workload:

@@ -255,3 +255,8 @@ class TestTraced:
         with pytest.raises(BadInputError, match=message) as caught:
             resolve_workload(model, **sizes)
         assert "\n" not in str(caught.value)
+
+
+def test_the_title_of_another_length_says_that_length() -> None:
+    pytest.importorskip("transformers")
+    assert resolve_workload("gpt2", seq_len=16).title == "GPT-2 (124M), sequences of 16"
