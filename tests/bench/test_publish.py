@@ -233,5 +233,5 @@ def test_the_projects_accuracy_report_is_taken_whole() -> None:
     products, trained, borrowed = found.summary
     assert "2.4 % to 6.2 % off in the mean" in products
     assert "On Tesla V100-SXM2-16GB, with few timings: 14.2 %." in products
-    assert "5.6 % (NHWC)" in trained
+    assert "5.6 % (NHWC), 4.3 % (NCHW) off in the mean" in trained
     assert "6.2 % to 37.1 % off in the mean" in borrowed

@@ -144,7 +144,7 @@ def test_products_and_steps_of_one_gpu_share_its_file(tmp_path: Path) -> None:
     write_held_out_steps(known.steps, A100, tmp_path)
     found = load_held_out(A100, tmp_path)
     assert found is not None
-    assert (set(found.products), set(found.steps)) == ({"fp16"}, {"nhwc"})
+    assert (set(found.products), set(found.steps)) == ({"fp16"}, {"nhwc", "nchw"})
 
 
 def test_a_gpu_without_counts_has_none() -> None:
