@@ -18,6 +18,7 @@ HOSTILE = (
     "\"><script>alert('script')</script><img src=x onerror=alert('img')><svg onload=alert('svg')>"
     "</script><script>alert('json')</script><a href=\"javascript:alert('link')\">link</a>"
     "<iframe srcdoc=\"<script>alert('frame')</script>\"></iframe><style>body{display:none}</style>${alert('js')}"
+    "</script x><!--<script x"  # ends a block of data, or keeps it from ending, with no ">" behind the name
 )
 
 
