@@ -52,7 +52,7 @@ def about_gib(size_bytes: float) -> str:
 def duration(time_s: float) -> str:
     """Print a time with three significant digits in the unit that suits it: "5.3 us", "133 ms", "2.15 s"."""
     for unit, factor in (("us", 1e6), ("ms", 1e3)):
-        if time_s * factor < 1000:
+        if float(f"{time_s * factor:.3g}") < 1000:
             return f"{_three_digits(time_s * factor)} {unit}"
     return f"{_three_digits(time_s)} s"
 
@@ -75,5 +75,6 @@ def percent(share: float, digits: int = 0) -> str:
 def _three_digits(value: float) -> str:
     if value == 0:
         return "0"
+    value = float(f"{value:.3g}")  # 9.996 is 10.0
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:.{digits}f}"

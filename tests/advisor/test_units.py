@@ -32,8 +32,10 @@ def test_no_share_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("time_s", "text"), [(5.3e-6, "5.30 us"), (0.1334, "133 ms"), (2.154, "2.15 s"), (0.0, "0 us"), (312.0, "312 s")]
-)
+    ("time_s", "text"),
+    [(5.3e-6, "5.30 us"), (0.1334, "133 ms"), (2.154, "2.15 s"), (0.0, "0 us"), (312.0, "312 s"),
+     (0.009998, "10.0 ms"), (0.0009998, "1.00 ms")],
+)  # fmt: skip
 def test_durations_have_three_digits(time_s: float, text: str) -> None:
     assert units.duration(time_s) == text
 

@@ -47,9 +47,10 @@ def printed(cell: Cell, column: Column) -> str:
 
 
 def known_columns(table: Table) -> Table:
-    """The table as pages print it: without the columns of which no row knows anything. CSV has all."""
+    """The table as pages print it: without the columns that are unknown in every row that is shown. CSV has all."""
+    shown = table.rows[: table.shown]
     every = range(len(table.columns))
-    kept = [place for place in every if not table.rows or not all(_unknown(row[place]) for row in table.rows)]
+    kept = [place for place in every if not shown or not all(_unknown(row[place]) for row in shown)]
     columns, rows = tuple(table.columns[place] for place in kept), (tuple(row[i] for i in kept) for row in table.rows)
     return replace(table, columns=columns, rows=tuple(rows))
 

@@ -104,8 +104,8 @@ def _answer_contiguous(shown: Strip) -> str:
         return f"{percent(shares[alignment][1])}{beside}"
 
     return (
-        f"Yes: of the rate at multiples of 64, an odd {name} leaves {said(2)}, an even one {said(4)}, and a multiple "
-        f"of 8 {said(16)}."
+        f"Yes: of the rate at multiples of 64, {said(2)} is left at an odd {name}, {said(4)} at an even one, and "
+        f"{said(16)} at a multiple of 8."
     )
 
 
@@ -115,7 +115,7 @@ def _answer_rows(shown: Strip, odd: tuple[int, float] | None) -> str:
     if odd is None:
         return f"{text}."
     pairs = f"{counted(odd[0], 'pair')} of M and M + 1, M even and at least {LEAST_M}"
-    return f"{text}; measured, the odd row more takes x{odd[1]:.2f} the time in the median of {pairs}."
+    return f"{text}; measured, the odd row more takes {odd[1]:.2f} times as long in the median of {pairs}."
 
 
 def _alt_levels(shown: Strip) -> str:

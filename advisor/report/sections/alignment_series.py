@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from advisor.alignment import alignment_bytes
@@ -33,7 +34,7 @@ def interactive_series(shown: Strip) -> tuple[Series, ...]:
             Fact("idle share", tuple(round(100 * float(1 - e), 1) for e in p.wave_efficiency), "%"),
         ),
     )  # fmt: skip
-    measured = [_measured(each, name, at) for each in shown.points for name, at in shown.grouped(each)]
+    measured = _joined([_measured(each, name, at) for each in shown.points for name, at in shown.grouped(each)])
     if shown.dense:
         return line, *measured
     on_line = (_on_line(line, name, at) for name, at in zip(GROUPS, shown.levels, strict=True))
@@ -68,6 +69,18 @@ def _measured(each: Points, name: str, at: Integers) -> Series:
         ),
         symbol=symbol,
     )  # fmt: skip
+
+
+def _joined(found: Sequence[Series]) -> list[Series]:
+    """The same with series of one name, which are of several tables of one source, as one."""
+    by_name: dict[str, Series] = {}
+    for each in found:
+        first = by_name.setdefault(each.name, each)
+        if first is not each:
+            facts = zip(first.facts, each.facts, strict=True)
+            both = tuple(replace(one, values=one.values + other.values) for one, other in facts)
+            by_name[each.name] = replace(first, x=first.x + each.x, y=first.y + each.y, facts=both)
+    return list(by_name.values())
 
 
 def _four(value: float) -> float:

@@ -37,7 +37,7 @@ def _origins(found: Sequence[Found]) -> tuple[Origin, ...]:
 
 
 def _share(value: Cell) -> str:
-    return percent(float(value or 0), 1)
+    return percent(round(float(value or 0), 3) + 0.0, 1)  # never "-0.0 %"
 
 
 def _time(value: Cell) -> str:
@@ -122,7 +122,7 @@ def steps_table(found: Sequence[Found]) -> Table:
 
 
 def points_table(found: Sequence[Found]) -> Table:
-    """Every measured point with its prediction."""
+    """Every measured point with its prediction, those that it misses most first."""
     columns = (
         Column("sweep", "sweep"),
         Column("source", "measured by"),
@@ -137,7 +137,7 @@ def points_table(found: Sequence[Found]) -> Table:
         Column("fitted", "in the fit", None, "whether the coefficients were fitted to this row too"),
         Column("kernel", "kernel"),
     )
-    rows: tuple[tuple[Cell, ...], ...] = tuple(
+    rows: list[tuple[Cell, ...]] = [
         (
             named(sweep), each.name, int(each.sizes[i]), float(each.time_s[i]), _known(each.low_s[i]),
             _known(each.high_s[i]), float(each.predicted_s[i]), float(each.off[i]),
@@ -146,8 +146,10 @@ def points_table(found: Sequence[Found]) -> Table:
         for sweep, _, points in found
         for each in points
         for i in range(len(each.sizes))
-    )  # fmt: skip
-    return Table("measured-points", "Measured products beside their predictions", columns, rows, _origins(found), SHOWN)
+    ]  # fmt: skip
+    rows.sort(key=lambda row: -abs(float(row[7] or 0)))
+    title = "Measured products beside their predictions, the farthest off first"
+    return Table("measured-points", title, columns, tuple(rows), _origins(found), SHOWN)
 
 
 def _known(value: float) -> float | None:

@@ -60,8 +60,8 @@ def test_the_answers_give_predicted_and_measured_shares() -> None:
     assert "measured" not in k.answer
     # measured: 72, 140 and 226 of 256 TFLOP/s
     assert n.answer == (
-        "Yes: of the rate at multiples of 64, an odd N leaves 31 % (measured: 28 %), an even one 65 % (measured: "
-        "55 %), and a multiple of 8 100 % (measured: 88 %)."
+        "Yes: of the rate at multiples of 64, 31 % (measured: 28 %) is left at an odd N, 65 % (measured: 55 %) at an "
+        "even one, and 100 % (measured: 88 %) at a multiple of 8."
     )
     assert m.answer.startswith("No. The batch is contiguous in no operand of row-major linear layers")
     assert "an odd batch costs tiles and waves, never Tensor Cores" in m.answer
@@ -107,6 +107,15 @@ def test_every_point_has_its_facts_and_its_alignment() -> None:
             assert {len(fact.values) for fact in series.facts} == {len(series.x)} == {len(series.y)}
             aligned = next(fact.values for fact in series.facts if fact.name == "rows aligned to")
             assert list(aligned) == [min(int(2 * x) & -int(2 * x), 128) for x in series.x]
+
+
+def test_two_tables_of_one_source_are_one_series() -> None:
+    figure = section(subject_of("a100", levels_at("n"), levels_at("k"))).figures[2]  # each has the base, at M = 8192
+    assert figure.interactive is not None
+    series = {each.name: each for each in figure.interactive.series}
+    assert len(series) == len(figure.interactive.series)
+    assert series["measured: cuBLAS, FP16"].x == (8192, 8192)
+    assert {len(fact.values) for fact in series["measured: cuBLAS, FP16"].facts} == {2}
 
 
 # Public measurements -------------------------------------------------------------------------------------------------

@@ -240,6 +240,14 @@ def test_the_spread_of_public_rows_is_not_called_quartiles() -> None:
     assert not any("quartile" in name for name in facts)
 
 
+def test_the_points_that_are_farthest_off_come_first() -> None:
+    rows = table_of(subject_of("a100", CUBLAS, TRITON), "measured-points").rows
+    off = [abs(float(row[7])) for row in rows if isinstance(row[7], float)]
+    assert len(off) == len(rows) == 5
+    assert off == sorted(off, reverse=True)
+    assert off[0] > off[-1]
+
+
 def test_one_cliff_is_not_all_of_them() -> None:
     sweep = predict_sweep(subject_of("a100"), "m", np.arange(250, 260), fixed={"n": 12288, "k": 4096}, id_="m")
     said = answer(sweep, teeth(sweep), (), "one row")

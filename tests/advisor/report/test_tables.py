@@ -73,5 +73,10 @@ def test_a_column_of_which_nothing_is_known_is_in_the_csv_alone() -> None:
     assert csv_text(found).startswith("key_0,key_1,key_2,key_3\n")
 
 
+def test_what_is_known_further_down_fills_no_column_of_the_page() -> None:
+    found = Table("t", "T", (Column("a", "A"), Column("b", "B")), (("x", None), ("y", 2)), (), shown=1)
+    assert [column.key for column in known_columns(found).columns] == ["a"]
+
+
 def test_a_table_without_rows_keeps_its_columns() -> None:
     assert known_columns(table(titles=2)) == table(titles=2)
