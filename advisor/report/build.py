@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -218,9 +219,11 @@ def _sections(subject: Subject, say: Progress, notes: list[str]) -> list[Section
 
 
 def _answers(sections: Sequence[Section]) -> tuple[str, ...]:
-    """The first answer of each section that is not about one model."""
+    """The first sentence of each section that is about no model."""
     return tuple(
-        section.figures[0].answer for section in sections if section.figures and section.id in ("sweep", "ratios")
+        re.split(r"(?<=\.) (?=[A-Z])", section.figures[0].answer)[0]
+        for section in sections
+        if section.figures and section.id in ("sweep", "ratios")
     )
 
 

@@ -88,6 +88,13 @@ def test_the_models_answers_come_first(report: Report) -> None:
     assert "BERT" in report.summary[1]
 
 
+def test_of_the_teeth_the_summary_has_the_first_sentence(report: Report) -> None:
+    teeth = next(section for section in report.sections if section.id == "sweep").figures[0].answer
+    (sentence,) = report.summary[2:]
+    assert teeth.startswith(f"{sentence} ")
+    assert re.search(r"from M = \d+ to \d+", sentence)
+
+
 def test_the_same_question_gives_the_same_report(report: Report) -> None:
     again = build_report(gpu="a100-sxm4-80gb", models=("resnet50", "bert-base-128"), measured=Measured(),
                          command="here")  # fmt: skip
