@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from advisor.report.build import build_report
 from advisor.report.rendering import pictures
@@ -55,3 +58,15 @@ def test_every_point_of_a_whole_report_has_facts(open_page: Any, whole: Path) ->
         opened.page.keyboard.press("End")
         assert box.locator(".facts dt").count() > 0
     assert opened.wrongs == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pictures_are_drawn_in_ink_that_is_seen_on_the_paper(open_page: Any, whole: Path, scheme: str) -> None:
+    opened = open_page(whole, scheme=scheme)
+    picture = opened.page.locator("picture.static:visible img").last  # one without an interactive form
+    picture.scroll_into_view_if_needed()
+    opened.page.evaluate("() => Promise.all([...document.images].map((image) => image.decode()))")
+    lightness = np.asarray(Image.open(io.BytesIO(picture.screenshot())).convert("L"), dtype=int)
+    paper = int(np.median(lightness))
+    assert (paper > 240) == (scheme == "light")
+    assert np.mean(abs(lightness - paper) > 120) > 0.01  # words and axes
