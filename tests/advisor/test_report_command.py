@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import datetime
+import html
 import os
+import shlex
 import signal
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,9 +15,14 @@ import pytest
 
 from advisor.cli import main
 from advisor.cli import report as command
+from advisor.report.build import build_report
 from advisor.report.records import Report
 from advisor.report.rendering.pictures import Pictures
+from advisor.report.subject import Measured
+from tests.advisor.report.recordings import every_kind
 from tests.data import recorded_trace
+
+_FORMATS = ("png", "svg")
 
 
 @pytest.fixture
@@ -63,21 +71,53 @@ def test_the_page_stands_alone_and_is_under_six_megabytes(made: Path) -> None:
 
 
 def test_every_figure_is_there_as_png_and_svg_and_every_table_as_csv(made: Path) -> None:
-    pictures = list((made / "figures").iterdir())
-    assert (
-        {path.stem for path in pictures if path.suffix == ".png"}
-        == {path.stem for path in pictures if path.suffix == ".svg"}
-        != set()
-    )
-    text = (made / "report.md").read_text(encoding="utf-8")
-    for path in pictures:
-        assert path.suffix == ".svg" or f"figures/{path.name}" in text
-    for path in (made / "tables").iterdir():
-        rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
-        assert len({len(row) for row in rows}) == 1
+    report = build_report(gpu="a100-sxm4-80gb", models=["resnet50"], measured=Measured())
+    figures = [figure.id for section in report.sections for figure in section.figures]
+    tables = [table for section in report.sections for table in section.tables]
+    assert {path.name for path in (made / "figures").iterdir()} == {f"{id_}.{s}" for id_ in figures for s in _FORMATS}
+    assert {path.name for path in (made / "tables").iterdir()} == {f"{table.id}.csv" for table in tables}
+    page, text = ((made / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
+    for id_ in figures:
+        assert f'<h3 id="figure-{id_}">' in page and f"](figures/{id_}.png)" in text, id_
+    for table in tables:
+        assert f'<h3 id="table-{table.id}">' in page and f"](tables/{table.id}.csv)" in text, table.id
+        rows = list(csv.reader((made / "tables" / f"{table.id}.csv").read_text(encoding="utf-8").splitlines()))
+        assert rows[0] == [column.key for column in table.columns]
+        assert [len(row) for row in rows] == [len(table.columns)] * (1 + len(table.rows))
 
 
-def test_the_result_alone_is_on_stdout_and_progress_on_stderr(run, tmp_path: Path) -> None:
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are computed, and no picture is drawn."""
+    monkeypatch.setattr("advisor.report.rendering.write.draw", lambda _: Pictures(b"", "<svg/>", "<svg/>", "<svg/>"))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_records_that_are_named_are_in_the_page_with_what_was_typed_and_the_day(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = every_kind(tmp_path / "my records.db")
+    line = ["report", "--gpu", "h200", "--records", str(records), "-o", str(tmp_path / "made")]
+    monkeypatch.setattr("sys.argv", ["advisor", *line])
+    days = {datetime.date.today().isoformat()}
+    code, out, err = run(*line)
+    days.add(datetime.date.today().isoformat())
+    assert code == 0, err
+    assert "Left out of my records.db, which holds 6 rows: 1 row (1 failed)." in err
+    page = Path(out.strip()).read_text(encoding="utf-8")
+    text = Path(out.strip()).with_name("report.md").read_text(encoding="utf-8")
+    assert all(f'<h2 id="section-{id_}">' in page for id_ in ("batch", "ratios", "timeline"))
+    assert '"measured: fp16 AMP, nhwc, sgd, cudnn.benchmark=True"' in page  # a series to hover
+    assert "Left out of my records.db" in page and "Left out of my records.db" in text
+    assert "<dt>SM clock</dt><dd>1.75 GHz, median while measuring</dd>" in page
+    assert "<dt>Command</dt><dd><code>advisor report --gpu h200 --records &#39;" in page
+    assert f"<dd><code>{html.escape(shlex.join(['advisor', *line])).replace('&#x27;', '&#39;')}</code></dd>" in page
+    assert any(f"<dt>Made</dt><dd>{day}</dd>" in page for day in days)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_result_alone_is_on_stdout_and_progress_on_stderr(run, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("advisor.report.build.SECTIONS", {"waves": "wave efficiency"})
     code, out, err = run("report", "--gpu", "rtx-3090", "--model", "resnet18", "-o", str(tmp_path / "made"))
     assert (code, out.strip()) == (0, str(tmp_path / "made" / "report.html"))
     stages = ["deciding", "computing", "drawing", "writing the page"]
@@ -116,10 +156,9 @@ def test_unknown_models_and_gpus_are_one_line(run, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def trace_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def trace_alone(monkeypatch: pytest.MonkeyPatch, undrawn: None) -> None:
     """A report has the section of its trace, and no picture is drawn."""
     monkeypatch.setattr("advisor.report.build.SECTIONS", {"trace": "recorded trace"})
-    monkeypatch.setattr("advisor.report.rendering.write.draw", lambda _: Pictures(b"", "<svg/>", "<svg/>", "<svg/>"))
 
 
 @pytest.mark.usefixtures("trace_alone")

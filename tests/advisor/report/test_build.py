@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from advisor import __version__
 from advisor.errors import AdvisorError, BadInputError, UnknownNameError
+from advisor.gpus import ResolvedGpu, find_gpu, resolve_gpu
 from advisor.report import measurements
 from advisor.report.build import ALL_PREDICTED, MOST_MODELS, build_report
-from advisor.report.records import Origin, Report
-from advisor.report.subject import Measured, MeasuredProducts
+from advisor.report.records import Origin, Report, Section
+from advisor.report.subject import Measured, MeasuredProducts, Subject
+from advisor.user_profiles import ENVIRONMENT
+from bench.suites.gemm import gemm_case
+from tests.advisor.report.recordings import every_kind, recorded, took
 
 MADE_UP = Origin("measured here", "made up for this test")
 
@@ -80,6 +85,112 @@ def test_measured_rows_end_that_claim_and_are_shown() -> None:
         for value in fact.values
     ]
     assert "made_up_kernel" in facts
+
+
+def test_a_report_has_every_section_that_needs_nothing_measured(report: Report) -> None:
+    sections = [section.id for section in report.sections]
+    assert sections == ["batch", "sweep", "layers", "roofline", "waves", "alignment", "accuracy"]
+
+
+def test_records_are_shown_wherever_something_was_measured(tmp_path: Path) -> None:
+    path = recorded(
+        every_kind(tmp_path / "records.db"),
+        (gemm_case(384, 12288, 4096), took(1e-4)),
+        (gemm_case(385, 12288, 4096), took(2e-4)),
+    )
+    report = build_report(gpu="h200", records=path)
+    by_id = {section.id: section for section in report.sections}
+    measured = {
+        figure.id: [series.x for series in figure.interactive.series if series.name.startswith("measured: ")]
+        for figure in figures(report)
+        if figure.interactive and "measured here" in {origin.kind for origin in figure.origins}
+    }
+    assert measured["batch-resnet50"] == [(128, 256)]
+    assert measured["throughput-m-n12288-k4096"] == [(384, 385)]
+    assert [origin.kind for figure in by_id["timeline"].figures for origin in figure.origins] == ["measured here"]
+    (case,) = next(table for table in by_id["ratios"].tables if table.id == "ratio-cases").rows
+    assert 0.5 in case  # 2e-5 s of the library over 4e-5 s of ours
+    assert "0.50 times the speed of cuBLAS" in report.summary[-1]
+    assert ALL_PREDICTED not in report.notes
+    assert "Left out of records.db, which holds 8 rows: 1 row (1 failed)." in report.notes
+    assert report.conditions["Measured GPU"] == "NVIDIA H200 (132 SMs)"
+    assert report.conditions["Measured rows"] == "7 of 8 in the records"
+    assert report.conditions["SM clock"] == "1.75 GHz, median while measuring"
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the user's own records are looked for, on a machine with an H200."""
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path))
+    for module in ("report.build", "step"):
+        monkeypatch.setattr(f"advisor.{module}.resolve_gpu", lambda _: ResolvedGpu(find_gpu("h200"), "local"))
+    return tmp_path / "records.db"
+
+
+def test_a_users_own_records_of_the_local_gpu_are_shown_unasked(own: Path) -> None:
+    assert ALL_PREDICTED in build_report().notes
+    every_kind(own)
+    report = build_report()
+    assert ALL_PREDICTED not in report.notes
+    assert {"ratios", "timeline"} <= {section.id for section in report.sections}
+    assert report.conditions["Measured rows"] == "5 of 6 in the records"
+
+
+def test_a_fault_in_own_records_is_a_note(own: Path) -> None:
+    own.write_text("no database")
+    report = build_report()
+    assert ALL_PREDICTED in report.notes
+    (note,) = [note for note in report.notes if note.startswith("Your own records are not shown: ")]
+    assert "records.db" in note and "\n" not in note
+
+
+def test_own_records_of_another_gpu_are_not_shown_and_said_to_be(own: Path) -> None:
+    recorded(own, (gemm_case(8, 8, 8), took(1e-5)), gpu_name="NVIDIA L40S", sms=142)
+    report = build_report()
+    assert f"Your own records, {own}, are of l40s and not shown." in report.notes
+    assert ALL_PREDICTED in report.notes and "Measured GPU" not in report.conditions
+
+
+def test_own_records_are_not_read_for_a_gpu_that_is_named(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own.write_text("no database")
+    monkeypatch.setattr("advisor.report.build.resolve_gpu", resolve_gpu)
+    monkeypatch.setattr("advisor.step.resolve_gpu", resolve_gpu)
+    assert not [note for note in build_report(gpu="h200").notes if "own records" in note]
+
+
+def test_what_is_said_of_measured_rows_is_a_note_of_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advisor.report.build.SECTIONS", {})
+    assert "a sample was drawn" in build_report(gpu="a100", measured=Measured(notes=("a sample was drawn",))).notes
+
+
+def test_a_section_that_cannot_be_computed_is_a_note_and_the_others_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def section(subject: Subject) -> Section:
+        raise BadInputError("too many SMs")
+
+    monkeypatch.setattr("advisor.report.sections.waves.section", section)
+    monkeypatch.setattr("advisor.report.build.SECTIONS", {"waves": "wave efficiency", "roofline": "roofline"})
+    report = build_report(gpu="a100", measured=Measured())
+    assert "No section on wave efficiency: too many SMs" in report.notes
+    assert [section.id for section in report.sections] == ["roofline"]
+
+
+def test_the_conditions_are_all_that_the_numbers_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advisor.report.build.SECTIONS", {})
+    conditions = {"SM clock": "1.41 GHz", "driver": "580.95"}
+    report = build_report(gpu="a100-sxm4-80gb", models=("resnet50", "bert-base-128"), precision="bf16",
+                          measured=Measured(conditions=conditions), command="advisor report",
+                          date="2026-01-02")  # fmt: skip
+    found = dict(report.conditions)
+    assert found.pop("Matrix products").startswith("fitted to public measurements of this GPU (20")
+    steps = found.pop("Steps")
+    assert steps.startswith("matrix products fitted to") and "from steps of the rtx-3090" in steps
+    assert found.pop("Recipe").startswith("bf16 AMP, nhwc, sgd with momentum, ")
+    assert found == {
+        "GPU": "NVIDIA A100-SXM4-80GB (108 SMs, compute capability 8.0, 80.00 GiB, boost clock 1.41 GHz)",
+        "Models": "ResNet-50, BERT-Base, sequences of 128",
+        "SM clock": "1.41 GHz", "driver": "580.95", "Command": "advisor report", "Made": "2026-01-02",
+        "batchwave": __version__,
+    }  # fmt: skip
 
 
 def test_the_models_answers_come_first(report: Report) -> None:

@@ -17,7 +17,7 @@ import advisor.report
 from advisor.report.records import Column, Interactive, Origin, Report, Series, Table
 from advisor.report.rendering.html import page
 from advisor.report.rendering.interactive import chart_json
-from advisor.report.rendering.pictures import Pictures
+from advisor.report.rendering.pictures import COLOURS, Pictures
 from tests.advisor.report import made_up
 
 ASSETS = Path(advisor.report.__file__).parent / "assets"
@@ -140,6 +140,18 @@ def test_a_figure_has_both_forms_its_answer_and_its_origins_as_words() -> None:
     assert not set(source["srcset"]) & set(" \n\"'<>#")
     assert "It falls by 25\xa0% after M\xa0=\xa0256." in parsed.text_of("p")
     assert parsed.text_of("span").count("measured here") == 2
+
+
+def test_the_page_has_the_colours_of_figures_by_day_and_others_by_night() -> None:
+    style = re.search("<style>(.*?)</style>", made(), re.DOTALL)[1]
+    day, night = re.match(
+        r":root\{([^{}]*)\}@media \(prefers-color-scheme:dark\)\{:root\{([^{}]*)\}\}\n", style
+    ).groups()
+    by_day, by_night = (dict(re.findall(r"--(\w+):(#\w+);", block)) for block in (day, night))
+    assert by_day == {name: light for name, (light, _) in COLOURS.items()}
+    assert by_night == {name: dark for name, (_, dark) in COLOURS.items()}
+    assert all(by_day[name] != by_night[name] for name in COLOURS)
+    assert {"paper", "ink"} <= set(by_day)
 
 
 def test_a_number_and_its_unit_stay_on_one_line() -> None:

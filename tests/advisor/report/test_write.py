@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -250,6 +251,15 @@ def page(made: Report, drawn: object) -> str:
     """As long as its pictures are in base64, and its notes."""
     assert isinstance(drawn, dict)
     return "p" * sum(len(p.wide_svg) + len(p.narrow_svg) for p in drawn.values()) * 2 + "".join(made.notes)
+
+
+def test_a_report_that_is_written_keeps_to_the_limit_of_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advisor.report.rendering.write.draw", lambda _: pictures(1000, 200_000))
+    monkeypatch.setattr("advisor.report.rendering.write.limited_page", partial(limited_page, most_bytes=100_000))
+    write_report(report("a"), tmp_path)
+    assert (tmp_path / "report.html").stat().st_size < 100_000
+    for name in ("report.html", "report.md"):
+        assert "pictures are without a form of their own for phones: a." in (tmp_path / name).read_text("utf-8"), name
 
 
 def test_a_small_page_has_everything() -> None:
