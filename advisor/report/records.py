@@ -86,7 +86,7 @@ class Series:
     x: tuple[float, ...]
     y: tuple[float, ...]
     facts: tuple[Fact, ...]
-    low: tuple[float, ...] | None = None  # ends of the spread around y: quartiles, or what the origin says
+    low: tuple[float, ...] | None = None  # ends of the spread around y: quartiles, or those that the origin names
     high: tuple[float, ...] | None = None
     symbol: str = "circle"  # plotly's names: "circle", "diamond", "star", "x", "square", "triangle-up"
     dashed: bool = False

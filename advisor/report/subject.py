@@ -28,8 +28,8 @@ Floats = NDArray[np.float64]
 class MeasuredProducts:
     """Matrix products C[m, n] = A[m, k] B[k, n] timed by one library under one set of conditions; parallel arrays.
 
-    `time_s` is the median; `low_s` and `high_s` are the quartiles, or of public rows what `origin` says of the spread;
-    NaN where the source has one figure.
+    Of the reader's own rows `time_s` is the median, `low_s` and `high_s` are the quartiles. Of public rows it is the
+    figure of the source, and they are the ends of a spread that `origin` names; NaN where there is none.
     """
 
     m: Integers
