@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure as Drawing
 
 from advisor.profile import FOLDER, read_profile
 from advisor.report.records import Figure, Origin, Table
@@ -228,6 +230,43 @@ def test_every_point_has_its_facts() -> None:
     under = next(series for series in interactive.series if series.name == "just under a cliff")
     causes = next(fact.values for fact in under.facts if fact.name == "cause")
     assert str(causes[under.x.index(256)]).startswith("256 to 257: a second wave for 36 tiles: 96 tiles of 128x256")
+
+
+def test_the_line_has_the_idle_share_of_its_waves() -> None:
+    """At M = 256, N = 12288 there are 2 x 48 tiles of 128x256: 12 of 108 SMs idle. At 1152 9 x 48 are 4 x 108."""
+    interactive = figure_of(subject_of("a100"), "throughput-m-n12288-k4096").interactive
+    assert interactive is not None
+    line = interactive.series[0]
+    idle = dict(zip(line.x, next(fact.values for fact in line.facts if fact.name == "idle share"), strict=True))
+    assert (idle[256], idle[1152]) == (11.1, 0.0)
+
+
+def test_powers_of_two_multiples_of_64_and_cliffs_stand_out_on_the_line() -> None:
+    """Of the 68 multiples of 64 up to 4353, 7 are powers of two."""
+    interactive = figure_of(subject_of("a100"), "throughput-m-n12288-k4096").interactive
+    assert interactive is not None
+    found = {series.name: series.x for series in interactive.series}
+    assert list(found) == ["predicted", "multiples of 64", "powers of two", "just under a cliff"]
+    assert found["powers of two"] == tuple(2**i for i in range(13))
+    assert len(found["multiples of 64"]) == 61
+    assert set(found["multiples of 64"]) < set(range(64, 4354, 64))
+    assert {64, 256}.isdisjoint(found["multiples of 64"])
+    marks = {mark.x: mark for mark in interactive.marks}
+    assert 2 <= len(marks) <= 10
+    assert marks.keys() <= set(found["just under a cliff"])
+    assert marks[256].label == "256"
+    assert marks[256].reason.startswith("49 % less at 257. 256 to 257: a second wave for 36 tiles")
+
+
+def test_the_picture_has_the_measured_quartiles_as_bars() -> None:
+    """A time 2 % longer or shorter is a rate of 1 / 1.02 or 1 / 0.98 of the median's."""
+    figure = figure_of(subject_of("a100", CUBLAS), "throughput-m-n12288-k4096")
+    drawn = Drawing(figsize=figure.inches)
+    figure.draw(drawn, False)
+    bars = [each for each in drawn.axes[0].collections if isinstance(each, LineCollection)]
+    ends = {tuple(segment[:, 0]): segment[:, 1] for bar in bars for segment in bar.get_segments() if len(segment) == 2}
+    for m, rate in ((256, 230), (257, 115), (1024, 240)):
+        np.testing.assert_allclose(ends[m, m], (rate / 1.02, rate / 0.98))
 
 
 def test_the_spread_of_public_rows_is_not_called_quartiles() -> None:
