@@ -13,7 +13,7 @@ import numpy as np
 
 from advisor.errors import BadInputError, BrokenFileError
 from advisor.gpus import Gpu, ResolvedGpu, find_gpu, resolve_gpu
-from advisor.measured import MAX_BYTES, read_measured_profile
+from advisor.measured import profile_bytes, read_measured_profile
 from advisor.units import counted
 
 if TYPE_CHECKING:
@@ -166,11 +166,7 @@ class _Named(msgspec.Struct):
 
 
 def _gpu_of_profile(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise BadInputError(f"cannot read profile {path}: {error.strerror}; give a readable file") from error
+    content = profile_bytes(path)
     try:
         return msgspec.json.decode(content, type=_Named).gpu
     except (msgspec.DecodeError, RecursionError) as error:

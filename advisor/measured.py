@@ -260,12 +260,16 @@ def parse_measured_profile(content: bytes, name: str) -> MeasuredProfile:
 
 def read_measured_profile(path: Path) -> MeasuredProfile:
     """Read and check one file. Raises BadInputError where it cannot be read, BrokenFileError where it is damaged."""
+    return parse_measured_profile(profile_bytes(path), str(path))
+
+
+def profile_bytes(path: Path) -> bytes:
+    """A profile file of whatever kind, at most a byte more than its reader takes. Raises BadInputError."""
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise BadInputError(f"cannot read profile {path}: {error.strerror}; give a readable file") from error
-    return parse_measured_profile(content, str(path))
 
 
 def measured_profile_bytes(profile: MeasuredProfile) -> bytes:

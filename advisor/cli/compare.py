@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from advisor.choice import TOLERANCE
+from advisor.cli.options import add_options
 from advisor.cli.output import emit, output_options, render_rows
 from advisor.cli.setup_options import (
     MARGIN_OPTION,
@@ -27,7 +28,6 @@ from advisor.plots.comparison import save_comparison
 from advisor.recommendation import DEFAULT_MAX_BATCH
 from advisor.units import duration, gib, percent, rate
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 _NUMBER = re.compile(r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?")
 _OPTIONS = (
     MODEL_OPTION,
@@ -53,14 +53,8 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-def _options(command: _Command) -> _Command:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 @click.command()
-@_options
+@add_options(_OPTIONS)
 @output_options()
 def command(
     *, gpus: Sequence[str], price: Sequence[str], plot: Path | None, format_: str, output: Path | None, **options: Any

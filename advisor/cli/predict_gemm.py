@@ -8,6 +8,7 @@ import click
 import numpy as np
 
 from advisor.cli.output import emit
+from advisor.cli.setup_options import PROFILE_OPTION
 from advisor.gemm import BF16_NOTE, BOUNDS, TF32_NOTE, GemmPrediction, gemm_time
 from advisor.gemm.table import read_shapes, table_text
 from advisor.gpus import resolve_gpu
@@ -28,7 +29,7 @@ from advisor.loading import profiles_for
     "--precision", type=click.Choice(["fp16", "bf16", "tf32", "fp32"]), default="fp16", show_default=True,
     help="Of the operands; products accumulate in FP32.",
 )  # fmt: skip
-@click.option("--profile", type=click.Path(path_type=Path), help="A profile file instead of the shipped one.")
+@PROFILE_OPTION
 def command(*, gpu: str, input_: Path, output: Path | None, precision: str, profile: Path | None) -> None:
     """Predict the time of every matrix product C[m, n] = A[m, k] B[k, n] in a CSV file.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from advisor.cli.options import NonEmptyPath, add_options
 from advisor.cli.output import emit, output_options, render_rows
 from advisor.cli.setup_options import SIZE_AND_RECIPE_OPTIONS, complete_gpus, complete_models, parse_shape
 from advisor.plots.canvas import check_path
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 DEFAULT_ROWS = 15
 _SLOW_BYTES = 20 * 2**20  # packed: about a second of reading; smaller files need no progress
+_NO_TRACE = "give a trace file, or a folder with one per rank"
 _TABLES = ("kernel", "layer", "operator", "shape", "class")
-
 
 # Of the live form; the rest of `record_live`'s defaults apply where an option is left out.
 _LIVE_OPTIONS = (
@@ -39,23 +40,8 @@ _LIVE_OPTIONS = (
 )  # fmt: skip
 
 
-def _live_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(_LIVE_OPTIONS):
-        command = option(command)
-    return command
-
-
-class _TracePath(click.Path):
-    """A path that is not empty, as an unset variable would make it: that is the current folder to pathlib."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "":
-            self.fail("it is empty: give a trace file, or a folder with one per rank", param, ctx)
-        return super().convert(value, param, ctx)
-
-
 @click.command()
-@click.argument("trace", type=_TracePath(path_type=Path), required=False)
+@click.argument("trace", type=NonEmptyPath(_NO_TRACE, path_type=Path), required=False)
 @click.option(
     "--gpu",
     "-g",
@@ -92,7 +78,7 @@ class _TracePath(click.Path):
     help="Draw time by class, and the kernels by share and wave efficiency (PNG, SVG or PDF).",
 )
 @output_options()
-@_live_options
+@add_options(_LIVE_OPTIONS)
 def command(
     *, trace: Path | None, gpu: str | None, on: tuple[str, ...], memory_limit: str | None, max_batch: int | None,
     by: str, rows: int, plot: Path | None, format_: str, output: Path | None, **live: Any,

@@ -14,12 +14,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from advisor.cli.options import NonEmptyPath, add_options
 from advisor.cli.setup_options import (
     MARGIN_OPTION,
+    MEMORY_LIMIT_OPTION,
+    PROFILE_OPTION,
     RECIPE_OPTION,
     SIZE_AND_RECIPE_OPTIONS,
     complete_gpus,
@@ -29,17 +32,7 @@ from advisor.cli.setup_options import (
 from advisor.profiling.output.text import clean
 from advisor.report.build import DEFAULT_MODELS, build_report
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 _NUMBERED = re.compile(r" \d+ of \d+: .*")
-
-
-class _Folder(click.Path):
-    """A path that is not empty, as an unset variable would make it: that is the current folder to pathlib."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "":
-            self.fail("it is empty: name a folder, or . for the current one", param, ctx)
-        return super().convert(value, param, ctx)
 
 
 _OPTIONS = (
@@ -55,26 +48,21 @@ _OPTIONS = (
                  help="A torch.profiler trace to show as well."),
     click.option("--trace-gpu", metavar="NAME", shell_complete=complete_gpus,
                  help="The GPU that the trace ran on, where it does not tell."),
-    click.option("--output", "-o", "folder", type=_Folder(path_type=Path), required=True, metavar="DIR",
+    click.option("--output", "-o", "folder", required=True, metavar="DIR",
+                 type=NonEmptyPath("name a folder, or . for the current one", path_type=Path),
                  help="Folder for report.html, report.md, figures/ and tables/; it is made."),
     click.option("--force", is_flag=True, help="Replace a report that is there already."),
     *SIZE_AND_RECIPE_OPTIONS,
     RECIPE_OPTION,
-    click.option("--memory-limit", metavar="SIZE", help="Memory to fit into, e.g. 24GiB.  [default: what is free]"),
+    MEMORY_LIMIT_OPTION,
     MARGIN_OPTION,
     click.option("--max-batch", type=int, help="Search up to this size."),
-    click.option("--profile", type=click.Path(path_type=Path), help="A profile file instead of the shipped one."),
+    PROFILE_OPTION,
 )  # fmt: skip
 
 
-def _options(command: _Command) -> _Command:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 @click.command()
-@_options
+@add_options(_OPTIONS)
 def command(
     *, gpu: str, models: tuple[str, ...], records: Path | None, trace: Path | None, trace_gpu: str | None, folder: Path,
     force: bool, **setup: Any,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import click
 from click.shell_completion import CompletionItem
 
+from advisor.cli.options import add_options
 from advisor.errors import BadInputError
 from advisor.recipe import MODES, OPTIMIZERS, PRECISIONS, RECIPES, Layout
 from advisor.units import percent
@@ -59,6 +60,12 @@ MODEL_OPTION = click.option(
 )  # fmt: skip
 RECIPE_OPTION = click.option("--recipe", type=click.Choice(list(RECIPES)), default="default", show_default=True,
                              help="The rest of the way a step is run.")  # fmt: skip
+MEMORY_LIMIT_OPTION = click.option(
+    "--memory-limit", metavar="SIZE", help="Memory to fit into, e.g. 24GiB.  [default: what is free]"
+)
+PROFILE_OPTION = click.option(
+    "--profile", type=click.Path(path_type=Path), help="A profile file instead of the shipped one."
+)
 MARGIN_OPTION = click.option("--margin", metavar="SHARE", help="Added to the predicted memory, e.g. 5%.")
 _OPTIONS = (
     MODEL_OPTION,
@@ -67,17 +74,15 @@ _OPTIONS = (
                       "A100-SXM4-80GB; local: the local GPU or an error."),
     *SIZE_AND_RECIPE_OPTIONS,
     RECIPE_OPTION,
-    click.option("--memory-limit", metavar="SIZE", help="Memory to fit into, e.g. 24GiB.  [default: what is free]"),
+    MEMORY_LIMIT_OPTION,
     MARGIN_OPTION,
-    click.option("--profile", type=click.Path(path_type=Path), help="A profile file instead of the shipped one."),
+    PROFILE_OPTION,
 )  # fmt: skip
 
 
 def setup_options(command: _Command) -> _Command:
     """Add the options; the command gets them as keyword arguments named as `advisor.step.prepare`'s."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return add_options(_OPTIONS)(command)
 
 
 def setup_arguments(options: dict[str, Any]) -> dict[str, Any]:

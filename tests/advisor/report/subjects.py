@@ -7,6 +7,7 @@ from dataclasses import replace
 from advisor.gpus import resolve_gpu
 from advisor.loading import profiles_for
 from advisor.recommendation import recommend
+from advisor.report.records import Figure, Section
 from advisor.report.subject import Measured, Subject
 
 
@@ -18,3 +19,9 @@ def subject(gpu: str, *models: str, sms: int | None = None, measured: Measured |
     if sms is not None:
         resolved = replace(resolved, gpu=replace(resolved.gpu, sms=sms))
     return Subject(resolved, profiles, decided, measured or Measured())
+
+
+def figure(found: Section | None, id_: str) -> Figure:
+    """One figure of a section, by its id."""
+    assert found is not None
+    return next(each for each in found.figures if each.id == id_)

@@ -3,11 +3,11 @@ from dataclasses import replace
 import pytest
 
 from advisor.report.one_more import OneMore, Pair, one_more, signed, verdict
-from advisor.report.records import Figure, Section
+from advisor.report.records import Figure
 from advisor.report.sections.layers import section
 from advisor.report.subject import Subject
 from advisor.steptime import LayerCost
-from tests.advisor.report.subjects import subject
+from tests.advisor.report.subjects import figure, subject
 from tests.pictures import pictured
 
 
@@ -21,11 +21,6 @@ def layer(time_s: float, *, tile: tuple[int, int] = (256, 128), waves: float = 1
 
 def step(before_s: float, after_s: float, *pairs: Pair, batch: int = 100) -> OneMore:
     return OneMore(batch, before_s, after_s, pairs or (Pair(layer(1e-3), layer(1e-3), batch),), fits=True)
-
-
-def figure(found: Section | None, id_: str) -> Figure:
-    assert found is not None
-    return next(each for each in found.figures if each.id == id_)
 
 
 @pytest.fixture(scope="module")

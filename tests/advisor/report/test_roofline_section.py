@@ -6,12 +6,12 @@ import pytest
 
 from advisor.plots.roofline import draw_roofline
 from advisor.report.layer_looks import layer_class, operation, short_name
-from advisor.report.records import NOT_MEANT, Figure, Section
+from advisor.report.records import NOT_MEANT, Figure
 from advisor.report.roofs import NOMINAL, Point, Roof, points, roof_of, verdict
 from advisor.report.sections.roofline import section
 from advisor.report.subject import Subject
 from advisor.steptime import LayerCost
-from tests.advisor.report.subjects import subject
+from tests.advisor.report.subjects import figure, subject
 from tests.pictures import pictured
 
 ROOF = Roof("FP16 Tensor Cores", 100e12, 1e12, 10e12, 80e12)  # ridge at 100 FLOP per byte
@@ -24,11 +24,6 @@ def layer(name: str = "fc", op: str = "forward gemm", **changes: object) -> Laye
         flops=50e9, traffic_bytes=1e8,
     )  # fmt: skip
     return replace(plain, **changes)  # type: ignore[arg-type]
-
-
-def figure(found: Section | None, id_: str) -> Figure:
-    assert found is not None
-    return next(each for each in found.figures if each.id == id_)
 
 
 @pytest.fixture(scope="module")
