@@ -8,7 +8,6 @@ the navigation without a message on its console and without a request that leave
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from urllib.parse import unquote, urlsplit
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "reports" / "docs" / "site"
 REPORTS = (SITE / "accuracy", SITE / "gpus")  # pages of their own, with their own tests
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def main() -> None:
@@ -74,8 +72,11 @@ def faults_of(page: Path) -> Iterator[str]:
 
 def browse(pages: list[Path]) -> str:
     """Open the pages in Chromium, as a reader's browser would; say what was done."""
-    chromium = os.environ.get("ADVISOR_TEST_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if chromium is None:
+    sys.path.insert(0, str(ROOT))
+    from tests.browser import find_browser, start_browser
+
+    path = find_browser()
+    if path is None:
         return "not looked at in a browser: no Chromium here (.ci/install-browser)"
     from playwright.sync_api import sync_playwright
 
@@ -83,7 +84,7 @@ def browse(pages: list[Path]) -> str:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_playwright() as playwright:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         home, faults = f"http://127.0.0.1:{server.server_port}/", []
-        browser = playwright.chromium.launch(executable_path=chromium, chromium_sandbox=os.geteuid() != 0)
+        browser = start_browser(playwright, path)
         view = browser.new_page()
         view.on("console", lambda message: faults.append(f"{view.url}: {message.text}"))
         view.on("pageerror", lambda error: faults.append(f"{view.url}: {error}"))

@@ -1,13 +1,12 @@
 """A real browser for tests of pages: Chromium, driven by Playwright, with no network.
 
-Install it with `apt-get install chromium` (Debian, Ubuntu: chromium-browser), or name any Chromium or Chrome in
-ADVISOR_TEST_BROWSER. Screenshots are kept in the folder ADVISOR_TEST_ARTEFACTS, else with pytest's temporary files.
+`tests/browser.py` says which one. Screenshots are kept in the folder ADVISOR_TEST_ARTEFACTS, else with pytest's
+temporary files.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +14,7 @@ from typing import Any
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = (
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
+from tests.browser import find_browser, start_browser
 
 
 @dataclass
@@ -39,12 +32,11 @@ OpenPage = Callable[..., Opened]
 def browser() -> Iterator[Any]:
     """A headless Chromium; skips where there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    path = os.environ.get("ADVISOR_TEST_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
+    path = find_browser()
     if path is None:
         pytest.skip("no Chromium: apt-get install chromium, or name one in ADVISOR_TEST_BROWSER")
-    unprivileged = hasattr(os, "geteuid") and os.geteuid() != 0
     with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=path, args=QUIET, chromium_sandbox=unprivileged)
+        started = start_browser(driver, path)
         yield started
         started.close()
 
