@@ -18,6 +18,7 @@ from advisor.gemm import gemm_time
 from advisor.gpus import find_gpu
 from advisor.profile import load_profile
 from advisor.quantization import quantize_gemm
+from advisor.report.subject import Measured
 
 ROOT = Path(__file__).resolve().parent.parent
 GPU = "a100-sxm4-80gb"
@@ -86,6 +87,18 @@ def test_a_million_products(benchmark: Any) -> None:
     sizes = np.random.default_rng(0).integers(1, 16384, size=(3, 1_000_000))
     gemm_time(profile, gpu, *sizes[:, :1000], engine="numba")  # compile
     benchmark.pedantic(gemm_time, args=(profile, gpu, *sizes), rounds=2)
+
+
+@pytest.mark.benchmark(group="reports")
+def test_report(benchmark: Any, tmp_path: Path) -> None:
+    """A whole report of one model, with every file of it. Aim: under 20 s on two cores. Once: it takes that long."""
+    from advisor.report.build import build_report
+    from advisor.report.rendering.write import write_report
+
+    def report() -> None:
+        write_report(build_report(gpu=GPU, models=["resnet50"], measured=Measured()), tmp_path / "report")
+
+    benchmark.pedantic(report, rounds=1)
 
 
 def _time_process(benchmark: Any, arguments: list[str]) -> None:
