@@ -193,8 +193,8 @@ def _groups_answer(groups: Sequence[Group]) -> str:
     ahead = percent(sum(pair.ratio > 1 for pair in pairs) / len(pairs))
     libraries = " and ".join(sorted({printed(group.library) for group in groups}))
     said = (
-        f"Our Triton kernels run at {geometric_mean(pairs):.2f} times the speed of {libraries} in the geometric mean of "
-        f"{counted(len(pairs), 'case')}, and are faster in {ahead} of them"
+        f"Our Triton kernels run at {geometric_mean(pairs):.2f} times the speed of {libraries} in the geometric mean "
+        f"of {counted(len(pairs), 'case')}, and are faster in {ahead} of them"
     )
     if len(groups) == 1:
         return f"{said}."
