@@ -16,7 +16,9 @@ from advisor.report.build import ALL_PREDICTED, MOST_MODELS, build_report
 from advisor.report.records import Origin, Report, Section
 from advisor.report.subject import Measured, MeasuredProducts, Subject
 from advisor.user_profiles import ENVIRONMENT
+from bench.case import Result
 from bench.suites.gemm import gemm_case
+from tests.advisor.report.products import as_products
 from tests.advisor.report.recordings import every_kind, recorded, took
 
 MADE_UP = Origin("measured here", "made up for this test")
@@ -116,6 +118,22 @@ def test_records_are_shown_wherever_something_was_measured(tmp_path: Path) -> No
     assert report.conditions["Measured GPU"] == "NVIDIA H200 (132 SMs)"
     assert report.conditions["Measured rows"] == "7 of 8 in the records"
     assert report.conditions["SM clock"] == "1.75 GHz, median while measuring"
+
+
+def test_rows_from_elsewhere_are_added_to_those_of_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advisor.report.build.SECTIONS", {"sweep": "teeth of matrix products"})
+    path = recorded(tmp_path / "r.db", (gemm_case(8, 8, 8), Result("failed", "lost")),
+                    (gemm_case(384, 12288, 4096), took(1e-4)))  # fmt: skip
+    sizes = np.array([[512, 12288, 4096]])
+    elsewhere = as_products(sizes, np.array([1e-4]), "bf16", Origin("public measurement", "a table"), fitted=False)
+    report = build_report(
+        gpu="h200", records=path, measured=Measured(products=(elsewhere,), notes=("of the table a half",))
+    )
+    assert "Left out of r.db, which holds 2 rows: 1 row (1 failed)." in report.notes
+    assert "of the table a half" in report.notes
+    chart = figures(report)[0].interactive
+    assert chart is not None
+    assert [series.x for series in chart.series if series.name.startswith("measured: ")] == [(384,), (512,)]
 
 
 @pytest.fixture
