@@ -97,11 +97,12 @@ def make_files(arguments: list[str]) -> None:
 def parse(arguments: list[str]) -> None:
     """Raise where click refuses the words of a command line; run nothing."""
     command: click.Command = cli
+    context = click.Context(cli, **cli.context_settings)  # a command keeps the help option of the first it is read in
     while isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
-        _, found, arguments = command.resolve_command(click.Context(command), arguments)
+        _, found, arguments = command.resolve_command(context, arguments)
         assert found is not None
         command = found
-    command.make_context(command.name, arguments)
+    command.make_context(command.name, arguments, parent=context)
 
 
 def test_a_command_that_does_not_exist_does_not_parse() -> None:

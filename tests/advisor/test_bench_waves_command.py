@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from advisor.cli.bench_waves import command
+from advisor.cli import cli
 from bench.case import Case, Result
 from bench.records import open_records
 
@@ -39,7 +39,7 @@ def records(tmp_path: Path) -> Path:
 
 
 def test_one_row_past_the_boundary_is_a_wave_that_leaves_three_of_four_slots_idle(records: Path) -> None:
-    result = CliRunner().invoke(command, [str(records), "--format", "json"])
+    result = CliRunner().invoke(cli, ["bench", "waves", str(records), "--format", "json"])
     at, past = json.loads(result.stdout)["timelines"]
     assert (at["m"], at["waves"], at["last_wave_idle_share"], at["busy_share"]) == (128, 1, 0.0, 1.0)
     assert (past["m"], past["waves"], past["last_wave_idle_share"], past["busy_share"]) == (129, 2, 0.75, 5 / 8)
@@ -47,7 +47,7 @@ def test_one_row_past_the_boundary_is_a_wave_that_leaves_three_of_four_slots_idl
 
 
 def test_the_picture_names_the_gpu_and_the_software(records: Path, tmp_path: Path) -> None:
-    result = CliRunner().invoke(command, [str(records), "--plot", str(tmp_path / "waves.svg")])
+    result = CliRunner().invoke(cli, ["bench", "waves", str(records), "--plot", str(tmp_path / "waves.svg")])
     assert result.exit_code == 0
     drawn = (tmp_path / "waves.svg").read_text()
     for words in ("NVIDIA Test (4 SMs)", "driver 580.1, torch 2.11.0", "M = 129, N = 512, K = 4096: 5 CTAs, 62 %"):
@@ -58,7 +58,7 @@ def test_the_picture_names_the_gpu_and_the_software(records: Path, tmp_path: Pat
 def test_records_without_a_timeline_say_how_to_record_one(tmp_path: Path) -> None:
     with open_records(tmp_path / "empty.db"):
         pass
-    result = CliRunner().invoke(command, [str(tmp_path / "empty.db")])
+    result = CliRunner().invoke(cli, ["bench", "waves", str(tmp_path / "empty.db")])
     assert "advisor bench --suite waves" in str(result.exception)
 
 
@@ -67,5 +67,5 @@ def test_a_timeline_with_more_sms_than_its_gpu_is_damaged(tmp_path: Path) -> Non
     with open_records(tmp_path / "odd.db") as opened:
         run = opened.start_run(ENVIRONMENT, "advisor bench", seed=1, budget_s=60.0)
         opened.add(run, case, Result("ok", facts={**result.facts, "sms": 4}))
-    result_ = CliRunner().invoke(command, [str(tmp_path / "odd.db")])
+    result_ = CliRunner().invoke(cli, ["bench", "waves", str(tmp_path / "odd.db")])
     assert "is damaged" in str(result_.exception)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from advisor.cli.bench_ratios import command
+from advisor.cli import cli
 from bench.__main__ import main
 from bench.case import Case, Result, Timing
 from bench.ratios import pairs, ratios
@@ -81,7 +81,7 @@ def test_twice_as_fast_and_half_as_fast_is_even_in_the_geometric_mean(path: Path
 @pytest.mark.parametrize("format_", ["table", "markdown", "csv", "json"])
 @pytest.mark.parametrize("cases", [[], ["--cases"]])
 def test_the_command_prints_every_format(path: Path, format_: str, cases: list[str]) -> None:
-    result = CliRunner().invoke(command, [str(path), "--format", format_, *cases])
+    result = CliRunner().invoke(cli, ["bench", "ratios", str(path), "--format", format_, *cases])
     assert result.exit_code == 0
     assert "cudnn" in result.stdout
     if format_ == "json":
