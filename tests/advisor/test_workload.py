@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from advisor.cli.models import command as models
+from advisor.cli import cli
 from advisor.errors import AdvisorError, BadInputError, BrokenFileError, TraceError, UnknownNameError
 from advisor.recipe import make_recipe
 from advisor.workload.catalogue import (
@@ -185,10 +185,10 @@ def test_without_torch_a_traced_model_names_the_extra_to_install(monkeypatch: py
 
 
 def test_models_lists_every_name_and_shows_one() -> None:
-    listed = CliRunner().invoke(models, [])
+    listed = CliRunner().invoke(cli, ["models"])
     assert listed.exit_code == 0
     assert all(name in listed.output for name in catalogue_names())
-    shown = CliRunner().invoke(models, ["resnet50", "--format", "json"])
+    shown = CliRunner().invoke(cli, ["models", "resnet50", "--format", "json"])
     document = json.loads(shown.output)
     assert document["parameters"] == 25_557_032
     assert {"mode": "train", "precision": "amp", "layout": "nhwc"}.items() <= document["variants"][0].items()
