@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 from advisor.errors import BadInputError
+
+
+def discard_output() -> None:
+    """Send what is left for stdout nowhere, where its reader or its disk is gone: the interpreter still flushes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -72,6 +72,11 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def significant(value: float, digits: int = 4) -> float:
+    """The number with so many significant digits, as many as a reader looks at; NaN stays NaN."""
+    return float(f"{value:.{digits}g}")
+
+
 def _three_digits(value: float) -> str:
     if value == 0:
         return "0"

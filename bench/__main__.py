@@ -76,20 +76,19 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{program}: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `python -m bench ... | head`
-        _discard_output()
+        from advisor.files import discard_output  # which a start need not pay for
+
+        discard_output()
         return 0
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        _discard_output()
+        from advisor.files import discard_output
+
+        discard_output()
         print(f"{program}: {error.strerror}: free some and run it again", file=sys.stderr)
         return 1
     return int(code or 0)
-
-
-def _discard_output() -> None:
-    """Let the interpreter's last flush succeed."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

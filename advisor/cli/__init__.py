@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import sys
 
 import click
 
@@ -64,18 +62,17 @@ def main(argv: list[str] | None = None) -> int:
     except click.Abort:
         return _say("stopped", 130)
     except BrokenPipeError:  # `advisor gpus | head`
-        _discard_output()
+        from advisor.files import discard_output  # which a start need not pay for
+
+        discard_output()
         return 0
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        _discard_output()
+        from advisor.files import discard_output
+
+        discard_output()
         return _say(f"cannot write the result: {error.strerror}; free some space and run it again", 1)
-
-
-def _discard_output() -> None:
-    """Let the interpreter's last flush succeed."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str, exit_code: int) -> int:

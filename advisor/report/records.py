@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
@@ -48,7 +48,7 @@ class Column:
 
     key: str  # with its unit: "time_s", "memory_bytes"
     title: str  # as printed
-    show: Callable[[Cell], str] | None = None  # of a known value
+    show: Callable[[Any], str] | None = None  # is given known values only
     note: str = ""  # what it means, for a reader who does not know the term
 
 

@@ -202,13 +202,13 @@ def _sizes_table(precision: str, found: HeldOutProducts, gpu: str) -> Table:
 # Words ---------------------------------------------------------------------------------------------------------------
 
 
-def _share(value: Cell) -> str:
-    return percent(float(value), 1)  # type: ignore[arg-type]  # of a known value
+def _share(value: float) -> str:
+    return percent(value, 1)
 
 
-def _count(value: Cell) -> str:
+def _count(value: int) -> str:
     return f"{value:,}"
 
 
-def _ratio(value: Cell) -> str:
+def _ratio(value: float) -> str:
     return f"{value:.2f}"

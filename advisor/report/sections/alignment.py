@@ -187,8 +187,8 @@ def _table(subject: Subject, strips: Sequence[Strip]) -> Table:
     return Table("alignment", "What each alignment leaves of the aligned rate", columns, tuple(rows), origins)
 
 
-def _percent(value: Cell) -> str:
-    return percent(float(value or 0), 1)
+def _percent(value: float) -> str:
+    return percent(value, 1)
 
 
 def _origins(strips: Sequence[Strip]) -> tuple[Origin, ...]:

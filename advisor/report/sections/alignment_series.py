@@ -10,6 +10,7 @@ from advisor.report.records import Cell, Fact, Series, Tone
 from advisor.report.strips import ELEMENT_BYTES, GROUPS, Strip
 from advisor.report.subject import Integers
 from advisor.report.sweeps import Points
+from advisor.units import significant
 
 _SYMBOLS: dict[str, tuple[Tone, str]] = {
     "2 bytes": ("vermilion", "x"), "4 bytes": ("orange", "triangle-up"), "8 bytes": ("purple", "triangle-down"),
@@ -26,8 +27,8 @@ def interactive_series(shown: Strip) -> tuple[Series, ...]:
         (
             Fact(sweep.label, tuple(sweep.sizes.tolist())),
             Fact("rows aligned to", tuple(shown.bytes_.tolist()), "bytes"),
-            Fact("time", tuple(_four(1e3 * time) for time in p.time_s), "ms"),
-            Fact("throughput", tuple(_four(value) for value in rates), "TFLOP/s"),
+            Fact("time", tuple(significant(1e3 * time) for time in p.time_s), "ms"),
+            Fact("throughput", tuple(significant(value) for value in rates), "TFLOP/s"),
             Fact("tile", tuple(f"{a}x{b}" for a, b in zip(p.tile_m, p.tile_n, strict=True))),
             Fact("split-K", tuple(int(split) for split in p.split_k)),
             Fact("waves", tuple(round(float(waves), 2) for waves in p.waves)),
@@ -63,8 +64,8 @@ def _measured(each: Points, name: str, at: Integers) -> Series:
         (
             Fact("size", tuple(each.sizes[at].tolist())),
             Fact("rows aligned to", tuple(alignment_bytes(each.sizes[at], ELEMENT_BYTES).tolist()), "bytes"),
-            Fact("time", tuple(_four(1e3 * time) for time in each.time_s[at]), "ms"),
-            Fact("throughput", tuple(_four(value) for value in rates), "TFLOP/s"),
+            Fact("time", tuple(significant(1e3 * time) for time in each.time_s[at]), "ms"),
+            Fact("throughput", tuple(significant(value) for value in rates), "TFLOP/s"),
             Fact("prediction is off by", tuple(f"{100 * off:+.1f}" for off in each.off[at]), "%"),
         ),
         symbol=symbol,
@@ -81,7 +82,3 @@ def _joined(found: Sequence[Series]) -> list[Series]:
             both = tuple(replace(one, values=one.values + other.values) for one, other in facts)
             by_name[each.name] = replace(first, x=first.x + each.x, y=first.y + each.y, facts=both)
     return list(by_name.values())
-
-
-def _four(value: float) -> float:
-    return float(f"{value:.4g}")

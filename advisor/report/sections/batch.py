@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ from advisor.report.sections.batch_words import advice, listed, searched_or_fits
 from advisor.report.subject import MeasuredSteps, Subject
 from advisor.rules_of_thumb import Choice, choices, last_shown, sizes_shown
 from advisor.steptime import StepCurve
-from advisor.units import about_gib, percent, rate
+from advisor.units import about_gib, percent, rate, significant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
@@ -177,8 +177,8 @@ def _facts(answer: Answer, curve: StepCurve, roles: dict[int, str], sizes: np.nd
 
     return (
         Fact("batch", tuple(int(size) for size in sizes)),
-        Fact(f"{answer.model.samples}/s", tuple(_digits(known.samples_per_s[i]) for i in at)),
-        Fact("step time", tuple(_digits(1e3 * known.time_s[i]) for i in at), "ms"),
+        Fact(f"{answer.model.samples}/s", tuple(significant(known.samples_per_s[i]) for i in at)),
+        Fact("step time", tuple(significant(1e3 * known.time_s[i]) for i in at), "ms"),
         Fact("memory", tuple(about_gib_number(known.total_bytes[i]) for i in at), "GiB"),
         Fact("fits", tuple(bool(known.fits[i]) if answer.memory_limit_bytes is not None else None for i in at)),
         Fact("GPU busy", shares(curve.busy_share), "%"),
@@ -196,8 +196,8 @@ def _measured_series(steps: MeasuredSteps) -> Series | None:
         f"measured: {steps.recipe}", "points", "ink", _floats(batch), _floats(batch / time_s),
         (
             Fact("batch", tuple(int(size) for size in batch)),
-            Fact("samples/s", tuple(_digits(value) for value in batch / time_s)),
-            Fact("step time", tuple(_digits(1e3 * value) for value in time_s), "ms"),
+            Fact("samples/s", tuple(significant(value) for value in batch / time_s)),
+            Fact("step time", tuple(significant(1e3 * value) for value in time_s), "ms"),
             Fact("memory", tuple(_known(value / 2**30) for value in steps.memory_bytes[known]), "GiB"),
             Fact("power", tuple(_known(value) for value in steps.power_w[known]), "W"),
         ),
@@ -232,10 +232,10 @@ def _choices_table(name: str, answer: Answer, origin: Origin) -> Table:
                    f"{percent(answer.tolerance)}, of the fastest; folk formula: floor(n 2^14 SMs / (H W C)), "
                    "a rule by Remi Coulom; usual sizes: what examples and papers take"),
             Column("batch", "batch"),
-            Column("samples_per_s", f"{answer.model.samples}/s", _shown(rate), "predicted"),
-            Column("of_fastest", "of fastest", _shown(partial(percent, digits=1)),
+            Column("samples_per_s", f"{answer.model.samples}/s", rate, "predicted"),
+            Column("of_fastest", "of fastest", partial(percent, digits=1),
                    f"of the fastest size {searched_or_fits(answer)}"),
-            Column("memory_bytes", "memory", _shown(about_gib), "what must be free before the step, predicted"),
+            Column("memory_bytes", "memory", about_gib, "what must be free before the step, predicted"),
             Column("fits", "fits", note="with the margin"),
         ),
         rows=tuple(_choice_row(choice, known) for choice in choices(answer)),
@@ -262,32 +262,23 @@ def _measured_table(name: str, number: int, found: Recommendation, steps: Measur
         title=f"What was measured of {found.answer.model.title} ({steps.recipe})?",
         columns=(
             Column("batch", "batch"),
-            Column("measured_samples_per_s", f"{noun}/s, measured", _shown(rate)),
-            Column("predicted_samples_per_s", f"{noun}/s, predicted", _shown(rate), found.answer.recipe),
-            Column("measured_memory_bytes", "memory, measured", _shown(about_gib)),
-            Column("predicted_memory_bytes", "memory, predicted", _shown(about_gib), found.answer.recipe),
-            Column("power_w", "power, W", _shown(lambda watts: f"{watts:.0f}"), "measured"),
+            Column("measured_samples_per_s", f"{noun}/s, measured", rate),
+            Column("predicted_samples_per_s", f"{noun}/s, predicted", rate, found.answer.recipe),
+            Column("measured_memory_bytes", "memory, measured", about_gib),
+            Column("predicted_memory_bytes", "memory, predicted", about_gib, found.answer.recipe),
+            Column("power_w", "power, W", lambda watts: f"{watts:.0f}", "measured"),
         ),
         rows=tuple(rows),
         origins=(steps.origin, origin),
     )
 
 
-def _shown(text: Callable[[float], str]) -> Callable[[Cell], str]:
-    """A number's text as a column prints it."""
-    return lambda cell: text(float(cell)) if cell is not None else "??"
-
-
 def _floats(values: Iterable[float]) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
 
-def _digits(value: float) -> float:
-    return float(f"{value:.4g}")
-
-
 def _known(value: float) -> float | None:
-    return _digits(value) if np.isfinite(value) else None
+    return significant(value) if np.isfinite(value) else None
 
 
 def _or_none(value: float) -> float | None:

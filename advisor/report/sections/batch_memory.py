@@ -13,7 +13,7 @@ from advisor.recommendation import Answer, Recommendation
 from advisor.report.records import Cell, Fact, Figure, Interactive, Mark, Origin, Series
 from advisor.report.subject import MeasuredSteps
 from advisor.rules_of_thumb import last_shown
-from advisor.units import about_gib, counted, percent
+from advisor.units import about_gib, counted, percent, significant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
@@ -37,7 +37,7 @@ def memory_figure(name: str, found: Recommendation, steps: tuple[MeasuredSteps, 
 
 def about_gib_number(size_bytes: float) -> float:
     """GiB with three significant digits, as a chart's facts have them."""
-    return float(f"{size_bytes / 2**30:.3g}")
+    return significant(size_bytes / 2**30, 3)
 
 
 def _draw(found: Recommendation, steps: Sequence[MeasuredSteps], figure: MatplotlibFigure, narrow: bool) -> None:
@@ -103,7 +103,7 @@ def _interactive(found: Recommendation, steps: Sequence[MeasuredSteps]) -> Inter
         limit = answer.memory_limit_bytes / 2**30
         lines = {"limit": limit, f"limit less a margin of {percent(answer.margin, 1)}": limit / (1 + answer.margin)}
         for i, (label, height) in enumerate(lines.items()):
-            known = (Fact("memory", (float(f"{height:.3g}"),) * 2, "GiB"),)
+            known = (Fact("memory", (significant(height, 3),) * 2, "GiB"),)
             series.append(Series(label, "line", "ink", ends, (height, height), known, dashed=i > 0))
     series += [each for one in steps if (each := _measured(one)) is not None]
     mark = Mark(answer.batch_size, str(answer.batch_size), "the recommended size")
@@ -117,7 +117,7 @@ def _measured(steps: MeasuredSteps) -> Series | None:
     batch, held = steps.batch[known], steps.memory_bytes[known] / 2**30
     facts = (
         Fact("batch", tuple(int(size) for size in batch)),
-        Fact("memory", tuple(float(f"{value:.3g}") for value in held), "GiB"),
+        Fact("memory", tuple(significant(value, 3) for value in held), "GiB"),
     )
     return Series(f"measured: {steps.recipe}", "points", "orange", tuple(map(float, batch)), tuple(map(float, held)),
                   facts, symbol="circle-open")  # fmt: skip

@@ -143,15 +143,15 @@ def _table(id_: str, found: Recommendation, step: OneMore, origin: Origin) -> Ta
             Column("layer", "layer"),
             Column("operation", "operation"),
             Column("calls", "calls"),
-            Column("time_before_s", f"time {before}", _time),
-            Column("time_after_s", f"time {after}", _time),
-            Column("change_s", "change", _signed),
-            Column("excess_s", "beyond its share", _signed, "change beyond 1/B of the time: what tiles and waves do"),
+            Column("time_before_s", f"time {before}", duration),
+            Column("time_after_s", f"time {after}", duration),
+            Column("change_s", "change", signed),
+            Column("excess_s", "beyond its share", signed, "change beyond 1/B of the time: what tiles and waves do"),
             Column("tile_before", f"tile {before}"),
             Column("waves_before", f"waves {before}", _waves),
             Column("tile_after", f"tile {after}"),
             Column("waves_after", f"waves {after}", _waves),
-            Column("share", "of step", lambda cell: percent(float(cell or 0), 1)),
+            Column("share", "of step", partial(percent, digits=1)),
         ),
         rows=tuple(_cells(pair) for pair in step.by_excess()),
         origins=(origin,),
@@ -168,13 +168,5 @@ def _cells(pair: Pair) -> tuple[Cell, ...]:
     )  # fmt: skip
 
 
-def _time(cell: Cell) -> str:
-    return duration(float(cell or 0))
-
-
-def _signed(cell: Cell) -> str:
-    return signed(float(cell or 0))
-
-
-def _waves(cell: Cell) -> str:
-    return f"{cell:.2f}"
+def _waves(value: float) -> str:
+    return f"{value:.2f}"

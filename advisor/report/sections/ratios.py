@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.plots.ratios import LOOKS, RatioGroup, draw_groups, draw_sizes, means_by_size
-from advisor.report.records import Cell, Column, Fact, Figure, Interactive, Origin, Section, Series, Table, Tone
+from advisor.report.records import Column, Fact, Figure, Interactive, Origin, Section, Series, Table, Tone
 from advisor.report.subject import MeasuredPair, Subject
 from advisor.units import counted, duration, percent
 
@@ -265,16 +265,8 @@ def _means(sized: Sequence[MeasuredPair]) -> Series:
     return Series("geometric mean by size", "line", "ink", tuple((flops / 1e9).tolist()), means, facts)
 
 
-def _ratio(value: Cell) -> str:
+def _ratio(value: float) -> str:
     return f"{value:.2f}"
-
-
-def _time(value: Cell) -> str:
-    return duration(float(value or 0))
-
-
-def _share_printed(value: Cell) -> str:
-    return percent(float(value or 0))
 
 
 def _groups_table(groups: Sequence[Group], origin: Origin) -> Table:
@@ -289,7 +281,7 @@ def _groups_table(groups: Sequence[Group], origin: Origin) -> Table:
         Column("first_quartile", "first quartile", _ratio),
         Column("third_quartile", "third quartile", _ratio),
         Column("most", "most", _ratio),
-        Column("share_ahead", "ours faster in", _share_printed),
+        Column("share_ahead", "ours faster in", percent),
     )
     rows = []
     for group in groups:
@@ -304,10 +296,10 @@ def _cases_table(pairs: Sequence[MeasuredPair], origin: Origin) -> Table:
     columns = (
         Column("case", "case"),
         Column("library", "against"),
-        Column("library_s", "library", _time),
-        Column("ours_s", "ours", _time),
+        Column("library_s", "library", duration),
+        Column("ours_s", "ours", duration),
         Column("ratio", "ratio", _ratio, "the library's time over ours"),
-        Column("flops", "GFLOP", lambda value: f"{float(value or 0) / 1e9:,.3g}"),
+        Column("flops", "GFLOP", lambda value: f"{value / 1e9:,.3g}"),
     )
     ranked = sorted(pairs, key=lambda pair: (-pair.ratio, pair.case))
     if len(ranked) > 2 * EXTREMES:

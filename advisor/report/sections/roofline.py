@@ -13,7 +13,7 @@ from advisor.report.records import NOT_MEANT, Cell, Column, Fact, Figure, Intera
 from advisor.report.roofs import NOMINAL, Point, Roof, points, roof_of, verdict
 from advisor.report.sections.batch import step_origin
 from advisor.report.subject import Subject
-from advisor.units import counted, duration, percent
+from advisor.units import counted, duration, percent, significant
 
 _SHOWN = 25
 _LEAST_BANDWIDTH = 0.02  # share of it that an operation without FLOP reaches at least to be seen at first
@@ -180,9 +180,9 @@ def _points_series(name: str, class_: str, members: Sequence[Point]) -> Series:
             fact("tile", [tile_text(layer) or "none" for layer in layers]),
             fact("waves", [round(layer.waves, 2) if layer.tile_m else "none" for layer in layers]),
             fact("idle share", [_idle(layer.wave_efficiency) if layer.tile_m else "none" for layer in layers], "%"),
-            fact("time", [float(f"{1e3 * layer.time_s:.3g}") for layer in layers], "ms"),
+            fact("time", [significant(1e3 * layer.time_s, 3) for layer in layers], "ms"),
             fact("of the step", [round(100 * layer.share, 2) for layer in layers], "%"),
-            fact("FLOP/byte", ["none" if p.moves_only else float(f"{p.flop_per_byte:.3g}") for p in members]),
+            fact("FLOP/byte", ["none" if p.moves_only else significant(p.flop_per_byte, 3) for p in members]),
             fact("memory", [round(point.bytes_per_s / 1e9) for point in members], "GB/s"),
             fact("roof", [point.roof for point in members]),
             fact("bound", [layer.bound for layer in layers]),
@@ -211,15 +211,15 @@ def _table(name: str, found: Recommendation, step: Sequence[Point], origins: tup
             Column("n", "N"),
             Column("k", "K"),
             Column("tile", "tile", note="of the output; /s: the contraction split in s"),
-            Column("waves", "waves", lambda cell: f"{cell:.2f}", "tiles over SMs"),
-            Column("idle_share", "idle", lambda cell: percent(float(cell or 0)),
+            Column("waves", "waves", lambda value: f"{value:.2f}", "tiles over SMs"),
+            Column("idle_share", "idle", percent,
                    "share of the SMs without a tile, over all waves; blank: no tiles"),
-            Column("time_s", "time", lambda cell: duration(float(cell or 0)), "of all calls in a step, predicted"),
-            Column("share", "of step", lambda cell: percent(float(cell or 0), 1)),
-            Column("flop_per_byte", "FLOP/byte", lambda cell: f"{cell:.1f}",
+            Column("time_s", "time", duration, "of all calls in a step, predicted"),
+            Column("share", "of step", partial(percent, digits=1)),
+            Column("flop_per_byte", "FLOP/byte", lambda value: f"{value:.1f}",
                    "of least memory traffic; blank: no FLOP counted"),
-            Column("flops_per_s", "TFLOP/s", lambda cell: f"{float(cell or 0) / 1e12:.1f}"),
-            Column("bytes_per_s", "GB/s", lambda cell: f"{float(cell or 0) / 1e9:,.0f}"),
+            Column("flops_per_s", "TFLOP/s", lambda value: f"{value / 1e12:.1f}"),
+            Column("bytes_per_s", "GB/s", lambda value: f"{value / 1e9:,.0f}"),
             Column("roof", "roof", note="which part of the roof it stands under"),
         ),
         rows=tuple(_row(point) for point in step),

@@ -12,7 +12,7 @@ from advisor.report.records import Cell, Fact, Series, Tone
 from advisor.report.subject import Integers
 from advisor.report.sweeps import Points, Sweep, size_class
 from advisor.report.teeth import Tooth
-from advisor.units import percent
+from advisor.units import percent, significant
 
 STRIDE = 8  # of the sizes between those that matter
 _STYLES: dict[str, tuple[tuple[Tone, str], ...]] = {  # as in advisor.plots.sweep
@@ -113,4 +113,4 @@ def _measured(sweep: Sweep, each: Points, tone: Tone, symbol: str) -> Series:
 
 def _rounded(values: np.ndarray) -> tuple[Cell, ...]:
     """Four significant digits; None for NaN."""
-    return tuple(None if np.isnan(value) else float(f"{value:.4g}") for value in values)
+    return tuple(None if np.isnan(value) else significant(value) for value in values)

@@ -36,12 +36,8 @@ def _origins(found: Sequence[Found]) -> tuple[Origin, ...]:
     return tuple(dict.fromkeys(each.source.origin for _, _, points in found for each in points))
 
 
-def _share(value: Cell) -> str:
-    return percent(round(float(value or 0), 3) + 0.0, 1)  # never "-0.0 %"
-
-
-def _time(value: Cell) -> str:
-    return duration(float(value or 0))
+def _share(value: float) -> str:
+    return percent(round(value, 3) + 0.0, 1)  # never "-0.0 %"
 
 
 def teeth_table(subject: Subject, found: Sequence[Found]) -> Table:
@@ -127,12 +123,15 @@ def points_table(found: Sequence[Found]) -> Table:
         Column("sweep", "sweep"),
         Column("source", "measured by"),
         Column("size", "size"),
-        Column("time_s", "time", _time, "median where there are several samples"),
+        Column("time_s", "time", duration, "median where there are several samples"),
         Column(
-            "low_s", "spread from", _time, "quartiles where measured here; of a public measurement what its source says"
+            "low_s",
+            "spread from",
+            duration,
+            "quartiles where measured here; of a public measurement what its source says",
         ),
-        Column("high_s", "spread to", _time),
-        Column("predicted_s", "predicted", _time),
+        Column("high_s", "spread to", duration),
+        Column("predicted_s", "predicted", duration),
         Column("off", "off", _share, "predicted over measured time, less one"),
         Column("fitted", "in the fit", None, "whether the coefficients were fitted to this row too"),
         Column("kernel", "kernel"),

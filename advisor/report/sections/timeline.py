@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from advisor.plots.timeline import draw_timelines, panel_of
-from advisor.report.records import Cell, Column, Figure, Origin, Section, Table
+from advisor.report.records import Column, Figure, Origin, Section, Table
 from advisor.report.subject import MeasuredTimeline, Subject
 from advisor.timeline import Launch, read_launch
 from advisor.units import counted, duration, percent
@@ -120,14 +120,6 @@ def _spoken(launch: Launch) -> str:
     )
 
 
-def _percent(value: Cell) -> str:
-    return percent(float(value or 0))
-
-
-def _duration(value: Cell) -> str:
-    return duration(float(value or 0))
-
-
 def _table(launches: Sequence[Launch], origins: tuple[Origin, ...]) -> Table:
     columns = (
         Column("m", "M"),
@@ -139,10 +131,10 @@ def _table(launches: Sequence[Launch], origins: tuple[Origin, ...]) -> Table:
         Column("counted_waves", "waves, counted", note="CTAs over slots, rounded up"),
         Column("waves", "waves, recorded"),
         Column(
-            "last_wave_idle_share", "idle in the last", _percent, "share of the slots without a CTA in the last wave"
+            "last_wave_idle_share", "idle in the last", percent, "share of the slots without a CTA in the last wave"
         ),
-        Column("busy_share", "slots' time in use", _percent),
-        Column("span_s", "took", _duration, "from the first CTA's start to the last one's end"),
+        Column("busy_share", "slots' time in use", percent),
+        Column("span_s", "took", duration, "from the first CTA's start to the last one's end"),
     )
     rows = tuple(
         (

@@ -36,7 +36,7 @@ from advisor.report.sections.trace_tables import (
     worst_table,
 )
 from advisor.report.subject import Subject
-from advisor.units import duration, percent
+from advisor.units import duration, percent, significant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
@@ -221,7 +221,7 @@ def _series(name: str, look: tuple[str, Tone], points: Sequence[Point], profile:
         name=name,
         kind="points",
         tone=look[1],
-        x=tuple(_significant(1e6 * ((group.step_s or 0.0) if steps else group.total_s)) for group in groups),
+        x=tuple(significant(1e6 * ((group.step_s or 0.0) if steps else group.total_s)) for group in groups),
         y=tuple(round(100 * point.efficiency, 1) for point in points),
         symbol=look[0],
         facts=(
@@ -233,7 +233,7 @@ def _series(name: str, look: tuple[str, Tone], points: Sequence[Point], profile:
             Fact("waves", tuple(_rounded(group.waves) for group in groups)),
             Fact("idle slots of the last wave", tuple(_rounded(group.idle_share, 100) for group in groups), "%"),
             Fact("of the step" if steps else "of all kernel time",
-                 tuple(_significant(100 * point.share) for point in points), "%"),
+                 tuple(significant(100 * point.share) for point in points), "%"),
             Fact("calls per step" if steps else "calls",
                  tuple(_rounded(group.launches_per_step) if steps else group.count for group in groups)),
             Fact("Tensor Cores", tuple(used[group.tensor_cores] for group in groups)),
@@ -242,9 +242,4 @@ def _series(name: str, look: tuple[str, Tone], points: Sequence[Point], profile:
 
 
 def _rounded(value: float | None, factor: float = 1.0) -> float | None:
-    return None if value is None else _significant(factor * value)
-
-
-def _significant(value: float) -> float:
-    """Four digits, as many as a reader looks at."""
-    return float(f"{value:.4g}")
+    return None if value is None else significant(factor * value)

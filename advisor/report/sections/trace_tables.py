@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from advisor.plots.profile import class_times
@@ -58,19 +58,17 @@ def estimated(profile: TraceProfile) -> Origin:
     return Origin("estimate", f"what a change would save or reach is predicted by the time model, {known}")
 
 
-def _known(show: Callable[[float], str]) -> Callable[[Cell], str]:
-    """For a column of numbers: `Column.show` is given known values only."""
-    return lambda cell: show(float(cell)) if isinstance(cell, int | float) else str(cell)
+_SHARE = partial(percent, digits=1)
 
 
-_TIME, _SHARE = _known(duration), _known(lambda share: percent(share, 1))
-_PERCENT, _COUNT = _known(percent), _known(lambda count: f"{count:,.1f}".removesuffix(".0"))
+def _count(value: float) -> str:
+    return f"{value:,.1f}".removesuffix(".0")
 
 
 def _time_columns(profile: TraceProfile) -> tuple[Column, Column]:
     if has_steps(profile):
-        return Column("time_per_step_s", "per step", _TIME), Column("share_of_step", "of step", _SHARE)
-    return Column("time_s", "in all", _TIME), Column("share_of_kernel_time", "of kernel time", _SHARE)
+        return Column("time_per_step_s", "per step", duration), Column("share_of_step", "of step", _SHARE)
+    return Column("time_s", "in all", duration), Column("share_of_kernel_time", "of kernel time", _SHARE)
 
 
 def classes_table(profile: TraceProfile) -> Table:
@@ -91,9 +89,9 @@ def classes_table(profile: TraceProfile) -> Table:
         columns=(
             Column("class", "class", note="fprop, dgrad, wgrad: a convolution's forward pass and its two gradients"),
             *_time_columns(profile),
-            Column("kernels_per_step" if steps else "kernels", "kernels", _COUNT),
-            Column("tensor_core_share", "on Tensor Cores", _PERCENT),
-            Column("wave_efficiency", "wave eff.", _PERCENT, note="share of the slots of all waves that work"),
+            Column("kernels_per_step" if steps else "kernels", "kernels", _count),
+            Column("tensor_core_share", "on Tensor Cores", percent),
+            Column("wave_efficiency", "wave eff.", percent, note="share of the slots of all waves that work"),
         ),
         rows=tuple(rows),
         origins=(recorded(profile), counted()),
@@ -108,8 +106,8 @@ def bill_table(profile: TraceProfile) -> Table:
         title=f"What {whole(profile)} loses, and what to do",
         columns=(
             Column("what", "what costs"),
-            Column("lost_s", "time lost", _TIME, note="of kernels or of waiting; lines overlap and do not add up"),
-            Column("step_gain_s", f"{whole(profile).removeprefix('a ')} would be shorter by", _TIME,
+            Column("lost_s", "time lost", duration, note="of kernels or of waiting; lines overlap and do not add up"),
+            Column("step_gain_s", f"{whole(profile).removeprefix('a ')} would be shorter by", duration,
                    note="less than the time lost while the host's launches hold the step back"),
             Column("step_gain_share", "of it", _SHARE, note=f"of {whole(profile)}"),
             Column("known_by", "known by"),
@@ -160,7 +158,7 @@ def kernels_table(profile: TraceProfile) -> Table:
             Column("class", "class"),
             Column("layer", "layer", lambda name: clean(str(name), 44)),
             *_time_columns(profile),
-            Column("calls_per_step" if steps else "calls", "calls", _COUNT),
+            Column("calls_per_step" if steps else "calls", "calls", _count),
             Column("tensor_cores", "Tensor Cores"),
             Column("precision", "precision"),
             Column("tile", "tile", lambda name: clean(str(name), 24)),
@@ -169,9 +167,9 @@ def kernels_table(profile: TraceProfile) -> Table:
             Column("registers_per_thread", "registers"),
             Column("shared_memory_bytes", "shared memory, B"),
             Column("ctas_per_sm", "CTAs/SM", note="how many an SM holds at once"),
-            Column("waves", "waves", _known(lambda waves: f"{waves:,.2f}"), note="rounds of CTAs that the SMs need"),
-            Column("wave_efficiency", "wave eff.", _PERCENT),
-            Column("idle_share", "idle slots", _PERCENT, note="of the last wave"),
+            Column("waves", "waves", lambda waves: f"{waves:,.2f}", note="rounds of CTAs that the SMs need"),
+            Column("wave_efficiency", "wave eff.", percent),
+            Column("idle_share", "idle slots", percent, note="of the last wave"),
             Column("note", "note", lambda text: clean(str(text), 80)),
         ),
         rows=tuple(rows),
@@ -195,13 +193,13 @@ def batches_table(profile: TraceProfile) -> Table:
             Column("gpu", "GPU"),
             Column("precision", "precision"),
             Column("batch", "batch"),
-            Column("step_s", "step", _TIME),
-            Column("samples_per_s", "samples/s", _known(rate)),
-            Column("memory_bytes", "memory", _known(gib)),
+            Column("step_s", "step", duration),
+            Column("samples_per_s", "samples/s", rate),
+            Column("memory_bytes", "memory", gib),
             Column("fits", "fits"),
             Column("roles", "which"),
             Column("calibrated", "calibrated", note="on the kernels of this trace"),
-            Column("error", "error", _PERCENT, note="mean of |ln(predicted / measured)| of steps that no fit has seen"),
+            Column("error", "error", percent, note="mean of |ln(predicted / measured)| of steps that no fit has seen"),
         ),
         rows=tuple(rows),
         origins=(estimated(profile),),
