@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from advisor.errors import AdvisorError
+from advisor.signals import heard
 
 
 class WorkerError(AdvisorError):
@@ -61,11 +60,13 @@ def run_worker(*arguments: str) -> int:
     is ignored here (`nohup`) stays ignored there.
     """
     with subprocess.Popen(_child_command(arguments)) as child:
-        restore = _pass_signals_on(child)
-        try:
+
+        def pass_on(number: int, _frame: FrameType | None) -> None:
+            if child.poll() is None:  # a terminal sends SIGINT to both of us, so it may get that twice at once
+                child.send_signal(number)
+
+        with heard(("SIGINT", "SIGTERM", "SIGHUP"), pass_on):
             code = child.wait()
-        finally:
-            restore()
     return code if code >= 0 else 128 - code
 
 
@@ -87,27 +88,3 @@ def ask_worker(*arguments: str) -> Any:
         return json.loads(done.stdout)
     except ValueError:
         raise WorkerError(f"`bench {' '.join(arguments)}` printed no JSON: {done.stdout[:80]!r}", 1) from None
-
-
-def _pass_signals_on(child: subprocess.Popen[bytes]) -> Callable[[], None]:
-    """Send SIGINT, SIGTERM and SIGHUP to the child as well, but those ignored; return what ends that.
-
-    A terminal sends SIGINT to both of us, so the child may get it twice at once. Only a main thread can do this.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None
-
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        if child.poll() is None:
-            child.send_signal(number)
-
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {
-        number: signal.signal(number, pass_on) for number in numbers if signal.getsignal(number) != signal.SIG_IGN
-    }
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    return restore

@@ -56,15 +56,10 @@ def main(argv: list[str] | None = None) -> int:
     if argv[:1] == ["--parent"] and len(argv) > 1:
         program, parent, argv = "advisor", int(argv[1]), argv[2:]
         end_with(parent, signal.SIGTERM)
-    if not argv or argv[0] not in COMMANDS:
-        asked = argv and argv[0] in ("-h", "--help")
-        lines = [f"  {name:<12} {what}" for name, (_, what) in COMMANDS.items()]
-        print("usage: python -m bench COMMAND ...\n", *lines, sep="\n", file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 2
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file need not be UTF-8
     try:
-        code = importlib.import_module(COMMANDS[argv[0]][0]).main(argv[1:])
+        code = _run(argv)
         if sys.stdout is not None:  # as it is where the shell closed it
             sys.stdout.flush()
     except AdvisorError as error:
@@ -89,6 +84,17 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{program}: {error.strerror}: free some and run it again", file=sys.stderr)
         return 1
     return int(code or 0)
+
+
+def _run(argv: list[str]) -> int | None:
+    if argv and argv[0] in COMMANDS:
+        code: int | None = importlib.import_module(COMMANDS[argv[0]][0]).main(argv[1:])
+        return code
+    asked = argv[:1] in (["-h"], ["--help"])
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}} {what}" for name, (_, what) in COMMANDS.items()]
+    print("usage: python -m bench COMMAND ...\n", *lines, sep="\n", file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
 
 
 if __name__ == "__main__":

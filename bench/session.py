@@ -16,10 +16,9 @@ import random
 import re
 import signal
 import sys
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -27,6 +26,7 @@ from typing import Any
 
 from advisor.child import Child, ChildEndedError, StoppedError, TimedOutError, scrub, told
 from advisor.errors import AdvisorError, BadInputError, UnknownNameError
+from advisor.signals import heard
 from bench.case import Case, Result, Timing, result_from_json
 from bench.progress import Progress, describe
 from bench.records import Records, Run, RunState
@@ -236,7 +236,7 @@ class Session:
 
         Raises NoGpuError, MissingDependencyError and BadInputError as the first child or the records say.
         """
-        with self._signals():
+        with heard(("SIGINT", "SIGTERM", "SIGHUP"), self._stop):
             try:
                 self._measure_all(self.options.slots)
                 self._measure_all(
@@ -545,20 +545,6 @@ class Session:
         self.summary.state = state
         if self._run is not None:
             self.records.finish_run(self._run, state)
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup stays nohup
-        before = {number: signal.signal(number, self._stop) for number in heard}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()

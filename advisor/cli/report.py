@@ -7,9 +7,7 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +29,7 @@ from advisor.cli.setup_options import (
 )
 from advisor.profiling.output.text import clean
 from advisor.report.build import DEFAULT_MODELS, build_report
+from advisor.signals import heard
 
 _NUMBERED = re.compile(r" \d+ of \d+: .*")
 
@@ -79,7 +78,7 @@ def command(
     from advisor.report.rendering.write import check_folder, write_report
 
     check_folder(folder, force=force)
-    with _tidy_end(), _progress() as say:
+    with heard(("SIGTERM", "SIGHUP"), _end), _progress() as say:
         report = build_report(
             gpu=gpu, models=models or DEFAULT_MODELS, records=records, trace=trace, trace_gpu=trace_gpu,
             command=shlex.join(["advisor", *_arguments()]), date=datetime.date.today().isoformat(), progress=say,
@@ -121,23 +120,6 @@ def _rewrite(what: str) -> None:
     click.echo(f"\r\x1b[K{line}", nl=False, err=True)
 
 
-@contextmanager
-def _tidy_end() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP undo what is half done, as Ctrl-C does, before they end the run with 128 + n.
-
-    One that is ignored (`nohup`) stays so. Only a main thread can do this.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {n: signal.signal(n, end) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _end(number: int, _frame: FrameType | None) -> None:
+    """Undo what is half done, as Ctrl-C does, before the signal ends the run with 128 + n."""
+    raise SystemExit(128 + number)

@@ -222,7 +222,7 @@ def test_the_child_of_an_installed_package_finds_it_and_its_own_folder_first(tmp
     site = tmp_path / "site"
     worker = site / "advisor" / "_worker"
     worker.mkdir(parents=True)
-    for name in ("__init__.py", "errors.py", "parent.py", "worker.py"):
+    for name in ("__init__.py", "errors.py", "parent.py", "signals.py", "worker.py"):
         shutil.copy(ROOT / "advisor" / name, site / "advisor" / name)
     (worker / "bench").mkdir()
     for name in ("__init__.py", "__main__.py"):

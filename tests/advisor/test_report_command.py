@@ -19,6 +19,7 @@ from advisor.report.build import build_report
 from advisor.report.records import Report
 from advisor.report.rendering.pictures import Pictures
 from advisor.report.subject import Measured
+from advisor.signals import heard
 from tests.advisor.report.recordings import every_kind
 from tests.data import recorded_trace
 
@@ -226,7 +227,7 @@ def test_where_somebody_watches_progress_is_one_line(monkeypatch, capsys: pytest
 def test_a_signal_undoes_what_is_half_done_and_ends_the_run(name: str) -> None:
     number, undone = getattr(signal, name), []
     before = signal.getsignal(number)
-    with pytest.raises(SystemExit) as ended, command._tidy_end():
+    with pytest.raises(SystemExit) as ended, heard((name,), command._end):
         try:
             os.kill(os.getpid(), number)
             signal.pause()
