@@ -164,7 +164,7 @@ def compare(
             answers.append(found)
             measured_at = profiles_for(entrant.resolved, precision=chosen.precision, path=file).path
             known = steps.get(entrant.gpu.id)
-            power = power_of(entrant, profile=measured_at, steps=known or (), batch=found.batch_size)
+            power = power_of(entrant.gpu, profile=measured_at, steps=known or (), batch=found.batch_size)
             what = f"{chosen.precision} training steps of {workload.name} near batch {found.batch_size}"
             rows.append(_row(entrant, found, cost, power, unmeasured_power(power, known, what)))
     if not answers:

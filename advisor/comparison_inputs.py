@@ -173,7 +173,7 @@ def _gpu_of_profile(path: Path) -> str:
         raise BrokenFileError(f"profile {path}: {error}; is it a profile? write it anew") from error
 
 
-def power_of(entrant: Entrant, *, profile: Path | None, steps: Sequence[MeasuredSteps], batch: int) -> Power | None:
+def power_of(gpu: Gpu, *, profile: Path | None, steps: Sequence[MeasuredSteps], batch: int) -> Power | None:
     """Power of a GPU while it runs steps of about `batch` samples; None: nothing is known of it.
 
     Measured, where `steps` of this model hold it at a size near `batch`. Else at most the power limit of the card that
@@ -190,11 +190,9 @@ def power_of(entrant: Entrant, *, profile: Path | None, steps: Sequence[Measured
         return Power(watts, "measured", f"measured in training steps of {counted(size, 'sample')} ({recipe})")
     if profile is not None and (limit := read_measured_profile(profile).conditions.power_limit_w) is not None:
         return Power(limit, "at most", f"the power limit of the card measured in {profile.name}")
-    if entrant.gpu.tdp_w is None:
+    if gpu.tdp_w is None:
         return None
-    return Power(
-        entrant.gpu.tdp_w, "at most", f"the power of the board: {entrant.gpu.sources.get('tdp_w', 'unverified')}"
-    )
+    return Power(gpu.tdp_w, "at most", f"the power of the board: {gpu.sources.get('tdp_w', 'unverified')}")
 
 
 def measured_steps(

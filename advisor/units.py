@@ -14,6 +14,8 @@ _FACTORS = {
     "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40,
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
 }  # fmt: skip
+_SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0}
+DAY_S = 86400.0
 
 
 def parse_bytes(text: str) -> Fraction:
@@ -26,6 +28,18 @@ def parse_bytes(text: str) -> Fraction:
     if match is None or match[2].lower() not in _FACTORS or Fraction(match[1]) <= 0:
         raise BadInputError(f"{text!r} is no positive size: write it like 24GiB, 512MiB or 80GB")
     return Fraction(match[1]) * _FACTORS[match[2].lower()]
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in a time such as "12ms", "250 us", "1.5 s" or "0.012".
+
+    Raises BadInputError where the text is no time of up to a day.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?)\s*([a-zA-Z]*)\s*", text)
+    value = float(match[1]) * _SECONDS.get(match[2].lower(), math.nan) if match else math.nan
+    if not value <= DAY_S:  # also where it is NaN
+        raise BadInputError(f"{text!r} is no time of up to a day: write it like 12ms, 250us or 0.5s")
+    return value
 
 
 def parse_fraction(text: str) -> float:
@@ -55,6 +69,22 @@ def duration(time_s: float) -> str:
         if float(f"{time_s * factor:.3g}") < 1000:
             return f"{_three_digits(time_s * factor)} {unit}"
     return f"{_three_digits(time_s)} s"
+
+
+def long_time(time_s: float) -> str:
+    """Print a time from milliseconds to days: "441 s", "18.2 min", "7.35 h"."""
+    for least, factor, unit in ((48 * 3600, 86400, "days"), (2 * 3600, 3600, "h"), (600, 60, "min")):
+        if time_s >= least:
+            return f"{rate(time_s / factor)} {unit}"
+    return duration(time_s)
+
+
+def energy(joules: float) -> str:
+    """Print an energy with three significant digits as it is billed: "0.350 J", "2.00 Wh", "12.4 kWh", "2.50 MWh"."""
+    for unit, factor in (("MWh", 3.6e9), ("kWh", 3.6e6), ("Wh", 3.6e3)):
+        if joules >= factor:
+            return f"{rate(joules / factor)} {unit}"
+    return f"{_three_digits(joules)} J"
 
 
 def rate(per_s: float) -> str:

@@ -26,7 +26,7 @@ from advisor.errors import BadInputError
 from advisor.plots.canvas import check_path
 from advisor.plots.comparison import save_comparison
 from advisor.recommendation import DEFAULT_MAX_BATCH
-from advisor.units import duration, gib, percent, rate
+from advisor.units import gib, long_time, percent, rate
 
 _NUMBER = re.compile(r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?")
 _OPTIONS = (
@@ -166,14 +166,6 @@ def _row(row: GpuRow, noun: str, prices: set[float | None]) -> dict[str, str | N
     if row.result is None:
         shown["batch"] = "does not fit" if row.fits is False else "cannot be predicted"
     return shown
-
-
-def long_time(time_s: float) -> str:
-    """Print a time from milliseconds to days: "441 s", "18.2 min", "7.35 h"."""
-    for least, factor, unit in ((48 * 3600, 86400, "days"), (2 * 3600, 3600, "h"), (600, 60, "min")):
-        if time_s >= least:
-            return f"{rate(time_s / factor)} {unit}"
-    return duration(time_s)
 
 
 def energy(result: GpuResult, power: Power | None) -> str | None:

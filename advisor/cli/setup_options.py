@@ -43,16 +43,19 @@ def complete_models(_context: click.Context, _parameter: click.Parameter, incomp
     return [CompletionItem(name) for name in catalogue_names() if name.startswith(incomplete)]
 
 
-SIZE_AND_RECIPE_OPTIONS = (
+SIZE_OPTIONS = (
     click.option("--input", "input_shape", metavar="CxHxW", help="One sample's shape, e.g. 3x224x224."),
     click.option("--seq-len", type=int, help="Sequence length of a language model."),
     click.option("--layout", type=click.Choice([layout for layout in get_args(Layout) if layout != "any"]),
                  help="Memory layout of images: nhwc is channels_last.  [default: nhwc]"),
     click.option("--precision", type=click.Choice(PRECISIONS),
                  help="fp16 and bf16: automatic mixed precision.  [default: fp16]"),
+)  # fmt: skip
+SIZE_AND_RECIPE_OPTIONS = (
+    *SIZE_OPTIONS,
     click.option("--optimizer", type=click.Choice(OPTIMIZERS), help="sgd is with momentum.  [default: sgd]"),
     click.option("--mode", type=click.Choice(MODES), help="infer: the forward pass alone.  [default: train]"),
-)  # fmt: skip
+)
 MODEL_OPTION = click.option(
     "--model", "-m", required=True, shell_complete=complete_models,
     help="A name from `advisor models`; torchvision:NAME, timm:NAME or hf:NAME where that library is installed; or "
@@ -67,17 +70,20 @@ PROFILE_OPTION = click.option(
     "--profile", type=click.Path(path_type=Path), help="A profile file instead of the shipped one."
 )
 MARGIN_OPTION = click.option("--margin", metavar="SHARE", help="Added to the predicted memory, e.g. 5%.")
+GPU_OPTION = click.option(
+    "--gpu", "-g", default="auto", show_default=True, shell_complete=complete_gpus,
+    help="A name from `advisor gpus`; auto: the local GPU, else the one named by ADVISOR_GPU, else A100-SXM4-80GB; "
+         "local: the local GPU or an error.",
+)  # fmt: skip
 _OPTIONS = (
     MODEL_OPTION,
-    click.option("--gpu", "-g", default="auto", show_default=True, shell_complete=complete_gpus,
-                 help="A name from `advisor gpus`; auto: the local GPU, else the one named by ADVISOR_GPU, else "
-                      "A100-SXM4-80GB; local: the local GPU or an error."),
+    GPU_OPTION,
     *SIZE_AND_RECIPE_OPTIONS,
     RECIPE_OPTION,
     MEMORY_LIMIT_OPTION,
     MARGIN_OPTION,
     PROFILE_OPTION,
-)  # fmt: skip
+)
 
 
 def setup_options(command: _Command) -> _Command:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from advisor.cli import main
-from advisor.cli.compare import energy, long_time, parse_prices
+from advisor.cli.compare import energy, parse_prices
 from advisor.comparison import compare
 from advisor.comparison_inputs import Power
 from advisor.comparison_ranking import share
@@ -159,14 +159,6 @@ def test_a_picture_is_drawn_with_and_without_prices(run, tmp_path: Path) -> None
     assert run(f"--gpus p4,a100,t4 --model gpt2-medium --price 1 --plot {priced}")[0] == 0
     assert plain.read_bytes().startswith(b"\x89PNG")
     assert priced.read_text().count("<svg") == 1
-
-
-@pytest.mark.parametrize(
-    ("time_s", "text"),
-    [(0.25, "250 ms"), (441.3, "441 s"), (684, "11.4 min"), (9000, "2.50 h"), (432_000, "5.00 days")],
-)
-def test_long_times_are_read_easily(time_s: float, text: str) -> None:
-    assert long_time(time_s) == text
 
 
 def test_energy_is_printed_as_what_it_is() -> None:

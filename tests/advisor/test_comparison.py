@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 import advisor
 from advisor import comparison, comparison_inputs, recommend
 from advisor.comparison import APART, BOUNDS, ENERGY, GpuComparison, GpuResult, GpuRow, compare, cost_per_million
-from advisor.comparison_inputs import Entrant, Power, entrants, power_of
+from advisor.comparison_inputs import Power, entrants, power_of
 from advisor.comparison_ranking import cost_of, headline, ranked, related, speed_of, tie_sentences, told_apart
 from advisor.errors import AdvisorError, BadInputError, BrokenFileError, DoesNotFitError, NoGpuError, UnknownNameError
-from advisor.gpus import ResolvedGpu, find_gpu
+from advisor.gpus import Gpu, ResolvedGpu, find_gpu
 from advisor.measured import Conditions, MeasuredProfile, measured_profile_bytes
 from advisor.recommendation import ModelFacts
 from advisor.report.records import Origin
@@ -64,8 +64,8 @@ def test_energy_without_a_measurement_is_at_most_what_the_board_may_draw() -> No
     assert row.result.energy_per_sample_j == pytest.approx(400 / row.result.samples_per_s)
 
 
-def entrant(**changes: Any) -> Entrant:
-    return Entrant(("a100",), A100, ResolvedGpu(replace(find_gpu("a100"), **changes), "named"))
+def a_gpu(**changes: Any) -> Gpu:
+    return replace(find_gpu("a100"), **changes)
 
 
 def steps(batch: list[int], watts: list[float], model: str = "resnet50", recipe: str = "amp_fp16") -> MeasuredSteps:
@@ -74,18 +74,18 @@ def steps(batch: list[int], watts: list[float], model: str = "resnet50", recipe:
 
 
 def test_power_that_nobody_states_is_unknown_and_no_other_gpus() -> None:
-    assert power_of(entrant(tdp_w=None), profile=None, steps=(), batch=64) is None
+    assert power_of(a_gpu(tdp_w=None), profile=None, steps=(), batch=64) is None
 
 
 def test_power_is_measured_at_the_size_nearest_to_the_recommended_one() -> None:
     measured = [steps([16, 64, 512], [210.0, 301.5, 390.0]), steps([100], [math.nan])]
-    assert power_of(entrant(), profile=None, steps=measured, batch=100) == Power(
+    assert power_of(a_gpu(), profile=None, steps=measured, batch=100) == Power(
         301.5, "measured", "measured in training steps of 64 samples (amp_fp16)"
     )
 
 
 def test_power_measured_at_a_far_smaller_size_stands_for_no_larger_one() -> None:
-    found = power_of(entrant(), profile=None, steps=[steps([8], [150.0])], batch=100)
+    found = power_of(a_gpu(), profile=None, steps=[steps([8], [150.0])], batch=100)
     assert found is not None
     assert (found.kind, found.watts) == ("at most", 400)
 

@@ -45,3 +45,31 @@ def test_rates_and_sizes_read_well() -> None:
     assert [units.gib(2**30 * x) for x in (0.2, 23.456, 141)] == ["0.20 GiB", "23.46 GiB", "141 GiB"]
     about = [units.about_gib(2**30 * x) for x in (0.2, 9.994, 9.996, 23.456, 99.94, 99.96, 141)]
     assert about == ["0.20 GiB", "9.99 GiB", "10.0 GiB", "23.5 GiB", "99.9 GiB", "100 GiB", "141 GiB"]
+
+
+@pytest.mark.parametrize(
+    ("time_s", "text"),
+    [(0.25, "250 ms"), (441.3, "441 s"), (684, "11.4 min"), (9000, "2.50 h"), (432_000, "5.00 days")],
+)
+def test_long_times_are_read_easily(time_s: float, text: str) -> None:
+    assert units.long_time(time_s) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "time_s"), [("12ms", 0.012), ("1.5 s", 1.5), ("250us", 0.00025), ("0.012", 0.012), ("2 min", 120.0)]
+)
+def test_times_are_read_in_the_units_they_are_printed_in(text: str, time_s: float) -> None:
+    assert units.parse_duration(text) == pytest.approx(time_s)
+
+
+@pytest.mark.parametrize("text", ["", "ms", "-1ms", "nan", "inf", "1e99s", "12 apples", "12 ms 3"])
+def test_no_time_is_refused(text: str) -> None:
+    with pytest.raises(BadInputError, match="no time"):
+        units.parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("joules", "text"), [(0.35, "0.350 J"), (7200, "2.00 Wh"), (3.6e6, "1.00 kWh"), (9e9, "2.50 MWh")]
+)
+def test_energy_is_printed_as_it_is_billed(joules: float, text: str) -> None:
+    assert units.energy(joules) == text
