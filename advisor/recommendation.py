@@ -11,7 +11,7 @@ import numpy as np
 
 from advisor import choice
 from advisor.choice import Cliff
-from advisor.cut import Cut, cut_global_batch
+from advisor.cut import BATCH_NORM_SAMPLES, Cut, cut_global_batch
 from advisor.errors import BadInputError, DoesNotFitError
 from advisor.quantization import folk_batch_size
 from advisor.step import Setup, StepPrediction, check_count, check_share, prepare
@@ -28,8 +28,6 @@ DEFAULT_MAX_BATCH = 1024
 TOOTH = 1.125
 EQUAL = 0.0025  # throughputs this close are one: the smaller size is taken
 POOR = 0.9  # an exact cut below this share of the knee's throughput is said to be one
-# BatchNorm's statistics get noisy under this many samples per GPU (Wu & He, arXiv:1803.08494, figure 1).
-BATCH_NORM_SAMPLES = 32
 
 
 @dataclass(frozen=True)
