@@ -1,0 +1,152 @@
+"""How a learning rate goes from the batch size it was tuned for to another: a rule per optimizer, each with the range
+in which it was shown to hold. Nothing here changes a rate: it returns a record of what the rule says."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from advisor.errors import BadInputError, UnknownNameError
+from advisor.planning import sources
+from advisor.planning.records import PLAN_OPTIMIZERS, Companion, PlanOptimizer, ScaledRate
+from advisor.step import check_count
+
+RATES = (1e-15, 1e6)  # what an optimizer can use, and no slip of the keys
+MAX_GLOBAL_BATCH = 1 << 30  # samples per optimizer step
+ADAM_BETA1, ADAM_BETA2, ADAM_EPS = 0.9, 0.999, 1e-8  # defaults of torch.optim.Adam and AdamW
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What is known of one optimizer."""
+
+    name: Literal["linear", "square root"]
+    power: float  # the rate goes with the batch to this power
+    known_to: int  # samples per step
+    unit: str  # of `known_to`
+    known_where: str
+    source: str
+    beyond: str
+
+
+_SGD = _Rule(
+    name="linear", power=1, known_to=8192, unit="images", known_where="ResNet-50 on ImageNet",
+    source=sources.GOYAL_2017,
+    beyond=f"LARS held to 32,768 images there ({sources.YOU_2017}); well tuned Nesterov momentum did, too "
+    f"({sources.NADO_2021})",
+)  # fmt: skip
+_ADAM = _Rule(
+    name="square root", power=0.5, known_to=8192, unit="sequences", known_where="RoBERTa on Wikipedia and Books",
+    source=sources.MALLADI_2022,
+    beyond=f"LAMB held to 32,768 sequences, and to 65,536 of length 128, on BERT ({sources.YOU_2019}); well tuned "
+    f"Adam did, too ({sources.NADO_2021})",
+)  # fmt: skip
+_RULES: dict[PlanOptimizer, _Rule] = {
+    "sgd": _SGD,
+    "adam": _ADAM,
+    "adamw": _ADAM,
+    "lars": _Rule(
+        name="linear", power=1, known_to=32768, unit="images", known_where="ResNet-50 on ImageNet",
+        source=sources.YOU_2017, beyond="no rule is known to hold there: tune the rate anew",
+    ),
+    "lamb": _Rule(
+        name="square root", power=0.5, known_to=32768, unit="sequences", known_where="BERT-Large pre-training",
+        source=sources.YOU_2019, beyond="no rule is known to hold there: tune the rate anew",
+    ),
+}  # fmt: skip
+
+
+def check_optimizer(name: str) -> PlanOptimizer:
+    """Return the optimizer of this name, however it is cased; raise UnknownNameError where a plan knows none."""
+    known = name.strip().lower() if isinstance(name, str) else name
+    if known not in PLAN_OPTIMIZERS:
+        raise UnknownNameError("optimizer", str(name), PLAN_OPTIMIZERS, f"A plan knows {', '.join(PLAN_OPTIMIZERS)}.")
+    return cast(PlanOptimizer, known)
+
+
+def scale_rate(optimizer: str, *, batch: int, base_batch: int, lr: float | None = None) -> ScaledRate:
+    """What the optimizer's rule makes of a rate tuned for `base_batch` samples per step, at `batch` samples per step.
+
+    rate = lr * (batch / base_batch) ** power, power 1 for SGD with momentum and LARS, 1/2 for Adam, AdamW and LAMB;
+    also downwards. Without `lr` the factor alone is known.
+
+    Raises UnknownNameError for an optimizer no rule is known of, BadInputError for batch sizes that are no whole
+    numbers from 1 to `MAX_GLOBAL_BATCH` and a rate that is no number within `RATES`, given or scaled.
+    """
+    optimizer = check_optimizer(optimizer)
+    batch = check_count("global batch", batch, limit=MAX_GLOBAL_BATCH)
+    base_batch = check_count("base batch", base_batch, limit=MAX_GLOBAL_BATCH)
+    rule = _RULES[optimizer]
+    kappa = batch / base_batch
+    factor = kappa**rule.power
+    base_rate = None if lr is None else check_rate("learning rate", lr)
+    rate = None if base_rate is None else check_rate("scaled learning rate", base_rate * factor)
+    within = max(batch, base_batch) <= rule.known_to
+    same = batch == base_batch
+    return ScaledRate(
+        rule="unchanged" if same else rule.name,
+        base_batch=base_batch,
+        batch=batch,
+        factor=factor,
+        base_rate=base_rate,
+        rate=rate,
+        known_to=rule.known_to,
+        known_where=rule.known_where,
+        within_known=within,
+        source=rule.source,
+        beyond=None if within else rule.beyond,
+        companions=_adam_companions(kappa) if optimizer in ("adam", "adamw") and not same else (),
+        notes=() if same else _notes(optimizer, rule, kappa),
+    )
+
+
+def check_rate(what: str, value: float) -> float:
+    """Return a rate if it is a number within `RATES`; otherwise raise BadInputError."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    least, most = RATES
+    if not number or not least <= value <= most:  # also where it is NaN
+        raise BadInputError(f"{what} {value!r} is no positive number from {least:g} to {most:g}: give one such as 0.1")
+    return float(value)
+
+
+def _adam_companions(kappa: float) -> tuple[Companion, ...]:
+    """What the square root rule moves beside the rate (Malladi et al. 2022, definition 5.3).
+
+    With kappa = batch / base batch: beta' = 1 - kappa (1 - beta), where that is above 0; eps' = eps / sqrt(kappa).
+    """
+    return (
+        _beta("beta1", ADAM_BETA1, kappa),
+        _beta("beta2", ADAM_BETA2, kappa),
+        Companion("eps", before=ADAM_EPS, after=ADAM_EPS / math.sqrt(kappa), why=None),
+    )
+
+
+def _beta(name: str, before: float, kappa: float) -> Companion:
+    moved = 1 - kappa * (1 - before)
+    if 0 < moved < 1:
+        return Companion(name, before=before, after=moved, why=None)
+    return Companion(
+        name, before=before, after=None,
+        why=f"1 - {kappa:g} x (1 - {before:g}) is not above 0: the rule has no value for so large a change",
+    )  # fmt: skip
+
+
+def _notes(optimizer: PlanOptimizer, rule: _Rule, kappa: float) -> tuple[str, ...]:
+    nearest = (
+        f"Shown with {rule.known_where}, to {rule.known_to:,} {rule.unit} per step; for another model this is the "
+        "nearest evidence, not a proof."
+    )
+    if optimizer == "sgd":
+        return (
+            nearest,
+            "PyTorch multiplies the velocity by the rate, so momentum needs no correction when the rate changes "
+            f"({sources.GOYAL_2017}, remark 2).",
+        )
+    if optimizer == "adamw":
+        return (
+            nearest,
+            "PyTorch's AdamW shrinks weights by rate x weight decay each step, so an epoch now shrinks them "
+            f"{1 / math.sqrt(kappa):.3g} times as much; weight decay x {math.sqrt(kappa):.3g} keeps it.",
+        )
+    return (nearest,)
