@@ -259,7 +259,7 @@ def decide(
         reasons=_reasons(setup, curve, samples_per_s, fits, chosen, cliff),
         notes=(
             *_notes(setup, batch=int(batches[chosen]), largest=largest, max_batch=max_batch),
-            *_poor_cut(cuts, knee=int(batches[knee]), knee_per_s=float(samples_per_s[knee])),
+            *poor_cut(cuts, knee=int(batches[knee]), knee_per_s=float(samples_per_s[knee])),
         ),
         candidates=candidates,
         cut=cuts[0] if cuts else None,
@@ -390,7 +390,7 @@ def _notes(setup: Setup, *, batch: int, largest: int, max_batch: int) -> tuple[s
     return tuple(notes)
 
 
-def _poor_cut(cuts: Sequence[Cut], *, knee: int, knee_per_s: float) -> tuple[str, ...]:
+def poor_cut(cuts: Sequence[Cut], *, knee: int, knee_per_s: float) -> tuple[str, ...]:
     """Where the exact cuts are all much slower than the knee (a prime global batch, say): the nearest that is not."""
     if (
         not cuts
