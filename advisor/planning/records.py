@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from advisor.comparison_inputs import Power
 from advisor.cut import Cut
+from advisor.recipe import Recipe
 from advisor.recommendation import GpuFacts, ModelFacts
 from advisor.steptime import StepError
 
@@ -250,6 +251,7 @@ class PlanAnswer:
     gpu_source: str
     gpus: int  # as asked; objective "cost" may plan fewer
     recipe: str
+    settings: Recipe  # what `recipe` says, for snippets; `layout` as traced; `optimizer` below is the plan's
     optimizer: PlanOptimizer
     objective: Objective
     memory_limit_bytes: int | None
