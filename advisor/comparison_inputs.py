@@ -47,6 +47,12 @@ class Power:
     kind: Literal["measured", "at most"]
     source: str
 
+    def __str__(self) -> str:
+        """As printed: "at most 400 W, the power of the board"."""
+        limit = "at most " if self.kind == "at most" else ""
+        source, _, _ = self.source.partition(", http")  # the address is in the JSON, and in `advisor gpus`
+        return f"{limit}{self.watts:.0f} W, {source}"
+
 
 def entrants(gpus: Sequence[str]) -> tuple[Entrant, ...]:
     """Resolve names as `resolve_gpu` does, in the order given; names of one GPU become one entrant.

@@ -185,21 +185,13 @@ def _below(found: GpuComparison, prices: set[float | None]) -> list[str]:
         f"{percent(result.error.mean_abs_log, 1)} mean, {percent(result.error.p90_abs_log, 1)} in nine of ten "
         f"({result.error.origin})",
     ))  # fmt: skip
-    lines += _said(answered, "power  ", lambda row, result: (_power(row.power),))
+    lines += _said(answered, "power  ", lambda row, result: ("unknown" if row.power is None else str(row.power),))
     given = [rate(price) for price in prices if price is not None]
     if given:
         lines.append(f"price    {given[0] if len(given) == 1 else 'as given'}, per hour of one GPU")
     lines += [f"note     {note}" for note in found.notes]
     lines += _said(answered, "note   ", lambda row, result: row.notes)
     return lines
-
-
-def _power(power: Power | None) -> str:
-    if power is None:
-        return "unknown"
-    limit = "at most " if power.kind == "at most" else ""
-    source, _, _ = power.source.partition(", http")  # the address is in the JSON, and in `advisor gpus`
-    return f"{limit}{power.watts:.0f} W, {source}"
 
 
 def _said(

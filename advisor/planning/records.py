@@ -264,3 +264,4 @@ class PlanAnswer:
     usual: tuple[UsualRange, ...]
     warnings: tuple[str, ...]  # what may harm the run: BatchNorm, token means, rates past their range
     notes: tuple[str, ...]
+    reasons: tuple[str, ...] = ()  # why this cut, and this many GPUs

@@ -1,0 +1,272 @@
+"""The training plan: from a global batch to its cut, learning rate, schedule, time and cost.
+
+The global batch stays what the user asked for. It changes only where that was asked for, and then everything that
+follows is a table of before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from advisor import choice
+from advisor.comparison_inputs import Power, entrants, measured_steps, power_of
+from advisor.errors import BadInputError
+from advisor.loading import profiles_for
+from advisor.planning.cautions import cautions
+from advisor.planning.changes import change_rows
+from advisor.planning.critical_batch import critical_batch as find_critical_batch
+from advisor.planning.curves import Curves, curves_of
+from advisor.planning.records import SCHEMA_VERSION, CriticalBatch, PlanAnswer, RankedCut, Side, Target
+from advisor.planning.request import BEST, PREDICTED_AS, Request, checked
+from advisor.planning.sides import Sides
+from advisor.planning.target import find_target
+from advisor.planning.usual import usual_ranges
+from advisor.recommendation import DEFAULT_MAX_BATCH, GpuFacts, ModelFacts, samples_of
+from advisor.recommendation import decide as recommend_from
+from advisor.step import Setup, prepare
+from advisor.units import counted, duration, gib, percent, rate
+from advisor.workload import Workload
+
+if TYPE_CHECKING:
+    import torch
+
+    from advisor.planning.snippets import Snippet
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A plan, and the setup it was predicted with."""
+
+    setup: Setup
+    answer: PlanAnswer
+
+    def emit(self, framework: str) -> Snippet:
+        """Code or settings for "torch", "lightning", "hf", "deepspeed" or "keras" that train as planned.
+
+        Raises UnknownNameError for another framework.
+        """
+        from advisor.planning.snippets import emit
+
+        return emit(self.answer, framework)
+
+    def to_json(self) -> str:
+        """The plan as JSON; its schema is `advisor/schemas/plan.json`."""
+        return msgspec.json.format(msgspec.json.encode(self.answer), indent=2).decode()
+
+    def __str__(self) -> str:
+        """The plan in one line."""
+        return self.answer.headline
+
+
+def plan(
+    model: str | Workload | torch.nn.Module,
+    *,
+    global_batch: int,
+    gpu: str = "auto",
+    gpus: int = 1,
+    optimizer: str = "sgd",
+    lr: float | None = None,
+    base_batch: int | None = None,
+    dataset_size: int | None = None,
+    epochs: float | None = None,
+    drop_last: bool = True,
+    warmup_epochs: float | None = None,
+    warmup_steps: int | None = None,
+    schedule: str | None = None,
+    change_global_batch: int | str | None = None,
+    task: str | None = None,
+    critical_batch: float | None = None,
+    objective: str = "throughput",
+    price: float | None = None,
+    power_w: float | None = None,
+    exchange_s: float | None = None,
+    records: Sequence[str | Path] = (),
+    max_batch: int = DEFAULT_MAX_BATCH,
+    **setup: Any,
+) -> TrainingPlan:
+    """Plan the training of `model` with `global_batch` samples per optimizer step over `gpus` GPUs.
+
+    The global batch is kept, or the nearest that the GPUs can share equally and hold, and only its cut is chosen.
+    `change_global_batch`, a number or "best" for the `objective`, is the one thing that changes it.
+
+    `optimizer`: "sgd" (with momentum), "adam", "adamw", "lars" or "lamb". `lr` was tuned for `base_batch` samples per
+    step (left out: for the global batch asked) and is scaled to the planned one by the optimizer's rule. `epochs` over
+    `dataset_size` samples reach the target at the same batch size. `drop_last` leaves out the samples of an epoch that
+    fill no whole step. `schedule` is a shape: "step", "cosine", "linear", "polynomial" or "constant".
+    `objective`: "throughput", "time-to-target" or "cost". `task` or `critical_batch` (samples) stand for the model's
+    own task. `price` is per hour of one GPU, in any currency, `power_w` what one GPU draws, `exchange_s` what a step
+    takes for gradient exchange that backward does not hide. `records` of `advisor bench` give measured power. Sizes up
+    to `max_batch` per GPU are searched. The remaining arguments are those of `advisor.step.prepare`: input_shape,
+    seq_len, layout, precision, recipe, memory_limit, margin, profile.
+
+    Raises BadInputError for unusable values (UnknownNameError for names), DoesNotFitError where nothing fits, and what
+    `prepare` raises.
+
+    >>> found = plan("resnet50", gpu="a100", global_batch=4096, gpus=8, lr=0.1, base_batch=256)
+    >>> found.answer.planned.cut.global_batch, found.answer.planned.rate.rate
+    (4096, 1.6)
+    """
+    request = checked(
+        global_batch=global_batch, gpus=gpus, optimizer=optimizer, lr=lr, base_batch=base_batch,
+        dataset_size=dataset_size, epochs=epochs, drop_last=drop_last, warmup_epochs=warmup_epochs,
+        warmup_steps=warmup_steps, schedule=schedule, change_global_batch=change_global_batch, task=task,
+        critical_batch=critical_batch, objective=objective, price=price, power_w=power_w, exchange_s=exchange_s,
+        max_batch=max_batch,
+    )  # fmt: skip
+    if setup.setdefault("mode", "train") != "train":
+        raise BadInputError(f"a plan is of training, and mode {setup['mode']!r} is none: leave it out")
+    prepared = prepare(model, gpu=gpu, gpus=request.gpus, optimizer=PREDICTED_AS[request.optimizer], **setup)
+    power_at = _power_source(prepared, gpu=gpu, profile=setup.get("profile"), records=records)
+    return decide(prepared, request, power_at=power_at)
+
+
+def decide(
+    setup: Setup, request: Request, *, power_at: Callable[[int], Power | None] = lambda _batch: None
+) -> TrainingPlan:
+    """Predict the curve of a setup and plan from it; `power_at` is the power of one GPU at a batch size, if known."""
+    curves = curves_of(setup, request.max_batch)
+    sides = Sides(curves, request, power_at)
+    critical = find_critical_batch(setup.workload, task=request.task, given=request.critical_batch)
+    target = _target(curves, request, critical)
+    asked_gpus = request.gpus
+    if request.objective == "cost" and request.change_global_batch is None:
+        asked_gpus = sides.cheapest_gpus(request.global_batch, request.gpus)
+    asked, near = sides.side(request.global_batch, asked_gpus)
+    planned, before = asked, None
+    if request.change_global_batch is not None:
+        batch, gpus = _changed(setup, request, target)
+        before = asked
+        planned, near = sides.side(batch, gpus)
+    gpu = setup.resolved_gpu.gpu
+    workload = setup.workload
+    answer = PlanAnswer(
+        schema_version=SCHEMA_VERSION,
+        headline=_headline(setup, planned),
+        model=ModelFacts(workload.name, workload.title, workload.origin, workload.input_shape, workload.parameters,
+                         samples_of(workload)),
+        gpu=GpuFacts(gpu.id, gpu.name, setup.resolved_gpu.note, gpu.sms, setup.describe_profile()),
+        gpu_source=setup.resolved_gpu.source,
+        gpus=request.gpus,
+        recipe=setup.describe_recipe(),
+        settings=replace(setup.recipe, layout=setup.model.variant.layout),
+        optimizer=request.optimizer,
+        objective=request.objective,
+        memory_limit_bytes=setup.memory_limit_bytes,
+        margin=setup.margin,
+        planned=planned,
+        before=before,
+        changes=() if before is None else change_rows(before, planned, request=request, critical=critical),
+        other_global_batches=near.others,
+        target=target,
+        usual=usual_ranges(workload, request.optimizer),
+        warnings=cautions(request, curves, planned, near),
+        notes=_notes(setup, request, planned, target),
+        reasons=_reasons(planned, request),
+    )  # fmt: skip
+    return TrainingPlan(setup, answer)
+
+
+def _power_source(
+    setup: Setup, *, gpu: str, profile: str | Path | None, records: Sequence[str | Path]
+) -> Callable[[int], Power | None]:
+    """Power of one GPU at a batch size: from records, else at most a limit; see `power_of`."""
+    resolved = setup.resolved_gpu
+    path = None if profile is None else Path(profile)
+    measured_at = profiles_for(resolved, precision=setup.recipe.precision, path=path).path
+    steps = ()
+    if records:
+        found = measured_steps([Path(each) for each in records], entrants([gpu]), setup.workload.name, setup.recipe)
+        steps = tuple(found.get(resolved.gpu.id, ()))
+    return lambda batch: power_of(resolved.gpu, profile=measured_at, steps=steps, batch=batch)
+
+
+def _target(curves: Curves, request: Request, critical: CriticalBatch | None) -> Target | None:
+    if critical is None:
+        if request.objective == "time-to-target" or (
+            request.change_global_batch == BEST and request.objective != "throughput"
+        ):
+            raise BadInputError(
+                f"no critical batch is known for {curves.setup.workload.title}, and objective {request.objective} "
+                "needs one: give --critical-batch SAMPLES, or a --task that is alike"
+            )
+        return None
+    run_samples = None
+    if request.epochs is not None and request.dataset_size is not None:
+        run_samples = request.epochs * request.dataset_size
+    return find_target(
+        lambda gpus: curves.least_times(gpus, 1 << 14),
+        gpus=request.gpus, asked=request.global_batch, known_at=request.known_at, critical=critical,
+        curve=(curves.batches, curves.step_time_s), known_samples=run_samples, exchange_s=request.exchange_s,
+        price=request.price, objective=request.objective,
+    )  # fmt: skip
+
+
+def _changed(setup: Setup, request: Request, target: Target | None) -> tuple[int, int]:
+    """The global batch to change to, and on how many GPUs."""
+    if request.change_global_batch != BEST:
+        assert isinstance(request.change_global_batch, int)
+        return request.change_global_batch, request.gpus
+    if request.objective == "throughput":
+        return recommend_from(setup, max_batch=request.max_batch).batch_size * request.gpus, request.gpus
+    raise NotImplementedError
+
+
+def _headline(setup: Setup, side: Side) -> str:
+    run, error = side.run, percent(side.run.error.mean_abs_log)
+    return (
+        f"{side.cut} for {setup.workload.title} on {setup.resolved_gpu.gpu.name}: {duration(run.step_s)} per step, "
+        f"{rate(run.samples_per_s)} {samples_of(setup.workload)}/s +-{error} (predicted)"
+    )
+
+
+def _reasons(side: Side, request: Request) -> tuple[str, ...]:
+    """Why this cut among those that fit, and why this many GPUs."""
+    return (_why_cut(side.cuts), *_why_gpus(side, request))
+
+
+def _why_cut(cuts: Sequence[RankedCut]) -> str:
+    chosen, *others = (ranked for ranked in cuts if ranked.fits)
+    cut = chosen.cut
+    if not others:
+        return "It is the only exact cut that fits."
+    ties = [other for other in others if other.tie]
+    fastest = min((chosen, *others), key=lambda ranked: ranked.cut.time_s)
+    if fastest is chosen:
+        why = f"{cut.batch} per GPU has the least predicted time per step of {counted(len(others) + 1, 'exact cut')}"
+    else:
+        why = (
+            f"{cut.batch} per GPU takes {percent(chosen.relative_time - 1, 1)} more time than the fastest exact cut, "
+            f"{fastest.cut.batch}, far less than can be told apart, and {gib(fastest.memory_bytes - chosen.memory_bytes)} less memory"
+        )
+    if not ties:
+        following = min(others, key=lambda ranked: ranked.cut.time_s)
+        return f"{why}; the next, {following.cut.batch}, takes {percent(following.relative_time - 1, 1)} more."
+    named = ", ".join(f"{tie.cut.batch} x {tie.cut.accumulation}" for tie in ties)
+    return f"{why}. {named} {'ties' if len(ties) == 1 else 'tie'} (within {percent(choice.TIE)})."
+
+
+def _why_gpus(side: Side, request: Request) -> tuple[str, ...]:
+    used = side.cut.gpus
+    if request.objective != "cost" or request.change_global_batch is not None:
+        return ()
+    if used == request.gpus:
+        return (f"No smaller number of GPUs costs clearly less per run than {used}.",) if used > 1 else ()
+    return (f"Objective cost: {used} of {request.gpus} GPUs train this global batch at the least cost, in more time.",)
+
+
+def _notes(setup: Setup, request: Request, side: Side, target: Target | None) -> tuple[str, ...]:
+    notes = [*setup.notes()]
+    if PREDICTED_AS[request.optimizer] != request.optimizer:
+        notes.append(
+            f"Steps with {request.optimizer.upper()} are predicted as with {PREDICTED_AS[request.optimizer]}: the norms "
+            "of its trust ratio are left out."
+        )
+    if side.cut.gpus > 1 and not request.exchange_s:
+        notes.append("Gradient exchange between GPUs is not in the predicted times; --exchange adds what you measured.")
+    return tuple(notes)

@@ -1,0 +1,109 @@
+"""What may harm a planned run, one sentence or two each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from advisor.cut import BATCH_NORM_SAMPLES, NearestCuts
+from advisor.planning import sources
+from advisor.planning.curves import Curves
+from advisor.planning.records import Side
+from advisor.planning.request import MAX_GPUS, Request
+from advisor.recommendation import poor_cut, samples_of
+from advisor.units import counted, gib
+
+
+def cautions(request: Request, curves: Curves, side: Side, near: NearestCuts) -> tuple[str, ...]:
+    """The warnings of a plan, the most important first."""
+    return (
+        *_unequal(near, curves),
+        *_batch_norm(side, curves.setup.workload.batch_norm_layers),
+        *_token_means(side, samples_of(curves.setup.workload)),
+        *_beyond(side),
+        *_unscaled(request, side),
+        *_poor(near, curves),
+    )
+
+
+def _unequal(near: NearestCuts, curves: Curves) -> list[str]:
+    """The global batch asked for is not the one planned: by how much, why, and what would be exact."""
+    if not near.difference:
+        return []
+    gpus, planned = near.cuts[0].gpus, near.cuts[0].global_batch
+    how = "more" if near.difference > 0 else "fewer"
+    other = f"; the next nearest is {near.others[0]}" if near.others else ""
+    said = f"Planned is a global batch of {planned}, {abs(near.difference)} {how} than asked{other}"
+    if near.held_by_memory:
+        limit = curves.setup.memory_limit_bytes
+        held = "memory" if limit is None else gib(limit)
+        return [f"No cut of global batch {near.asked} over {counted(gpus, 'GPU')} fits {held}. {said}."]
+    exact = exact_gpus(near.asked, gpus)
+    return [
+        f"{gpus} GPUs cannot share a global batch of {near.asked} equally. {said}. It would be exact with "
+        f"{' or '.join(map(str, exact))} {'GPU' if exact == [1] else 'GPUs'}."
+    ]
+
+
+def exact_gpus(global_batch: int, gpus: int) -> list[int]:
+    """The nearest numbers of GPUs below and above `gpus` that share a global batch equally."""
+    below = next(count for count in range(min(gpus - 1, global_batch), 0, -1) if global_batch % count == 0)
+    above = (count for count in range(gpus + 1, min(global_batch, MAX_GPUS) + 1) if global_batch % count == 0)
+    return [below, *([first] if (first := next(above, None)) else [])]
+
+
+def _batch_norm(side: Side, layers: int) -> list[str]:
+    batch = side.cut.batch
+    if not layers or batch >= BATCH_NORM_SAMPLES:
+        return []
+    sync = f"SyncBatchNorm (over all {side.cut.gpus} GPUs: {batch * side.cut.gpus} samples) or GroupNorm"
+    accumulated = (
+        f"Accumulation does not help: each of the {side.cut.accumulation} micro-batches is normalised by itself."
+        if side.cut.accumulation > 1
+        else "Accumulation would not help: each micro-batch is normalised by itself."
+    )
+    return [
+        f"BatchNorm sees only {counted(batch, 'sample')} per GPU, fewer than {BATCH_NORM_SAMPLES}, so its statistics "
+        f"are noisy ({sources.WU_HE_2018}): consider {sync if side.cut.gpus > 1 else 'GroupNorm'}"
+        f"{'' if side.cut.gpus > 1 else ' (SyncBatchNorm needs several GPUs)'}. {accumulated}"
+    ]
+
+
+def _token_means(side: Side, samples: str) -> list[str]:
+    cut = side.cut
+    parts = [f"{cut.accumulation} micro-batches"] * (cut.accumulation > 1) + [f"{cut.gpus} GPUs"] * (cut.gpus > 1)
+    if samples != "sequences" or not parts:
+        return []
+    over = " on ".join(parts)
+    world = (
+        f" DistributedDataParallel averages gradients over ranks, so multiply by {cut.gpus}: loss of a micro-batch = "
+        f"{cut.gpus} x (sum of its token losses) / (tokens in all {over})."
+        if cut.gpus > 1
+        else ""
+    )
+    return [
+        f"A loss averaged over the tokens of each micro-batch is not the loss of the global batch, unless all hold "
+        f"equally many tokens that count ({sources.TRANSFORMERS_34191}). Right is: the sum of the token losses in all {over}, over the "
+        f"count of tokens in all of them.{world}"
+    ]
+
+
+def _beyond(side: Side) -> list[str]:
+    rate = side.rate
+    if rate is None or rate.within_known:
+        return []
+    known = f"{rate.known_to:,} {rate.known_where}" if rate.known_to else rate.known_where
+    return [f"The {rate.rule} rule is past the range it was shown to hold in (to {known}): {rate.beyond}."]
+
+
+def _unscaled(request: Request, side: Side) -> list[str]:
+    if request.base_batch is None and request.lr is not None and request.change_global_batch is None:
+        return [
+            f"The learning rate {request.lr:g} is taken as tuned for a global batch of {request.global_batch}; if it "
+            "was tuned for another, give that as --base-batch."
+        ]
+    return []
+
+
+def _poor(near: NearestCuts, curves: Curves) -> Sequence[str]:
+    knee, knee_per_s = curves.knee(near.cuts[0].gpus)
+    return poor_cut(near.cuts, knee=knee, knee_per_s=knee_per_s)

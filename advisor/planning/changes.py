@@ -1,0 +1,104 @@
+"""Before and after a change of the global batch: every setting and figure that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from advisor.planning.records import ChangeRow, CriticalBatch, Side
+from advisor.planning.request import Request
+from advisor.units import counted, duration, energy, gib, long_time, rate
+
+# What is printed of a side; None: it has no such figure.
+_Shown = Callable[[Side], str | None]
+
+
+def change_rows(
+    before: Side, after: Side, *, request: Request, critical: CriticalBatch | None
+) -> tuple[ChangeRow, ...]:
+    """The table before and after; a figure that neither side has makes no row."""
+    rows = [*_optimizer_rows(before, after)]
+    for what, shown in (*_steps(), *_to_target(request, critical), *_time_and_memory(request)):
+        was, becomes = shown(before), shown(after)
+        if was is not None or becomes is not None:
+            rows.append(ChangeRow(what, was or "??", becomes or "??"))
+    return tuple(rows)
+
+
+def samples_factors(batch: int, known_at: int, critical: CriticalBatch) -> tuple[float, float]:
+    """Samples to target at `batch` over those at `known_at`: (1 + B / B_crit) over the same, for both ends of B_crit.
+
+    McCandlish et al. 2018, equation 2.11.
+    """
+    low, high = ((1 + batch / b_crit) / (1 + known_at / b_crit) for b_crit in (critical.low, critical.high))
+    return low, high
+
+
+def _optimizer_rows(before: Side, after: Side) -> Iterator[ChangeRow]:
+    yield ChangeRow("global batch", str(before.global_batch), str(after.global_batch))
+    yield ChangeRow("cut", *(str(side.cut).partition(" = ")[0] for side in (before, after)))
+    yield ChangeRow("learning rate", _rate(before), _rate(after))
+    companions = [{c.name: c for c in side.rate.companions} if side.rate else {} for side in (before, after)]
+    for name in dict.fromkeys(name for known in companions for name in known):
+        default = next(known[name].before for known in companions if name in known)
+        shown = []
+        for known in companions:
+            value = known[name].after if name in known else default
+            shown.append("no value of the rule" if value is None else f"{value:.3g}" if value < 0.1 else f"{value:.5g}")
+        yield ChangeRow(name, *shown)
+
+
+def _rate(side: Side) -> str:
+    if side.rate is None:
+        return "as it is"
+    if side.rate.rate is None:
+        return "as it is" if side.rate.factor == 1 else f"x {side.rate.factor:.4g}"
+    return f"{side.rate.rate:.4g}"
+
+
+def _steps() -> Iterator[tuple[str, _Shown]]:
+    yield "warm-up", lambda side: side.schedule and counted(side.schedule.warm_up.steps, "step")
+    yield "steps per epoch", lambda side: side.steps and f"{side.steps.per_epoch:,}"
+    yield "steps of the run", lambda side: None if not side.steps or not side.steps.total else f"{side.steps.total:,}"
+
+
+def _to_target(request: Request, critical: CriticalBatch | None) -> Iterator[tuple[str, _Shown]]:
+    """Epochs and time to the target that the run reaches today: estimates, for the range of the critical batch."""
+    if critical is None:
+        return
+    epochs, size = request.epochs, request.dataset_size
+
+    def factors(side: Side) -> tuple[float, float]:
+        return samples_factors(side.global_batch, request.known_at, critical)
+
+    if epochs is None or size is None:
+        yield "samples to the same target (estimate)", lambda side: _range(factors(side), lambda f: f"x {f:.3g}")
+        return
+    yield "epochs to the same target (estimate)", lambda side: _range(factors(side), lambda f: f"{epochs * f:.3g}")
+    yield (
+        "time to the same target (estimate)",
+        lambda side: _range(factors(side), lambda f: long_time(f * epochs * size / side.run.samples_per_s)),
+    )
+
+
+def _time_and_memory(request: Request) -> Iterator[tuple[str, _Shown]]:
+    epochs = f"{request.epochs:g} epochs" if request.epochs else "the run"
+    yield "time per step", lambda side: duration(side.run.step_s)
+    yield "samples/s", lambda side: rate(side.run.samples_per_s)
+    yield "time per epoch", lambda side: None if side.run.epoch_s is None else long_time(side.run.epoch_s)
+    yield f"time for {epochs}", lambda side: None if side.run.run_s is None else long_time(side.run.run_s)
+    yield "memory per GPU", lambda side: gib(side.memory_bytes)
+    yield "BatchNorm sees", lambda side: None if (n := side.cuts[0].batch_norm_samples) is None else str(n)
+    yield f"energy of {epochs}", _energy
+    yield f"cost of {epochs}", lambda side: None if side.run.cost is None else rate(side.run.cost)
+
+
+def _energy(side: Side) -> str | None:
+    run = side.run
+    if run.energy_j is None or run.power is None:
+        return None
+    return f"{'at most ' if run.power.kind == 'at most' else ''}{energy(run.energy_j)}"
+
+
+def _range(values: tuple[float, float], shown: Callable[[float], str]) -> str:
+    low, high = shown(min(values)), shown(max(values))
+    return low if low == high else f"{low} to {high}"
