@@ -24,20 +24,26 @@ BATCH_NORM_SAMPLES = 32
 
 
 @dataclass(frozen=True)
-class Cut:
-    """One way to reach a global batch: `batch` x `accumulation` x `gpus` samples per optimizer step."""
+class Division:
+    """A global batch as `batch` x `accumulation` x `gpus` samples, nothing predicted for it."""
 
     global_batch: int
     gpus: int
     batch: int
     accumulation: int
-    time_s: float  # per optimizer step, communication between GPUs left out
-    samples_per_s: float  # over all GPUs
 
     def __str__(self) -> str:
         """As printed: "64 per GPU x 2 accumulation x 8 GPUs = 1024"."""
         gpus = f"{self.gpus} GPU{'s' if self.gpus > 1 else ''}"
         return f"{self.batch} per GPU x {self.accumulation} accumulation x {gpus} = {self.global_batch}"
+
+
+@dataclass(frozen=True)
+class Cut(Division):
+    """One way to reach a global batch: `batch` x `accumulation` x `gpus` samples per optimizer step."""
+
+    time_s: float  # per optimizer step, communication between GPUs left out
+    samples_per_s: float  # over all GPUs
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,18 @@ def nearest_cuts(
 
     Raises BadInputError for fewer samples than GPUs, DoesNotFitError where no global batch fits.
     """
+    found = nearest_global_batches(global_batch, gpus, fits=fits, fits_whole=fits_whole)
+    per_gpu = found[0] // gpus
+    fitting = np.where(np.arange(1, len(fits) + 1) == per_gpu, fits_whole, fits)
+    cuts = _ranked(per_gpu, gpus, step_time_s, update_time_s, fitting, batch_norm=batch_norm)
+    return NearestCuts(global_batch, cuts, found[1:])
+
+
+def nearest_global_batches(global_batch: int, gpus: int, *, fits: Bools, fits_whole: Bools) -> tuple[int, ...]:
+    """`global_batch` if it has an equal cut over `gpus` that fits; else the nearest on each side that has one.
+
+    The nearest is first; of two equally near, the smaller. The arguments and errors are those of `nearest_cuts`.
+    """
     if global_batch < gpus:
         alone = "1 GPU" if global_batch == 1 else f"{global_batch} GPUs at most"
         raise BadInputError(
@@ -123,10 +141,7 @@ def nearest_cuts(
             f"no cut of global batch {global_batch} over {gpus} GPUs fits, nor of any other: not even 1 sample per GPU "
             "does; use a GPU with more memory or a smaller model"
         )
-    per_gpu = found[0] // gpus
-    fitting = np.where(np.arange(1, len(fits) + 1) == per_gpu, fits_whole, fits)
-    cuts = _ranked(per_gpu, gpus, step_time_s, update_time_s, fitting, batch_norm=batch_norm)
-    return NearestCuts(global_batch, cuts, tuple(found[1:]))
+    return tuple(found)
 
 
 def nearest_shares(global_batch: Any, gpus: int, *, fits: Bools, fits_whole: Bools) -> tuple[Any, Any]:

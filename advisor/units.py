@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
 
 from advisor.errors import BadInputError
@@ -61,6 +62,15 @@ def about_gib(size_bytes: float) -> str:
     """Print an estimate of bytes as GiB with three significant digits and two decimals at most: "0.20", "13.3 GiB"."""
     value = size_bytes / 2**30
     return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} GiB"
+
+
+def short_size(size_bytes: Fraction, *, at_least: bool = False) -> str:
+    """Print a size as people write it, with up to four digits: "24 GiB", "0.2 GiB", "50 MiB"; `at_least` rounds up."""
+    units = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10), ("B", 1))
+    unit, factor = next((unit for unit in units if 10 * size_bytes >= unit[1]), units[-1])
+    digits = Context(prec=4, rounding=ROUND_CEILING if at_least else ROUND_HALF_EVEN)
+    value = digits.divide(Decimal(size_bytes.numerator), Decimal(size_bytes.denominator * factor))
+    return f"{value.normalize():,f} {unit}"
 
 
 def duration(time_s: float) -> str:

@@ -20,6 +20,7 @@ _COMMANDS = {
     "explain": "advisor.cli.explain",
     "gpus": "advisor.cli.gpus",
     "kernels": "advisor.cli.kernels",
+    "memory": "advisor.cli.memory",
     "models": "advisor.cli.models",
     "predict": "advisor.cli.predict",
     "profile": "advisor.cli.profile",
