@@ -29,6 +29,7 @@ COMMANDS = {
     "campaign": ("bench.campaign", "the most valuable part of every suite, in one command and few files"),
     "catalogue": ("bench.catalogue", "build the shipped catalogue of models"),
     "compare": ("bench.compare", "two records case by case: SAME, FASTER, SLOWER or AMBIGUOUS"),
+    "critical-batch": ("bench.critical_batch", "fit critical batches to MLPerf's reference convergence points"),
     "docs": ("bench.docs", "run the commands that the documentation shows, and paste what they print"),
     "fit": ("bench.fit", "fit a card's records, or published timings, to profiles"),
     "fit-convolutions": ("bench.fit_fp32_convolutions", "fit published FP32 convolutions, timed alone"),
