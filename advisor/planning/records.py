@@ -164,6 +164,9 @@ class Target:
     closed_form: tuple[float, float]  # N * sqrt(t0 / t1 * B_crit / N), the global batch the formula names
     points: tuple[TargetPoint, ...]  # by global batch
     best: tuple[int, int]  # global batch with the least time to target
+    compromise: int  # global batch that loses least against the best, whichever end of the range is true
+    most_throughput: int  # global batch with the most samples/s
+    cheapest: tuple[int, int] | None  # global batch and GPUs with the least GPU time to target; None: not searched
     near_best: tuple[tuple[int, int], tuple[int, int]]  # from, to: within the tolerance of the best
     asked_loses: tuple[float, float]  # share of time to target that the asked global batch takes longer
     most_throughput_loses: tuple[float, float]
