@@ -11,7 +11,8 @@ start factor a, T steps in all, and progress p = (s - w) / (T - w):
     polynomial     (1 - p) ** power
 
 Step w is the first with the full rate. The last step is T - 1: p stays below 1 there, so no step after the first has
-rate 0. With a = 0 step 0 leaves the weights as they are and fills Adam's moments.
+rate 0, and a framework that asks once more for step T gets what p = 1 gives. With a = 0 step 0 leaves the weights as
+they are and fills Adam's moments; schedulers that count s / w from 0 do the same.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ MAX_EPOCHS = 1e6
 MILESTONES = (Fraction(1, 3), Fraction(2, 3), Fraction(8, 9))  # Goyal 2017: epochs 30, 60 and 80 of 90
 GAMMA = 0.1
 POWER = 2.0  # You 2017
-GOYAL_EPOCHS = 5  # of warm-up
+WARM_UP_EPOCHS = 5  # Goyal 2017, You 2017
 # A default warm-up takes at most this share of the run: the largest of You 2019, at 32,768 sequences per step.
 LARGEST_WARM_UP = Fraction(1, 5)
 _SHAPE: dict[PlanOptimizer, tuple[Shape, str]] = {
@@ -133,7 +134,7 @@ def factor_at(schedule: Schedule, step: int) -> float:
     warm_up = schedule.warm_up
     if step < warm_up.steps:
         return warm_up.start_factor + (1 - warm_up.start_factor) * step / warm_up.steps
-    progress = (step - warm_up.steps) / (schedule.total_steps - warm_up.steps)
+    progress = min(1.0, (step - warm_up.steps) / (schedule.total_steps - warm_up.steps))
     match schedule.shape:
         case "step":
             return math.pow(schedule.gamma, sum(milestone <= step for milestone in schedule.milestones))
@@ -181,16 +182,16 @@ def _usual_warm_up(optimizer: PlanOptimizer, steps: Steps, total: int, scaled: S
             start = _scaled_start(scaled)
             if not start:
                 return WarmUp(0, start_factor=1.0, source=f"none: the rate was not scaled up ({sources.GOYAL_2017})")
-            count, source = GOYAL_EPOCHS * steps.per_epoch, f"5 epochs from the base rate: {sources.GOYAL_2017}"
+            count, source = WARM_UP_EPOCHS * steps.per_epoch, f"5 epochs from the base rate: {sources.GOYAL_2017}"
         case "lars":
-            count, source = GOYAL_EPOCHS * steps.per_epoch, f"5 epochs: {sources.YOU_2017}"
+            count, source = WARM_UP_EPOCHS * steps.per_epoch, f"5 epochs from 0: {sources.YOU_2017}"
         case "adam" | "adamw":
             count = round(2 / (1 - ADAM_BETA2))
-            source = f"2 / (1 - beta2) steps with beta2 {ADAM_BETA2}: {sources.MA_YARATS_2019}"
+            source = f"2 / (1 - beta2) steps from 0, with beta2 {ADAM_BETA2}: {sources.MA_YARATS_2019}"
         case "lamb":
             share = Fraction(steps.global_batch, 320 * 512)
             count = round(share * total)
-            source = f"1/320 of the run at 512 samples per step, doubling with the batch: {sources.YOU_2019}"
+            source = f"from 0, 1/320 of the run at 512 samples per step, doubling with the batch: {sources.YOU_2019}"
     longest = math.floor(LARGEST_WARM_UP * total)
     if count > longest:
         count, source = longest, f"{source}; capped at {LARGEST_WARM_UP} of the run"
@@ -237,7 +238,9 @@ def _check_number(what: str, value: float, *, least: float, most: float) -> floa
 
 
 def _check_steps(value: int) -> int:
-    return 0 if value == 0 and not isinstance(value, bool) else check_count("warm-up steps", value, limit=MAX_DATASET)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise BadInputError(f"warm-up steps {value!r} is no whole number from 0 on")
+    return value
 
 
 def _exactly(value: float) -> Fraction:
