@@ -43,19 +43,19 @@ MAX_EPOCHS = 1e6
 MILESTONES = (Fraction(1, 3), Fraction(2, 3), Fraction(8, 9))  # Goyal 2017: epochs 30, 60 and 80 of 90
 GAMMA = 0.1
 POWER = 2.0  # You 2017
-WARM_UP_EPOCHS = 5  # Goyal 2017, You 2017
+GOYAL_EPOCHS = 5  # of warm-up; You 2017 has as many
 # A default warm-up takes at most this share of the run: the largest of You 2019, at 32,768 sequences per step.
 LARGEST_WARM_UP = Fraction(1, 5)
 _SHAPE: dict[PlanOptimizer, tuple[Shape, str]] = {
     "sgd": ("step", f"divided by 10 at 1/3, 2/3 and 8/9 of the run: {sources.GOYAL_2017}"),
-    "adam": ("cosine", sources.LOSHCHILOV_2016),
-    "adamw": ("cosine", sources.LOSHCHILOV_2017),
+    "adam": ("cosine", f"one cycle, to 0: {sources.LOSHCHILOV_2016}"),
+    "adamw": ("cosine", f"one cycle, to 0: {sources.LOSHCHILOV_2017}"),
     "lars": ("polynomial", f"of power 2: {sources.YOU_2017}"),
     "lamb": ("linear", f"polynomial of power 1: {sources.YOU_2019}"),
 }
 _SOURCE: dict[Shape, str] = {
     "step": _SHAPE["sgd"][1],
-    "cosine": sources.LOSHCHILOV_2016,
+    "cosine": _SHAPE["adam"][1],
     "linear": _SHAPE["lamb"][1],
     "polynomial": _SHAPE["lars"][1],
     "constant": "as asked",
@@ -182,9 +182,9 @@ def _usual_warm_up(optimizer: PlanOptimizer, steps: Steps, total: int, scaled: S
             start = _scaled_start(scaled)
             if not start:
                 return WarmUp(0, start_factor=1.0, source=f"none: the rate was not scaled up ({sources.GOYAL_2017})")
-            count, source = WARM_UP_EPOCHS * steps.per_epoch, f"5 epochs from the base rate: {sources.GOYAL_2017}"
+            count, source = GOYAL_EPOCHS * steps.per_epoch, f"5 epochs from the base rate: {sources.GOYAL_2017}"
         case "lars":
-            count, source = WARM_UP_EPOCHS * steps.per_epoch, f"5 epochs from 0: {sources.YOU_2017}"
+            count, source = GOYAL_EPOCHS * steps.per_epoch, f"5 epochs from 0: {sources.YOU_2017}"
         case "adam" | "adamw":
             count = round(2 / (1 - ADAM_BETA2))
             source = f"2 / (1 - beta2) steps from 0, with beta2 {ADAM_BETA2}: {sources.MA_YARATS_2019}"
@@ -208,8 +208,8 @@ def _with_rows(schedule: Schedule, per_epoch: int, rate: float | None) -> Schedu
     last, warm = schedule.total_steps - 1, schedule.warm_up.steps
     what = {0: "warm-up begins" if warm else "full rate"}
     what.setdefault(warm, "full rate")
-    for count, step in enumerate(schedule.milestones, start=1):
-        what.setdefault(step, f"divided by {round(GAMMA**-count):,}")
+    for step in schedule.milestones:
+        what.setdefault(step, f"divided by {1 / GAMMA:g}")
     if schedule.shape not in ("step", "constant"):
         for tenth in range(1, 10):
             step = schedule.total_steps * tenth // 10

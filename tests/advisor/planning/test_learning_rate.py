@@ -130,6 +130,15 @@ def test_the_root_stays_near_the_rates_tuned_for_lars_and_a_linear_rule_would_no
     assert linear > 12 * tuned[32768]
 
 
+def test_the_root_goes_less_far_than_the_rates_tuned_for_roberta_and_the_note_says_so() -> None:
+    # Liu et al. 2019, table 3: 1e-4 at 256, 7e-4 at 2,048, 1e-3 at 8,192 sequences
+    for batch, tuned, rule in ((2048, 7e-4, 2.8e-4), (8192, 1e-3, 5.7e-4)):
+        scaled = scale_rate("adam", batch=batch, base_batch=256, lr=1e-4)
+        assert scaled.rate == pytest.approx(rule, rel=0.02)
+        assert 1e-4 < rule < tuned < 1e-4 * batch / 256
+        assert any("2.8e-4 and 5.7e-4" in note for note in scaled.notes)
+
+
 @pytest.mark.parametrize(("task", "first", "exponent"), [("bert", 256, 0.56), ("resnet", 1632, 0.30)])
 def test_rates_tuned_for_mlperf_s_lamb_and_lars_rise_no_faster_than_about_the_root(
     task: str, first: int, exponent: float
