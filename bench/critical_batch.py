@@ -281,7 +281,7 @@ def table(found: list[Fitted]) -> str:
     lines = [_line(one) for one in sorted(found, key=lambda one: one.reason is not None)]
     titles = ("benchmark", "rows", "batches", "critical batch", f"{percent(LEVEL)} interval", "error median, largest",
               "left out: median, largest", "used")  # fmt: skip
-    return tabulate(lines, titles, disable_numparse=True)
+    return str(tabulate(lines, titles, disable_numparse=True))
 
 
 def _line(one: Fitted) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from advisor.choice import Floats
+from advisor.choice import Floats, Ints
 from advisor.decoding import decode_versioned, read_shipped
 from advisor.errors import BadInputError, UnknownNameError
 from advisor.planning.records import CriticalBatch, CriticalValue
@@ -49,7 +49,7 @@ class CriticalFit:
         return samples_to_target(batches, critical=self.critical_batch, least_samples=self.least_samples)
 
 
-def samples_to_target(batches: Floats, *, critical: float, least_samples: float) -> Floats:
+def samples_to_target(batches: Floats | Ints, *, critical: float, least_samples: float) -> Floats:
     """E(B) = E_min (1 + B / B_crit): McCandlish et al. 2018 (arXiv:1812.06162), equation 2.11, solved for E."""
     return np.asarray(least_samples * (1 + np.asarray(batches, dtype=float) / critical))
 
@@ -81,8 +81,8 @@ def fit_critical_batch(batches: Iterable[float], samples: Iterable[float]) -> Cr
     if best in (0, len(grid) - 1):
         how = "do not rise with the batch" if best else "rise in proportion to the batch"
         raise BadInputError(
-            f"samples to target {how} from {sizes.min():,.0f} to {sizes.max():,.0f}, so no critical batch is determined: "
-            f"measure {'larger' if best else 'smaller'} batches"
+            f"samples to target {how} from {sizes.min():,.0f} to {sizes.max():,.0f}, so no critical batch is "
+            f"determined: measure {'larger' if best else 'smaller'} batches"
         )
     for _ in range(4):  # each time a hundredth of the step
         grid = np.linspace(grid[best - 1], grid[best + 1], 201)
@@ -205,7 +205,7 @@ def kaplan_tokens(loss: float) -> float:
 
     Kaplan et al. 2020 (arXiv:2001.08361), equation 5.3.
     """
-    return 2e8 / loss ** (1 / 0.21)
+    return float(2e8 / loss ** (1 / 0.21))
 
 
 TITLES = {
@@ -347,8 +347,8 @@ def _in_samples(value: CriticalValue, sample_tokens: int | None, workload: Workl
         return value
     if unit != "sequences":
         raise BadInputError(
-            f"the critical batch of task {value.task} counts tokens, and {workload.name} trains on {unit} of no known "
-            "length: name another task, or give --critical-batch"
+            f"the critical batch of task {value.task} counts tokens, and {workload.name} trains on {unit}, not "
+            "sequences of them: name another task, or give --critical-batch"
         )
     length = workload.input_shape[0]
     samples = value.samples * sample_tokens / length
