@@ -73,3 +73,11 @@ def test_no_time_is_refused(text: str) -> None:
 )
 def test_energy_is_printed_as_it_is_billed(joules: float, text: str) -> None:
     assert units.energy(joules) == text
+
+
+def test_short_sizes_are_written_as_people_write_them() -> None:
+    sizes = [24 * 2**30, Fraction("0.2") * 2**30, 50 * 2**20, 80 * 10**9, 10**6 * 2**30, Fraction(1, 3), Fraction(0)]
+    shown = ["24 GiB", "0.2 GiB", "50 MiB", "74.51 GiB", "1,000,000 GiB", "0.3333 B", "0 B"]
+    assert [units.short_size(Fraction(size)) for size in sizes] == shown
+    assert units.short_size(Fraction(4 * 2**30 + 1), at_least=True) == "4.001 GiB"
+    assert units.short_size(Fraction(4 * 2**30), at_least=True) == "4 GiB"

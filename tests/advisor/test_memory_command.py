@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from advisor.cli import main
+
+GUIDE = ["memory", "--available", "24GiB", "--fixed", "4GiB", "--per-sample", "0.2GiB"]
+UNET = ["memory", "--fixed", "3GiB", "--available", "12GiB", "--per-sample", "0.5GiB"]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str, expect: int = 0) -> tuple[str, str]:
+    assert main(list(arguments)) == expect
+    return capsys.readouterr()
+
+
+def test_the_sum_itself_is_the_first_line(capsys: pytest.CaptureFixture[str]) -> None:
+    out, err = run(capsys, *GUIDE)
+    assert out.splitlines()[0] == "(24 GiB - 4 GiB) / 0.2 GiB = 100 samples"
+    assert err == ""
+
+
+def test_18_is_named_with_16_as_the_power_of_two_and_why_it_is_as_good(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = run(capsys, *UNET)
+    rows = [line.split(maxsplit=5) for line in out.splitlines()[4:6]]
+    assert rows == [
+        ["18", "12", "GiB", "0", "B", "largest that fits"], ["16", "11", "GiB", "1", "GiB", "largest power of two"]
+    ]  # fmt: skip
+    assert "18 is as good as 16, the power of two below it: no size needs to be one for Tensor Cores." in out
+    assert "contiguous in no operand of row-major linear layers or NHWC convolutions" in out
+
+
+def test_a_power_of_two_needs_no_defence(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = run(capsys, *UNET[:-1], "0.5625GiB")  # 9 / 0.5625 = 16
+    assert "largest that fits, largest power of two" in out
+    assert "Tensor Cores" not in out
+
+
+def test_the_sum_says_that_it_knows_no_speed_and_no_margin(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = run(capsys, *UNET)
+    assert "knows nothing of speed" in out
+    assert "advisor recommend" in out
+    assert "No margin is added" in out
+    assert "No margin is added" not in run(capsys, *UNET, "--margin", "5%")[0]
+
+
+def test_64_is_cut_into_four_accumulations_of_16_and_means_four_times_the_rate(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, _ = run(capsys, *UNET, "--global-batch", "64")
+    assert out.splitlines()[0].endswith("= 18 samples; 16 per GPU x 4 accumulation x 1 GPU = 64")
+    assert "16 is the largest size that fits and divides 64 samples per GPU exactly." in out
+    assert "4 times the rate that was tuned for 16" in out
+    assert "`advisor plan`" in out
+
+
+def test_a_step_of_one_micro_batch_changes_no_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = run(capsys, *UNET, "--global-batch", "16")
+    assert "16 per GPU x 1 accumulation x 1 GPU = 16" in out
+    assert "rate" not in out
+
+
+def test_an_unequal_share_and_an_unlucky_divisor_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = run(capsys, *UNET, "--global-batch", "1000", "--gpus", "3")
+    assert "3 GPUs cannot share 1000 equally: 999 (-1) is the nearest that they can, 1002 the next." in out
+    out, _ = run(capsys, *UNET, "--global-batch", "257")  # a prime: 14 * 18 = 252 is nearest
+    assert "1 per GPU x 257 accumulation x 1 GPU = 257" in out
+    assert "a global batch of 252, 18 per GPU x 14 accumulation, would fill it" in out
+
+
+def test_the_value_alone_is_the_size_to_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, *UNET, "--format", "value")[0] == "18\n"
+    assert run(capsys, *UNET, "--format", "value", "--global-batch", "64")[0] == "16\n"
+
+
+def test_json_is_versioned_and_holds_sum_cut_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(run(capsys, *UNET, "--format", "json", "--global-batch", "64")[0])
+    assert (found["schema_version"], found["batch_size"], found["largest"], found["largest_power_of_two"]) == (
+        1,
+        16,
+        18,
+        16,
+    )
+    assert found["sum"] == "(12 GiB - 3 GiB) / 0.5 GiB = 18 samples"
+    assert found["cut"] == {"global_batch": 64, "gpus": 1, "batch": 16, "accumulation": 4}
+    assert [row["batch"] for row in found["rows"]] == [18, 16]
+    assert found["rows"][1]["left_bytes"] == 2**30
+    assert any("knows nothing of speed" in note for note in found["notes"])
+    assert json.loads(run(capsys, *UNET, "--format", "json")[0])["cut"] is None
+
+
+def test_csv_and_markdown_hold_the_same_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = list(csv.DictReader(io.StringIO(run(capsys, *UNET, "--format", "csv")[0])))
+    assert [(row["batch"], row["roles"]) for row in rows] == [
+        ("18", "largest that fits"),
+        ("16", "largest power of two"),
+    ]
+    target = tmp_path / "sum.md"
+    out, err = run(capsys, *UNET, "--format", "markdown", "--output", str(target))
+    assert out == ""
+    assert str(target) in err
+    assert target.read_text().startswith("**(12 GiB - 3 GiB) / 0.5 GiB = 18 samples**\n")
+    assert "|      18 |" in target.read_text()
+
+
+def test_where_not_one_sample_fits_the_exit_code_is_4_and_the_least_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    out, err = run(capsys, "memory", "--available", "3.2GiB", *UNET[1:3], *UNET[5:], expect=4)
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "at least 3.5 GiB must be available" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--available", "0"], "no positive size"),
+        (["--available=-12GiB"], "no positive size"),
+        (["--available", "twelve"], "no positive size"),
+        (["--available", "12 apples"], "no positive size"),
+        (["--per-sample", "0.1B"], "less than a byte"),
+        (["--margin", "120%"], "no share"),
+        (["--global-batch", "2.5"], "--global-batch"),
+        (["--global-batch", "-64"], "global batch -64"),
+        (["--global-batch", "3", "--gpus", "4"], "smaller than the 4 GPUs"),
+        (["--gpus", "0"], "number of GPUs 0"),
+    ],
+)
+def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, err = run(capsys, *UNET, *arguments, expect=2)
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_size_that_is_left_out_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    _, err = run(capsys, "memory", "--available", "12GiB", "--fixed", "3GiB", expect=2)
+    assert "--per-sample" in err
