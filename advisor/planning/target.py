@@ -151,21 +151,23 @@ class _Search:
     @cached_property
     def least_time(self) -> Floats:
         """Of all sizes on all GPUs."""
-        return self.time(self.sizes).min(axis=1)
+        return np.asarray(self.time(self.sizes).min(axis=1))
 
     @cached_property
     def least_gpu_time(self) -> Floats:
         """Of all sizes on every number of GPUs that was tried."""
         every = [sizes.gpus * self.time(sizes).min(axis=1) for sizes in (*self.counts, self.sizes)]
-        return np.min(every, axis=0)
+        return np.asarray(np.min(every, axis=0))
 
     def relative_time(self, sizes: _Sizes) -> Floats:
         """Over that of the best size on all GPUs."""
-        return np.asarray(self.time(sizes) / self.least_time[:, None])
+        relative: Floats = self.time(sizes) / self.least_time[:, None]
+        return relative
 
     def relative_cost(self, sizes: _Sizes) -> Floats:
         """GPU time over that of the cheapest."""
-        return np.asarray(sizes.gpus * self.time(sizes) / self.least_gpu_time[:, None])
+        relative: Floats = sizes.gpus * self.time(sizes) / self.least_gpu_time[:, None]
+        return relative
 
     def fastest(self) -> int:
         """Index of the size with the most samples/s, of those no larger per GPU than a micro-batch can be.
@@ -248,7 +250,6 @@ def find_target(
         cheapest = int(cheap.batch[i]), cheap.gpus
         _add_counts(named, search, cheap)
     points = [search.point(of, i, tuple(roles)) for (of, i), roles in named.items()]
-    near = [sizes.batch[row <= (1 + TOLERANCE) * row.min()] for row in relative]
     asked_at, fastest = sizes.nearest(asked), search.fastest()
     extra_s = exchange_s if gpus > 1 else 0.0
     ends = [min(best_batch(line, gpus=gpus, critical=end, exchange_s=extra_s), float(sizes.batch[-1]))
@@ -265,12 +266,22 @@ def find_target(
         compromise=int(sizes.batch[compromise]),
         most_throughput=int(sizes.batch[fastest]),
         cheapest=cheapest,
-        near_best=((int(near[0][0]), int(near[0][-1])), (int(near[1][0]), int(near[1][-1]))),
+        near_best=(_near(sizes, relative[0]), _near(sizes, relative[1])),
         asked_loses=_pair(relative[:, asked_at] - 1),
         most_throughput_loses=_pair(relative[:, fastest] - 1),
         sentence="",
     )
-    return replace(target, sentence=_sentence(target, gpus, searched_to=int(sizes.batch[-1])))
+    worst = float(relative[:, compromise].max()) - 1
+    return replace(target, sentence=_sentence(target, gpus, worst, searched_to=int(sizes.batch[-1])))
+
+
+def _near(sizes: _Sizes, relative: Floats) -> tuple[int, int]:
+    """The unbroken range around the best size within which none loses more than TOLERANCE."""
+    best = int(np.argmin(relative))
+    worse = np.flatnonzero(relative > (1 + TOLERANCE) * relative[best])
+    first = worse[worse < best].max(initial=-1) + 1
+    last = worse[worse > best].min(initial=len(relative)) - 1
+    return int(sizes.batch[first]), int(sizes.batch[last])
 
 
 def gpu_counts(gpus: int) -> tuple[int, ...]:
@@ -315,19 +326,19 @@ def _add_counts(named: _Named, search: _Search, cheapest: _Sizes) -> None:
                 roles.append("cheapest")
 
 
-def _sentence(target: Target, gpus: int, *, searched_to: int) -> str:
-    """The answer in one sentence."""
+def _sentence(target: Target, gpus: int, worst: float, *, searched_to: int) -> str:
+    """The answer in one sentence; `worst` is what the compromise loses at most."""
     critical, near = target.critical, target.near_best
     beyond = " (no larger one was searched)" if target.best[1] == searched_to else ""
-    within_all = max(near[0][0], near[1][0]), min(near[0][1], near[1][1])
-    tolerated = (
-        f"from {within_all[0]:,} to {within_all[1]:,} at most {percent(TOLERANCE)} is lost"
-        if within_all[0] < within_all[1]
-        else f"{target.compromise:,} is the compromise between them"
-    )
+    if target.best[0] != target.best[1]:
+        near_it = f"{target.compromise:,} loses {'next to nothing' if worst < NONE else percent(worst, 1)} at most"
+    elif (first := max(near[0][0], near[1][0])) < (last := min(near[0][1], near[1][1])):
+        near_it = f"each from {first:,} to {last:,} loses {percent(TOLERANCE)} at most"
+    else:
+        near_it = f"its neighbours lose more than {percent(TOLERANCE)}"
     return (
         f"On {counted(gpus, 'GPU')} the target is reached soonest at a global batch of {_span(target.best)}{beyond}, "
-        f"if the critical batch is {_span((critical.low, critical.high))} {critical.unit}; {tolerated}, the asked one "
+        f"if the critical batch is {_span((critical.low, critical.high))} {critical.unit}; {near_it}, the asked one "
         f"takes {_loss(target.asked_loses)}, that of most throughput ({target.most_throughput:,}) "
         f"{_loss(target.most_throughput_loses)}."
     )
