@@ -14,9 +14,12 @@ _PUBLIC = {
     "Gpu": "advisor.gpus",
     "GpuComparison": "advisor.comparison",
     "TraceProfile": "advisor.profiling.records",
+    "TrainingPlan": "advisor.planning.build",
     "compare": "advisor.comparison",
     "find_gpu": "advisor.gpus",
+    "fit_critical_batch": "advisor.planning.critical_batch",
     "list_gpus": "advisor.gpus",
+    "plan": "advisor.planning.build",
     "predict_gemm": "advisor.gemm",
     "predict_step": "advisor.step",
     "profile_trace": "advisor.profiling.analysis",
@@ -27,10 +30,13 @@ __all__ = [
     "Gpu",
     "GpuComparison",
     "TraceProfile",
+    "TrainingPlan",
     "__version__",
     "compare",
     "find_gpu",
+    "fit_critical_batch",
     "list_gpus",
+    "plan",
     "predict_gemm",
     "predict_step",
     "profile_trace",
@@ -42,6 +48,8 @@ if TYPE_CHECKING:
     from advisor.errors import AdvisorError
     from advisor.gemm import predict_gemm
     from advisor.gpus import Gpu, find_gpu, list_gpus
+    from advisor.planning.build import TrainingPlan, plan
+    from advisor.planning.critical_batch import fit_critical_batch
     from advisor.profiling.analysis import profile_trace
     from advisor.profiling.records import TraceProfile
     from advisor.recommendation import recommend

@@ -11,6 +11,7 @@ import msgspec
 
 from advisor.comparison import GpuComparison
 from advisor.measured import MeasuredProfile
+from advisor.planning.records import PlanAnswer
 from advisor.profile import GpuProfile
 from advisor.profiling.output.document import TraceDocument
 from advisor.recommendation import Answer
@@ -20,6 +21,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "advisor" / "schemas"
 RECORDS: dict[str, Any] = {
     "recommendation": Answer,
     "comparison": GpuComparison,
+    "plan": PlanAnswer,
     "profile": GpuProfile,
     "measured-profile": MeasuredProfile,
     "workload": StoredWorkload,

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from advisor import choice
 from advisor.comparison_inputs import Power, entrants, measured_steps, power_of
+from advisor.cut import LeastTimes
 from advisor.errors import BadInputError
 from advisor.loading import profiles_for
 from advisor.planning.cautions import cautions
@@ -23,9 +24,9 @@ from advisor.planning.changes import change_rows
 from advisor.planning.critical_batch import critical_batch as find_critical_batch
 from advisor.planning.curves import Curves, curves_of
 from advisor.planning.records import SCHEMA_VERSION, CriticalBatch, PlanAnswer, RankedCut, Side, Target
-from advisor.planning.request import BEST, PREDICTED_AS, Request, checked
+from advisor.planning.request import PREDICTED_AS, Request, checked
 from advisor.planning.sides import Sides
-from advisor.planning.target import find_target
+from advisor.planning.target import best_for, find_target
 from advisor.planning.usual import usual_ranges
 from advisor.recommendation import DEFAULT_MAX_BATCH, GpuFacts, ModelFacts, samples_of
 from advisor.recommendation import decide as recommend_from
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
     import torch
 
     from advisor.planning.snippets import Snippet
+    from advisor.report.subject import MeasuredSteps
+
+MOST_PER_GPU = 1 << 16  # samples per GPU and global step up to which time to target is searched
+SEARCHED_PER_GPU = 1 << 14  # and at least
+AROUND_ASKED = 4  # and at least so many times the global batch asked
 
 
 @dataclass(frozen=True)
@@ -133,14 +139,15 @@ def decide(
     curves = curves_of(setup, request.max_batch)
     sides = Sides(curves, request, power_at)
     critical = find_critical_batch(setup.workload, task=request.task, given=request.critical_batch)
-    target = _target(curves, request, critical)
+    recommended = recommend_from(setup, max_batch=request.max_batch).batch_size
+    target = _target(curves, request, critical, recommended=recommended)
     asked_gpus = request.gpus
     if request.objective == "cost" and request.change_global_batch is None:
         asked_gpus = sides.cheapest_gpus(request.global_batch, request.gpus)
     asked, near = sides.side(request.global_batch, asked_gpus)
     planned, before = asked, None
     if request.change_global_batch is not None:
-        batch, gpus = _changed(setup, request, target)
+        batch, gpus = _changed(request, target, recommended=recommended)
         before = asked
         planned, near = sides.side(batch, gpus)
     gpu = setup.resolved_gpu.gpu
@@ -179,42 +186,59 @@ def _power_source(
     resolved = setup.resolved_gpu
     path = None if profile is None else Path(profile)
     measured_at = profiles_for(resolved, precision=setup.recipe.precision, path=path).path
-    steps = ()
+    steps: Sequence[MeasuredSteps] = ()
     if records:
         found = measured_steps([Path(each) for each in records], entrants([gpu]), setup.workload.name, setup.recipe)
-        steps = tuple(found.get(resolved.gpu.id, ()))
+        steps = found.get(resolved.gpu.id, ())
     return lambda batch: power_of(resolved.gpu, profile=measured_at, steps=steps, batch=batch)
 
 
-def _target(curves: Curves, request: Request, critical: CriticalBatch | None) -> Target | None:
-    if critical is None:
-        if request.objective == "time-to-target" or (
-            request.change_global_batch == BEST and request.objective != "throughput"
-        ):
-            raise BadInputError(
-                f"no critical batch is known for {curves.setup.workload.title}, and objective {request.objective} "
-                "needs one: give --critical-batch SAMPLES, or a --task that is alike"
-            )
+def _target(curves: Curves, request: Request, critical: CriticalBatch | None, *, recommended: int) -> Target | None:
+    """Time to target over the global batch; None where no critical batch is known, or the global batch is too large.
+
+    `recommended` is the batch per GPU for throughput.
+    """
+    share = request.global_batch / request.gpus
+    if critical is None or share > MOST_PER_GPU:
+        if request.needs_target:
+            raise BadInputError(_why_no_target(curves.setup, request, critical))
         return None
     run_samples = None
     if request.epochs is not None and request.dataset_size is not None:
         run_samples = request.epochs * request.dataset_size
+    largest = min(MOST_PER_GPU, max(SEARCHED_PER_GPU, AROUND_ASKED * request.global_batch))
+
+    @cache
+    def times_of(several: bool) -> LeastTimes:
+        return curves.least_times(2 if several else 1, largest)
+
     return find_target(
-        lambda gpus: curves.least_times(gpus, 1 << 14),
+        lambda gpus: times_of(gpus > 1),
         gpus=request.gpus, asked=request.global_batch, known_at=request.known_at, critical=critical,
         curve=(curves.batches, curves.step_time_s), known_samples=run_samples, exchange_s=request.exchange_s,
-        price=request.price, objective=request.objective,
+        price=request.price, objective=request.objective, most_throughput=recommended * request.gpus,
     )  # fmt: skip
 
 
-def _changed(setup: Setup, request: Request, target: Target | None) -> tuple[int, int]:
+def _why_no_target(setup: Setup, request: Request, critical: CriticalBatch | None) -> str:
+    if critical is None:
+        return (
+            f"no critical batch is known for {setup.workload.title}, and objective {request.objective} needs one: give "
+            "--critical-batch SAMPLES, or a --task that is alike"
+        )
+    return (
+        f"global batch {request.global_batch} is more than {MOST_PER_GPU} samples per GPU, up to which time to target "
+        f"is searched: objective {request.objective} needs more GPUs or a smaller global batch"
+    )
+
+
+def _changed(request: Request, target: Target | None, *, recommended: int) -> tuple[int, int]:
     """The global batch to change to, and on how many GPUs."""
-    if request.change_global_batch != BEST:
-        assert isinstance(request.change_global_batch, int)
+    if isinstance(request.change_global_batch, int):
         return request.change_global_batch, request.gpus
-    if request.objective == "throughput":
-        return recommend_from(setup, max_batch=request.max_batch).batch_size * request.gpus, request.gpus
-    raise NotImplementedError
+    if target is None:
+        return recommended * request.gpus, request.gpus
+    return best_for(target, request.objective)
 
 
 def _headline(setup: Setup, side: Side) -> str:
@@ -232,23 +256,29 @@ def _reasons(side: Side, request: Request) -> tuple[str, ...]:
 
 def _why_cut(cuts: Sequence[RankedCut]) -> str:
     chosen, *others = (ranked for ranked in cuts if ranked.fits)
-    cut = chosen.cut
     if not others:
-        return "It is the only exact cut that fits."
-    ties = [other for other in others if other.tie]
+        return f"{chosen.cut.batch} per GPU is the only exact cut that fits."
     fastest = min((chosen, *others), key=lambda ranked: ranked.cut.time_s)
     if fastest is chosen:
-        why = f"{cut.batch} per GPU has the least predicted time per step of {counted(len(others) + 1, 'exact cut')}"
+        count = counted(len(others) + 1, "exact cut")
+        why = f"{chosen.cut.batch} per GPU has the least predicted time per step of {count} that fit"
     else:
         why = (
-            f"{cut.batch} per GPU takes {percent(chosen.relative_time - 1, 1)} more time than the fastest exact cut, "
-            f"{fastest.cut.batch}, far less than can be told apart, and {gib(fastest.memory_bytes - chosen.memory_bytes)} less memory"
+            f"{chosen.cut.batch} per GPU takes {percent(chosen.relative_time - 1, 1)} more time than the fastest exact "
+            f"cut, {fastest.cut.batch}, which is no difference, and {_against(chosen, fastest)}"
         )
+    ties = [other for other in others if other.tie]
     if not ties:
         following = min(others, key=lambda ranked: ranked.cut.time_s)
         return f"{why}; the next, {following.cut.batch}, takes {percent(following.relative_time - 1, 1)} more."
     named = ", ".join(f"{tie.cut.batch} x {tie.cut.accumulation}" for tie in ties)
-    return f"{why}. {named} {'ties' if len(ties) == 1 else 'tie'} (within {percent(choice.TIE)})."
+    return f"{why}; {named} {'ties' if len(ties) == 1 else 'tie'} with it: less than {percent(choice.TIE)} apart."
+
+
+def _against(chosen: RankedCut, fastest: RankedCut) -> str:
+    if chosen.batch_norm_samples is not None and chosen.cut.batch > fastest.cut.batch:
+        return f"gives BatchNorm {chosen.cut.batch} samples"
+    return f"needs {gib(fastest.memory_bytes - chosen.memory_bytes)} less memory"
 
 
 def _why_gpus(side: Side, request: Request) -> tuple[str, ...]:
@@ -264,8 +294,8 @@ def _notes(setup: Setup, request: Request, side: Side, target: Target | None) ->
     notes = [*setup.notes()]
     if PREDICTED_AS[request.optimizer] != request.optimizer:
         notes.append(
-            f"Steps with {request.optimizer.upper()} are predicted as with {PREDICTED_AS[request.optimizer]}: the norms "
-            "of its trust ratio are left out."
+            f"Steps with {request.optimizer.upper()} are predicted as with {PREDICTED_AS[request.optimizer]}: the "
+            "norms of its trust ratio are left out."
         )
     if side.cut.gpus > 1 and not request.exchange_s:
         notes.append("Gradient exchange between GPUs is not in the predicted times; --exchange adds what you measured.")

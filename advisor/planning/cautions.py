@@ -78,12 +78,12 @@ def _token_means(side: Side, samples: str) -> list[str]:
         f" DistributedDataParallel averages gradients over ranks, so multiply by {cut.gpus}: loss of a micro-batch = "
         f"{cut.gpus} x (sum of its token losses) / (tokens in all {over})."
         if cut.gpus > 1
-        else ""
+        else f" Loss of a micro-batch = (sum of its token losses) / (tokens in all {over})."
     )
     return [
-        f"A loss averaged over the tokens of each micro-batch is not the loss of the global batch, unless all hold "
-        f"equally many tokens that count ({sources.TRANSFORMERS_34191}). Right is: the sum of the token losses in all {over}, over the "
-        f"count of tokens in all of them.{world}"
+        "A loss averaged over the tokens of each micro-batch is not that of the global batch, unless all hold equally "
+        f"many tokens that count ({sources.TRANSFORMERS_34191}). Right is the sum of the token losses in all {over} "
+        f"over the count of tokens in all of them.{world}"
     ]
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
+from advisor.planning.critical_batch import samples_to_target
 from advisor.planning.records import ChangeRow, CriticalBatch, Side
 from advisor.planning.request import Request
 from advisor.units import counted, duration, energy, gib, long_time, rate
@@ -22,15 +25,6 @@ def change_rows(
         if was is not None or becomes is not None:
             rows.append(ChangeRow(what, was or "??", becomes or "??"))
     return tuple(rows)
-
-
-def samples_factors(batch: int, known_at: int, critical: CriticalBatch) -> tuple[float, float]:
-    """Samples to target at `batch` over those at `known_at`: (1 + B / B_crit) over the same, for both ends of B_crit.
-
-    McCandlish et al. 2018, equation 2.11.
-    """
-    low, high = ((1 + batch / b_crit) / (1 + known_at / b_crit) for b_crit in (critical.low, critical.high))
-    return low, high
 
 
 def _optimizer_rows(before: Side, after: Side) -> Iterator[ChangeRow]:
@@ -56,8 +50,8 @@ def _rate(side: Side) -> str:
 
 
 def _steps() -> Iterator[tuple[str, _Shown]]:
-    yield "warm-up", lambda side: side.schedule and counted(side.schedule.warm_up.steps, "step")
-    yield "steps per epoch", lambda side: side.steps and f"{side.steps.per_epoch:,}"
+    yield "warm-up", lambda side: None if side.schedule is None else counted(side.schedule.warm_up.steps, "step")
+    yield "steps per epoch", lambda side: None if side.steps is None else f"{side.steps.per_epoch:,}"
     yield "steps of the run", lambda side: None if not side.steps or not side.steps.total else f"{side.steps.total:,}"
 
 
@@ -68,7 +62,10 @@ def _to_target(request: Request, critical: CriticalBatch | None) -> Iterator[tup
     epochs, size = request.epochs, request.dataset_size
 
     def factors(side: Side) -> tuple[float, float]:
-        return samples_factors(side.global_batch, request.known_at, critical)
+        batches = np.array([request.known_at, side.global_batch])
+        ends = (samples_to_target(batches, critical=end, least_samples=1.0) for end in (critical.low, critical.high))
+        low, high = (float(at_side / at_known) for at_known, at_side in ends)
+        return low, high
 
     if epochs is None or size is None:
         yield "samples to the same target (estimate)", lambda side: _range(factors(side), lambda f: f"x {f:.3g}")

@@ -54,6 +54,13 @@ class Request:
         """The global batch that the run is known at: its rate was tuned for it, and it reaches its target there."""
         return self.global_batch if self.base_batch is None else self.base_batch
 
+    @property
+    def needs_target(self) -> bool:
+        """Whether the answer needs the time to target."""
+        if self.objective == "throughput":
+            return False
+        return self.objective == "time-to-target" or self.change_global_batch == BEST
+
 
 def checked(
     *,

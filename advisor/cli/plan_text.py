@@ -1,0 +1,213 @@
+"""A plan as a person reads it: the answer in the first lines, then what it stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from advisor.cli.output import render_rows
+from advisor.cli.plan_tables import TABLES
+from advisor.cli.setup_options import setup_lines
+from advisor.planning.build import TrainingPlan
+from advisor.planning.records import CriticalBatch, PlanAnswer, ScaledRate, Side
+from advisor.units import counted, duration, energy, gib, long_time, percent, rate
+
+MOST_CUTS = 8  # rows of the table of cuts; `--table cuts` has all
+
+
+def render(found: TrainingPlan, format_: str) -> str:
+    """The plan as "table" or "markdown"."""
+    blocks = [
+        [found.answer.headline, *summary(found.answer)],
+        *_blocks(found.answer, format_),
+        setup_lines(found.setup, found.answer.notes),
+    ]
+    if format_ == "markdown":
+        blocks[0][0] = f"**{blocks[0][0]}**"
+        blocks = [[line if _is_table(line) else f"{line}  " for line in block] for block in blocks]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def summary(answer: PlanAnswer) -> list[str]:
+    """What a user came for, below the headline: rate, steps and time; what was changed; how many warnings follow."""
+    side = answer.planned
+    told = []
+    if side.rate is not None:
+        told.append(f"learning rate {_rate(side.rate)}")
+    if side.schedule is not None and side.schedule.warm_up.steps:
+        told.append(f"{counted(side.schedule.warm_up.steps, 'step')} of warm-up")
+    if side.steps is not None:
+        told.append(f"{side.steps.per_epoch:,} steps per epoch")
+        if side.steps.total is not None and side.run.run_s is not None:
+            told.append(f"{side.steps.total:,} in the run: {long_time(side.run.run_s)} +-{_error(side)}")
+    lines = [f"{', '.join(told)[0].upper()}{', '.join(told)[1:]}"] if told else []
+    if answer.before is not None:
+        lines.append(
+            f"The global batch was changed from {answer.before.global_batch} to {side.global_batch}, as asked; what "
+            "follows from that is in the table of before and after."
+        )
+    if answer.warnings:
+        lines.append(f"{counted(len(answer.warnings), 'warning')} below.")
+    return lines
+
+
+def _blocks(answer: PlanAnswer, format_: str) -> Iterator[list[str]]:
+    yield [_table(answer, "cuts", format_)]
+    yield [*answer.reasons, *_memory(answer)]
+    yield [*_learning_rate(answer), *_steps(answer), *_warm_up(answer.planned)]
+    if answer.planned.schedule is not None:
+        yield [_table(answer, "schedule", format_)]
+    yield _time_and_money(answer)
+    if answer.target is not None:
+        yield _critical(answer.target.critical)
+        yield [_table(answer, "target", format_)]
+        yield [answer.target.sentence]
+    if answer.changes:
+        yield ["Before and after:"]
+        yield [_table(answer, "changes", format_)]
+    yield [
+        f"Usual, not an answer: {each.low:,} to {each.high:,} {each.unit} for {each.task}{_remark(each.remark)}"
+        for each in answer.usual
+    ]
+    yield [f"warning  {each}" for each in answer.warnings]
+    yield [f"launch   {torchrun(answer.planned.cut.gpus)}"]
+
+
+def torchrun(gpus: int) -> str:
+    """The command that starts a script on so many GPUs of one machine."""
+    return f"torchrun --standalone --nproc-per-node {gpus} train.py"
+
+
+# Parts ----------------------------------------------------------------------------------------------------------------
+
+
+def _table(answer: PlanAnswer, name: str, format_: str) -> str:
+    rows = TABLES[name](answer)
+    if name != "cuts" or len(rows) <= MOST_CUTS:
+        return render_rows(rows, format_)
+    last = rows[-1:] if not answer.planned.cuts[-1].fits else []
+    shown = [*rows[: MOST_CUTS - len(last)], *last]
+    return f"{render_rows(shown, format_)}\n{len(rows) - len(shown)} slower cuts are left out: --table cuts has all."
+
+
+def _memory(answer: PlanAnswer) -> list[str]:
+    limit = answer.memory_limit_bytes
+    held = (
+        "the memory of this GPU is unknown"
+        if limit is None
+        else f"limit {gib(limit)} less a margin of {percent(answer.margin, 1)}"
+    )
+    return [f"Memory per GPU: {gib(answer.planned.memory_bytes)}; {held}."]
+
+
+def _learning_rate(answer: PlanAnswer) -> list[str]:
+    scaled = answer.planned.rate
+    if scaled is None:
+        return ["Learning rate: as you have it; --lr with --base-batch scales one that was tuned for another batch."]
+    base = "the rate you have" if scaled.base_rate is None else f"{scaled.base_rate:g}"
+    if scaled.rule == "unchanged":
+        return [f"Learning rate: {_rate(scaled)}, as given: it was tuned for this global batch."]
+    lines = [
+        f"Learning rate: {_rate(scaled)}: {base} for {scaled.base_batch} samples per step x {scaled.factor:.4g} for "
+        f"{scaled.batch} ({scaled.rule} rule of {answer.optimizer}: {scaled.source})."
+    ]
+    moved = [f"{c.name} {c.before:g} to {c.after:.4g}" for c in scaled.companions if c.after is not None]
+    if moved:
+        lines.append(f"The same rule moves {', '.join(moved)}.")
+    lines += [f"{c.name} {c.before:g}: {c.why}." for c in scaled.companions if c.after is None]
+    return [*lines, *scaled.notes]
+
+
+def _steps(answer: PlanAnswer) -> list[str]:
+    steps = answer.planned.steps
+    if steps is None:
+        return ["Steps, schedule and time of the run: give --dataset-size and --epochs."]
+    run = "" if steps.total is None else f", {steps.total:,} in {steps.epochs:g} epochs"
+    noun = answer.model.samples
+    line = f"Steps: {steps.per_epoch:,} per epoch of {steps.dataset_size:,} {noun}{run}."
+    if not steps.left_over:
+        return [f"{line} No {noun} are left over."]
+    if steps.drop_last:
+        return [
+            f"{line} The last {steps.left_over:,} {noun} of an epoch fill no whole step and are left out (drop_last); "
+            "with shuffling they are others each time. --keep-last makes a smaller step of them."
+        ]
+    return [
+        f"{line} The last of them has {steps.left_over:,} {noun} instead of {steps.global_batch:,}: as a mean over "
+        "fewer it is noisier at the same learning rate."
+    ]
+
+
+def _warm_up(side: Side) -> list[str]:
+    if side.schedule is None:
+        return []
+    warm_up, schedule = side.schedule.warm_up, side.schedule
+    if not warm_up.steps:
+        first = f"Warm-up: {warm_up.source}."
+    else:
+        share = f"{warm_up.start_factor:.4g} of the full rate"
+        if side.rate is not None and side.rate.rate is not None:
+            share = f"{side.rate.rate * warm_up.start_factor:.4g}"
+        first = f"Warm-up: {counted(warm_up.steps, 'step')}, rising linearly from {share} ({warm_up.source})."
+    return [first, f"Schedule: {schedule.shape}, per optimizer step ({schedule.source})."]
+
+
+def _time_and_money(answer: PlanAnswer) -> list[str]:
+    side, run = answer.planned, answer.planned.run
+    step = f"{duration(run.step_s)} per step"
+    if run.exchange_s:
+        step += f", {duration(run.exchange_s)} of it gradient exchange as given"
+    parts = [step]
+    if run.epoch_s is not None:
+        parts.append(f"{long_time(run.epoch_s)} per epoch")
+    if run.run_s is not None and side.steps is not None:
+        parts.append(f"{long_time(run.run_s)} for {side.steps.epochs:g} epochs")
+    lines = [
+        f"Time: {', '.join(parts)}; +-{_error(side)} in the mean. It is that of the steps: waiting for data, "
+        "evaluation and checkpoints come on top."
+    ]
+    gpus = counted(side.cut.gpus, "GPU")
+    if run.energy_j is not None and run.power is not None:
+        limit = "at most " if run.power.kind == "at most" else ""
+        lines.append(f"Energy: {limit}{energy(run.energy_j)} for {gpus} alone, each {run.power}.")
+    elif run.power is None:
+        lines.append("Energy: unknown, as the power of this GPU is; --power gives it.")
+    if run.cost is not None and run.price_per_hour is not None:
+        lines.append(f"Cost: {rate(run.cost)} for {gpus} at {rate(run.price_per_hour)} an hour each.")
+    elif run.price_per_hour is not None:
+        lines.append("Cost: of a run whose length is unknown; give --dataset-size and --epochs.")
+    return lines
+
+
+def _critical(critical: CriticalBatch) -> list[str]:
+    span = (
+        _about(critical.low) if critical.low == critical.high else f"{_about(critical.low)} to {_about(critical.high)}"
+    )
+    lines = [f"Critical batch of {critical.title}: {span} {critical.unit}, where samples to target have doubled."]
+    for value in critical.values:
+        error = "" if value.error is None else f", median error {percent(value.error)}"
+        known = "" if value.measured is None else f", from batches {value.measured[0]:,} to {value.measured[1]:,}"
+        lines.append(f"  {_about(value.samples)} {value.unit}: {value.kind}{known}{error} ({value.source})")
+        if value.note:
+            lines[-1] += f"; {value.note}"
+    assumed = critical.assumed
+    return [*lines, *([f"{assumed[0].upper()}{assumed[1:]}."] if assumed else [])]
+
+
+def _rate(scaled: ScaledRate) -> str:
+    return f"x {scaled.factor:.4g}" if scaled.rate is None else f"{scaled.rate:.4g}"
+
+
+def _error(side: Side) -> str:
+    return percent(side.run.error.mean_abs_log)
+
+
+def _about(samples: float) -> str:
+    return f"{samples:,.0f}" if samples >= 100 else f"{samples:.3g}"
+
+
+def _remark(remark: str) -> str:
+    return f" ({remark})" if remark else ""
+
+
+def _is_table(line: str) -> bool:
+    return line.startswith("|")
