@@ -153,6 +153,15 @@ class TargetPoint:
 
 
 @dataclass(frozen=True)
+class TargetCurve:
+    """Time to target and throughput over the global batch, some sizes of each doubling; parallel tuples."""
+
+    global_batch: tuple[int, ...]
+    samples_per_s: tuple[float, ...]  # on all GPUs, exchange included
+    relative_time: tuple[tuple[float, float], ...]  # to target, over the best; a pair as in TargetPoint
+
+
+@dataclass(frozen=True)
 class Target:
     """Hardware speed against statistical efficiency."""
 
@@ -163,6 +172,7 @@ class Target:
     line_error: float  # largest |line / curve - 1|
     closed_form: tuple[float, float]  # N * sqrt(t0 / t1 * B_crit / N), the global batch the formula names
     points: tuple[TargetPoint, ...]  # by global batch
+    curve: TargetCurve  # on all GPUs
     best: tuple[int, int]  # global batch with the least time to target
     compromise: int  # global batch that loses least against the best, whichever end of the range is true
     most_throughput: int  # global batch with the most samples/s

@@ -19,12 +19,13 @@ from advisor.choice import TIE, TOLERANCE, Floats, Ints
 from advisor.cut import Cut, LeastTimes
 from advisor.errors import BadInputError, DoesNotFitError
 from advisor.planning.critical_batch import samples_to_target
-from advisor.planning.records import CriticalBatch, Objective, Target, TargetPoint
+from advisor.planning.records import CriticalBatch, Objective, Target, TargetCurve, TargetPoint
 from advisor.units import counted, percent, rate
 
 AROUND = {0.25: "a quarter of it", 0.5: "half of it", 2.0: "twice as large", 4.0: "four times as large"}
 EVERY_COUNT = 64  # up to so many GPUs objective "cost" tries every number of them, beyond it powers of two
 NEAR_FACTOR = 0.1  # a size this far from half or twice the asked one is not called that
+MARGIN = 2.0  # how far a curve goes beyond what is named
 NONE = 0.005  # a loss below this is said to be none
 
 Pair = tuple[float, float]
@@ -261,6 +262,7 @@ def find_target(
         t1_s=line.t1_s,
         line_error=line.largest_error,
         closed_form=(ends[0], ends[1]),
+        curve=_curve(search, [i for of, i in named if of is sizes]),
         points=tuple(sorted(points, key=lambda point: (point.global_batch, point.gpus))),
         best=(int(sizes.batch[best[0]]), int(sizes.batch[best[1]])),
         compromise=int(sizes.batch[compromise]),
@@ -273,6 +275,22 @@ def find_target(
     )
     worst = float(relative[:, compromise].max()) - 1
     return replace(target, sentence=_sentence(target, gpus, worst, searched_to=int(sizes.batch[-1])))
+
+
+def _curve(search: _Search, named: list[int]) -> TargetCurve:
+    """The named sizes and those of 4, 5, 6 and 7 times a power of two samples per GPU, which cut well, around them."""
+    sizes = search.sizes
+    shares = sizes.batch // sizes.gpus
+    octave = np.exp2(np.floor(np.log2(shares)))
+    shown = (4 * shares % octave == 0) & (sizes.batch >= sizes.batch[named].min() / MARGIN)
+    shown &= sizes.batch <= sizes.batch[named].max() * MARGIN
+    shown[named] = True
+    relative = search.relative_time(sizes)[:, shown]
+    return TargetCurve(
+        tuple(sizes.batch[shown].tolist()),
+        tuple((sizes.batch / sizes.step_s)[shown].tolist()),
+        tuple((float(low), float(high)) for low, high in relative.T),
+    )
 
 
 def _near(sizes: _Sizes, relative: Floats) -> tuple[int, int]:
@@ -331,7 +349,7 @@ def _sentence(target: Target, gpus: int, worst: float, *, searched_to: int) -> s
     critical, near = target.critical, target.near_best
     beyond = " (no larger one was searched)" if target.best[1] == searched_to else ""
     if target.best[0] != target.best[1]:
-        near_it = f"{target.compromise:,} loses {'next to nothing' if worst < NONE else percent(worst, 1)} at most"
+        near_it = f"{target.compromise:,} loses {'next to nothing' if worst < NONE else f'{percent(worst, 1)} at most'}"
     elif (first := max(near[0][0], near[1][0])) < (last := min(near[0][1], near[1][1])):
         near_it = f"each from {first:,} to {last:,} loses {percent(TOLERANCE)} at most"
     else:
