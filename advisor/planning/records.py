@@ -177,7 +177,7 @@ class Target:
     compromise: int  # global batch that loses least against the best, whichever end of the range is true
     most_throughput: int  # global batch with the most samples/s
     cheapest: tuple[int, int] | None  # global batch and GPUs with the least GPU time to target; None: not searched
-    near_best: tuple[tuple[int, int], tuple[int, int]]  # from, to: each within the tolerance of the best
+    near_best: tuple[tuple[int, int], tuple[int, int]]  # least, largest within the tolerance of the best
     asked_loses: tuple[float, float]  # share of time to target that the asked global batch takes longer
     most_throughput_loses: tuple[float, float]
     sentence: str

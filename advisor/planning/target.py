@@ -294,12 +294,9 @@ def _curve(search: _Search, named: list[int]) -> TargetCurve:
 
 
 def _near(sizes: _Sizes, relative: Floats) -> tuple[int, int]:
-    """The unbroken range around the best size within which none loses more than TOLERANCE."""
-    best = int(np.argmin(relative))
-    worse = np.flatnonzero(relative > (1 + TOLERANCE) * relative[best])
-    first = worse[worse < best].max(initial=-1) + 1
-    last = worse[worse > best].min(initial=len(relative)) - 1
-    return int(sizes.batch[first]), int(sizes.batch[last])
+    """The least and the largest size that lose no more than TOLERANCE; between them some cut or run badly."""
+    near = sizes.batch[relative <= (1 + TOLERANCE) * relative.min()]
+    return int(near[0]), int(near[-1])
 
 
 def gpu_counts(gpus: int) -> tuple[int, ...]:
@@ -350,10 +347,8 @@ def _sentence(target: Target, gpus: int, worst: float, *, searched_to: int) -> s
     beyond = " (no larger one was searched)" if target.best[1] == searched_to else ""
     if target.best[0] != target.best[1]:
         near_it = f"{target.compromise:,} loses {'next to nothing' if worst < NONE else f'{percent(worst, 1)} at most'}"
-    elif (first := max(near[0][0], near[1][0])) < (last := min(near[0][1], near[1][1])):
-        near_it = f"each from {first:,} to {last:,} loses {percent(TOLERANCE)} at most"
     else:
-        near_it = f"its neighbours lose more than {percent(TOLERANCE)}"
+        near_it = f"batches that run well lose {percent(TOLERANCE)} at most from {near[0][0]:,} to {near[0][1]:,}"
     return (
         f"On {counted(gpus, 'GPU')} the target is reached soonest at a global batch of {_span(target.best)}{beyond}, "
         f"if the critical batch is {_span((critical.low, critical.high))} {critical.unit}; {near_it}, the asked one "
