@@ -102,6 +102,14 @@ def rate(per_s: float) -> str:
     return f"{per_s:,.0f}" if per_s >= 100 else _three_digits(per_s)
 
 
+def span(low: str, high: str) -> str:
+    """Print a range of two printed values, their unit once where it is one: "14.1 to 14.3 h", "114 min to 2.19 h"."""
+    if low == high:
+        return low
+    figure, _, unit = low.rpartition(" ")
+    return f"{figure if figure and high.endswith(f' {unit}') else low} to {high}"
+
+
 def counted(count: int, noun: str) -> str:
     """Print a number of things: "1 step", "8,868 kernels"."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

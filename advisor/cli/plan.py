@@ -111,12 +111,8 @@ def command(
 
 
 def _check_output(framework: str | None, table: str | None, format_: str) -> None:
-    if framework is not None:
-        from advisor.planning.snippets import check_framework
-
-        check_framework(framework)
-        if table is not None or format_ != "table":
-            raise BadInputError("--emit prints a snippet and no table: leave --table and --format out")
+    if framework is not None and (table is not None or format_ != "table"):
+        raise BadInputError("--emit prints a snippet and no table: leave --table and --format out")
     if table is not None and format_ == "json":
         raise BadInputError(f"--table {table} with --format json: JSON is the whole plan; leave --table out")
 

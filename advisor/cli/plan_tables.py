@@ -7,7 +7,7 @@ from typing import Any
 
 from advisor.errors import BadInputError
 from advisor.planning.records import PlanAnswer, RankedCut, ScheduleRow, TargetPoint
-from advisor.units import duration, gib, long_time, rate
+from advisor.units import duration, gib, long_time, rate, span
 
 _Rows = list[dict[str, Any]]
 _MISSING = {
@@ -33,7 +33,9 @@ def schedule_table(answer: PlanAnswer) -> _Rows:
 
 def target_table(answer: PlanAnswer) -> _Rows:
     """What each global batch takes to the target, by global batch."""
-    return [_target_row(point) for point in _there(answer.target, "target").points]
+    points = _there(answer.target, "target").points
+    priced = any(point.relative_cost != point.relative_time for point in points)
+    return [_target_row(point, priced=priced) for point in points]
 
 
 def changes_table(answer: PlanAnswer) -> _Rows:
@@ -86,7 +88,7 @@ def _schedule_row(row: ScheduleRow) -> dict[str, str]:
     }
 
 
-def _target_row(point: TargetPoint) -> dict[str, str]:
+def _target_row(point: TargetPoint, *, priced: bool) -> dict[str, str]:
     shown = {
         "global batch": str(point.global_batch),
         "GPUs": str(point.gpus),
@@ -95,20 +97,16 @@ def _target_row(point: TargetPoint) -> dict[str, str]:
     }
     if point.time_s is not None:
         shown["time to target"] = _range(point.time_s, long_time)
-    shown["time, of best"] = _range(point.relative_time, _times)
-    shown["cost, of least"] = _range(point.relative_cost, _times)
+    shown["of best time"] = _range(point.relative_time, _times)
+    if priced:
+        shown["of least cost"] = _range(point.relative_cost, _times)
     if point.cost is not None:
         shown["cost"] = _range(point.cost, rate)
     return {**shown, "why listed": ", ".join(point.roles)}
 
 
 def _range(values: tuple[float, float], shown: Callable[[float], str]) -> str:
-    """ "1.02 to 1.05 x": the ends of a range, its unit once where both have the same."""
-    low, high = shown(min(values)), shown(max(values))
-    if low == high:
-        return low
-    figure, _, unit = low.rpartition(" ")
-    return f"{figure if figure and high.endswith(f' {unit}') else low} to {high}"
+    return span(shown(min(values)), shown(max(values)))
 
 
 def _times(ratio: float) -> str:

@@ -8,6 +8,8 @@ from advisor.cli.output import render_rows
 from advisor.cli.plan_tables import TABLES
 from advisor.cli.setup_options import setup_lines
 from advisor.planning.build import TrainingPlan
+from advisor.planning.changes import epochs_text
+from advisor.planning.launch import launch_command
 from advisor.planning.records import CriticalBatch, PlanAnswer, ScaledRate, Side
 from advisor.units import counted, duration, energy, gib, long_time, percent, rate
 
@@ -42,8 +44,8 @@ def summary(answer: PlanAnswer) -> list[str]:
     lines = [f"{', '.join(told)[0].upper()}{', '.join(told)[1:]}"] if told else []
     if answer.before is not None:
         lines.append(
-            f"The global batch was changed from {answer.before.global_batch} to {side.global_batch}, as asked; what "
-            "follows from that is in the table of before and after."
+            f"The global batch is changed, as asked, from {answer.before.global_batch} to {side.global_batch}: all "
+            "that follows stands below, before and after."
         )
     if answer.warnings:
         lines.append(f"{counted(len(answer.warnings), 'warning')} below.")
@@ -52,13 +54,13 @@ def summary(answer: PlanAnswer) -> list[str]:
 
 def _blocks(answer: PlanAnswer, format_: str) -> Iterator[list[str]]:
     yield [_table(answer, "cuts", format_)]
-    yield [*answer.reasons, *_memory(answer)]
+    yield [*_left_out(answer), *answer.reasons, *_memory(answer)]
     yield [*_learning_rate(answer), *_steps(answer), *_warm_up(answer.planned)]
     if answer.planned.schedule is not None:
         yield [_table(answer, "schedule", format_)]
     yield _time_and_money(answer)
     if answer.target is not None:
-        yield _critical(answer.target.critical)
+        yield [*_critical(answer.target.critical), _known(answer)]
         yield [_table(answer, "target", format_)]
         yield [answer.target.sentence]
     if answer.changes:
@@ -69,12 +71,7 @@ def _blocks(answer: PlanAnswer, format_: str) -> Iterator[list[str]]:
         for each in answer.usual
     ]
     yield [f"warning  {each}" for each in answer.warnings]
-    yield [f"launch   {torchrun(answer.planned.cut.gpus)}"]
-
-
-def torchrun(gpus: int) -> str:
-    """The command that starts a script on so many GPUs of one machine."""
-    return f"torchrun --standalone --nproc-per-node {gpus} train.py"
+    yield [f"launch   {launch_command(answer.planned.cut.gpus)}"]
 
 
 # Parts ----------------------------------------------------------------------------------------------------------------
@@ -82,11 +79,15 @@ def torchrun(gpus: int) -> str:
 
 def _table(answer: PlanAnswer, name: str, format_: str) -> str:
     rows = TABLES[name](answer)
-    if name != "cuts" or len(rows) <= MOST_CUTS:
-        return render_rows(rows, format_)
-    last = rows[-1:] if not answer.planned.cuts[-1].fits else []
-    shown = [*rows[: MOST_CUTS - len(last)], *last]
-    return f"{render_rows(shown, format_)}\n{len(rows) - len(shown)} slower cuts are left out: --table cuts has all."
+    if name == "cuts" and len(rows) > MOST_CUTS:
+        last = [] if answer.planned.cuts[-1].fits else rows[-1:]
+        rows = [*rows[: MOST_CUTS - len(last)], *last]
+    return render_rows(rows, format_)
+
+
+def _left_out(answer: PlanAnswer) -> list[str]:
+    more = len(answer.planned.cuts) - MOST_CUTS
+    return [f"--table cuts has {counted(more, 'slower cut')} more."] if more > 0 else []
 
 
 def _memory(answer: PlanAnswer) -> list[str]:
@@ -105,7 +106,7 @@ def _learning_rate(answer: PlanAnswer) -> list[str]:
         return ["Learning rate: as you have it; --lr with --base-batch scales one that was tuned for another batch."]
     base = "the rate you have" if scaled.base_rate is None else f"{scaled.base_rate:g}"
     if scaled.rule == "unchanged":
-        return [f"Learning rate: {_rate(scaled)}, as given: it was tuned for this global batch."]
+        return [f"Learning rate: {_rate(scaled)}, taken as tuned for this global batch; --base-batch names another."]
     lines = [
         f"Learning rate: {_rate(scaled)}: {base} for {scaled.base_batch} samples per step x {scaled.factor:.4g} for "
         f"{scaled.batch} ({scaled.rule} rule of {answer.optimizer}: {scaled.source})."
@@ -121,7 +122,7 @@ def _steps(answer: PlanAnswer) -> list[str]:
     steps = answer.planned.steps
     if steps is None:
         return ["Steps, schedule and time of the run: give --dataset-size and --epochs."]
-    run = "" if steps.total is None else f", {steps.total:,} in {steps.epochs:g} epochs"
+    run = "" if steps.total is None else f", {steps.total:,} in {epochs_text(steps.epochs or 0)}"
     noun = answer.model.samples
     line = f"Steps: {steps.per_epoch:,} per epoch of {steps.dataset_size:,} {noun}{run}."
     if not steps.left_over:
@@ -160,7 +161,7 @@ def _time_and_money(answer: PlanAnswer) -> list[str]:
     if run.epoch_s is not None:
         parts.append(f"{long_time(run.epoch_s)} per epoch")
     if run.run_s is not None and side.steps is not None:
-        parts.append(f"{long_time(run.run_s)} for {side.steps.epochs:g} epochs")
+        parts.append(f"{long_time(run.run_s)} for {epochs_text(side.steps.epochs or 0)}")
     lines = [
         f"Time: {', '.join(parts)}; +-{_error(side)} in the mean. It is that of the steps: waiting for data, "
         "evaluation and checkpoints come on top."
@@ -168,11 +169,13 @@ def _time_and_money(answer: PlanAnswer) -> list[str]:
     gpus = counted(side.cut.gpus, "GPU")
     if run.energy_j is not None and run.power is not None:
         limit = "at most " if run.power.kind == "at most" else ""
-        lines.append(f"Energy: {limit}{energy(run.energy_j)} for {gpus} alone, each {run.power}.")
+        alone = "the GPU alone, " if side.cut.gpus == 1 else f"the {gpus} alone, each "
+        lines.append(f"Energy: {limit}{energy(run.energy_j)} ({alone}{run.power}).")
     elif run.power is None:
         lines.append("Energy: unknown, as the power of this GPU is; --power gives it.")
     if run.cost is not None and run.price_per_hour is not None:
-        lines.append(f"Cost: {rate(run.cost)} for {gpus} at {rate(run.price_per_hour)} an hour each.")
+        each = "an hour" if side.cut.gpus == 1 else "an hour each"
+        lines.append(f"Cost: {rate(run.cost)} for {gpus} at {rate(run.price_per_hour)} {each}.")
     elif run.price_per_hour is not None:
         lines.append("Cost: of a run whose length is unknown; give --dataset-size and --epochs.")
     return lines
@@ -191,6 +194,16 @@ def _critical(critical: CriticalBatch) -> list[str]:
             lines[-1] += f"; {value.note}"
     assumed = critical.assumed
     return [*lines, *([f"{assumed[0].upper()}{assumed[1:]}."] if assumed else [])]
+
+
+def _known(answer: PlanAnswer) -> str:
+    """What the table of time to target takes as known."""
+    steps, known_at = answer.planned.steps, answer.target.known_at if answer.target else 0
+    epochs = "" if steps is None or steps.epochs is None else f" in {epochs_text(steps.epochs)}"
+    return (
+        f"Taken as known: the run reaches its target at a global batch of {known_at:,}{epochs}. Samples to target are "
+        "over those; the rate is taken as tuned anew for each size."
+    )
 
 
 def _rate(scaled: ScaledRate) -> str:

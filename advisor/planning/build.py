@@ -24,7 +24,7 @@ from advisor.planning.changes import change_rows
 from advisor.planning.critical_batch import critical_batch as find_critical_batch
 from advisor.planning.curves import Curves, curves_of
 from advisor.planning.records import SCHEMA_VERSION, CriticalBatch, PlanAnswer, RankedCut, Side, Target
-from advisor.planning.request import PREDICTED_AS, Request, checked
+from advisor.planning.request import BEST, PREDICTED_AS, Request, checked
 from advisor.planning.sides import Sides
 from advisor.planning.target import best_for, find_target
 from advisor.planning.usual import usual_ranges
@@ -172,9 +172,9 @@ def decide(
         other_global_batches=near.others,
         target=target,
         usual=usual_ranges(workload, request.optimizer),
-        warnings=cautions(request, curves, planned, near),
+        warnings=cautions(curves, planned, near),
         notes=_notes(setup, request, planned, target),
-        reasons=_reasons(planned, request),
+        reasons=(_why_cut(planned.cuts), *_why_gpus(sides, planned), *_why_changed(request, planned)),
     )  # fmt: skip
     return TrainingPlan(setup, answer)
 
@@ -249,11 +249,6 @@ def _headline(setup: Setup, side: Side) -> str:
     )
 
 
-def _reasons(side: Side, request: Request) -> tuple[str, ...]:
-    """Why this cut among those that fit, and why this many GPUs."""
-    return (_why_cut(side.cuts), *_why_gpus(side, request))
-
-
 def _why_cut(cuts: Sequence[RankedCut]) -> str:
     chosen, *others = (ranked for ranked in cuts if ranked.fits)
     if not others:
@@ -281,13 +276,28 @@ def _against(chosen: RankedCut, fastest: RankedCut) -> str:
     return f"needs {gib(fastest.memory_bytes - chosen.memory_bytes)} less memory"
 
 
-def _why_gpus(side: Side, request: Request) -> tuple[str, ...]:
-    used = side.cut.gpus
-    if request.objective != "cost" or request.change_global_batch is not None:
+def _why_gpus(sides: Sides, side: Side) -> tuple[str, ...]:
+    """What objective "cost" made of the number of GPUs."""
+    request, used = sides.request, side.cut.gpus
+    if request.objective != "cost" or request.change_global_batch is not None or request.gpus == 1:
         return ()
     if used == request.gpus:
-        return (f"No smaller number of GPUs costs clearly less per run than {used}.",) if used > 1 else ()
-    return (f"Objective cost: {used} of {request.gpus} GPUs train this global batch at the least cost, in more time.",)
+        return (f"Fewer GPUs than {used} do not cost clearly less per run.",)
+    every, _ = sides.side(request.global_batch, request.gpus)
+    speed = every.run.samples_per_s / side.run.samples_per_s
+    more = request.gpus / used / speed - 1
+    return (
+        f"{used} of the {request.gpus} GPUs train this global batch at the least cost; all {request.gpus} would cost "
+        f"{percent(more)} more and be {speed:.2g} times as fast.",
+    )
+
+
+def _why_changed(request: Request, side: Side) -> tuple[str, ...]:
+    if request.change_global_batch != BEST:
+        return ()
+    what = {"throughput": "the most samples/s for its size", "time-to-target": "the least time to target",
+            "cost": "the least cost to target"}[request.objective]  # fmt: skip
+    return (f"Global batch {side.global_batch} on {counted(side.cut.gpus, 'GPU')} is the best there is for {what}.",)
 
 
 def _notes(setup: Setup, request: Request, side: Side, target: Target | None) -> tuple[str, ...]:

@@ -8,19 +8,18 @@ from advisor.cut import BATCH_NORM_SAMPLES, NearestCuts
 from advisor.planning import sources
 from advisor.planning.curves import Curves
 from advisor.planning.records import Side
-from advisor.planning.request import MAX_GPUS, Request
+from advisor.planning.request import MAX_GPUS
 from advisor.recommendation import poor_cut, samples_of
 from advisor.units import counted, gib
 
 
-def cautions(request: Request, curves: Curves, side: Side, near: NearestCuts) -> tuple[str, ...]:
+def cautions(curves: Curves, side: Side, near: NearestCuts) -> tuple[str, ...]:
     """The warnings of a plan, the most important first."""
     return (
         *_unequal(near, curves),
         *_batch_norm(side, curves.setup.workload.batch_norm_layers),
         *_token_means(side, samples_of(curves.setup.workload)),
         *_beyond(side),
-        *_unscaled(request, side),
         *_poor(near, curves),
     )
 
@@ -55,7 +54,7 @@ def _batch_norm(side: Side, layers: int) -> list[str]:
     batch = side.cut.batch
     if not layers or batch >= BATCH_NORM_SAMPLES:
         return []
-    sync = f"SyncBatchNorm (over all {side.cut.gpus} GPUs: {batch * side.cut.gpus} samples) or GroupNorm"
+    sync = f"SyncBatchNorm (over the {side.cut.gpus} GPUs: {batch * side.cut.gpus} samples) or GroupNorm"
     accumulated = (
         f"Accumulation does not help: each of the {side.cut.accumulation} micro-batches is normalised by itself."
         if side.cut.accumulation > 1
@@ -93,15 +92,6 @@ def _beyond(side: Side) -> list[str]:
         return []
     known = f"{rate.known_to:,} {rate.known_where}" if rate.known_to else rate.known_where
     return [f"The {rate.rule} rule is past the range it was shown to hold in (to {known}): {rate.beyond}."]
-
-
-def _unscaled(request: Request, side: Side) -> list[str]:
-    if request.base_batch is None and request.lr is not None and request.change_global_batch is None:
-        return [
-            f"The learning rate {request.lr:g} is taken as tuned for a global batch of {request.global_batch}; if it "
-            "was tuned for another, give that as --base-batch."
-        ]
-    return []
 
 
 def _poor(near: NearestCuts, curves: Curves) -> Sequence[str]:

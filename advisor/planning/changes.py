@@ -9,7 +9,7 @@ import numpy as np
 from advisor.planning.critical_batch import samples_to_target
 from advisor.planning.records import ChangeRow, CriticalBatch, Side
 from advisor.planning.request import Request
-from advisor.units import counted, duration, energy, gib, long_time, rate
+from advisor.units import counted, duration, energy, gib, long_time, rate, span
 
 # What is printed of a side; None: it has no such figure.
 _Shown = Callable[[Side], str | None]
@@ -78,7 +78,7 @@ def _to_target(request: Request, critical: CriticalBatch | None) -> Iterator[tup
 
 
 def _time_and_memory(request: Request) -> Iterator[tuple[str, _Shown]]:
-    epochs = f"{request.epochs:g} epochs" if request.epochs else "the run"
+    epochs = epochs_text(request.epochs) if request.epochs else "the run"
     yield "time per step", lambda side: duration(side.run.step_s)
     yield "samples/s", lambda side: rate(side.run.samples_per_s)
     yield "time per epoch", lambda side: None if side.run.epoch_s is None else long_time(side.run.epoch_s)
@@ -89,6 +89,11 @@ def _time_and_memory(request: Request) -> Iterator[tuple[str, _Shown]]:
     yield f"cost of {epochs}", lambda side: None if side.run.cost is None else rate(side.run.cost)
 
 
+def epochs_text(epochs: float) -> str:
+    """As printed: "1 epoch", "90 epochs", "0.5 epochs"."""
+    return f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
+
+
 def _energy(side: Side) -> str | None:
     run = side.run
     if run.energy_j is None or run.power is None:
@@ -97,5 +102,4 @@ def _energy(side: Side) -> str | None:
 
 
 def _range(values: tuple[float, float], shown: Callable[[float], str]) -> str:
-    low, high = shown(min(values)), shown(max(values))
-    return low if low == high else f"{low} to {high}"
+    return span(shown(min(values)), shown(max(values)))

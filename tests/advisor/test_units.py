@@ -81,3 +81,12 @@ def test_short_sizes_are_written_as_people_write_them() -> None:
     assert [units.short_size(Fraction(size)) for size in sizes] == shown
     assert units.short_size(Fraction(4 * 2**30 + 1), at_least=True) == "4.001 GiB"
     assert units.short_size(Fraction(4 * 2**30), at_least=True) == "4 GiB"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [("14.1 h", "14.3 h", "14.1 to 14.3 h"), ("114 min", "2.19 h", "114 min to 2.19 h"), ("1 x", "1 x", "1 x"),
+     ("29.1", "30", "29.1 to 30")],
+)  # fmt: skip
+def test_a_range_names_its_unit_once(low: str, high: str, text: str) -> None:
+    assert units.span(low, high) == text
