@@ -1,0 +1,31 @@
+"""A plan as a ready snippet for a training framework: `emit` prints it, `FRAMEWORKS` names them.
+
+Every number in a snippet is the plan's, or is marked FILL IN and stops the script until it is filled in.
+"""
+
+from __future__ import annotations
+
+from advisor.errors import UnknownNameError
+from advisor.planning.records import PlanAnswer
+from advisor.planning.snippets import deepspeed, notes, python
+from advisor.planning.snippets.facts import gather
+from advisor.planning.snippets.records import Snippet
+
+FRAMEWORKS: tuple[str, ...] = ("torch", "lightning", "hf", "deepspeed", "keras")
+
+__all__ = ["FRAMEWORKS", "Snippet", "emit"]
+
+
+def emit(answer: PlanAnswer, framework: str) -> Snippet:
+    """The planned side of `answer` as a snippet for one of `FRAMEWORKS`; the same plan gives the same text.
+
+    Raises UnknownNameError for a framework that no snippet is there for.
+    """
+    if framework not in FRAMEWORKS:
+        raise UnknownNameError("framework", str(framework), FRAMEWORKS, f"Snippets are for {', '.join(FRAMEWORKS)}.")
+    facts = gather(answer)
+    if framework == "deepspeed":
+        text, language = deepspeed.config(facts), "json"
+    else:
+        text, language = python.render(facts, framework), "python"
+    return Snippet(text=text, language=language, notes=notes.notes(facts, framework))

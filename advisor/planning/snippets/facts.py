@@ -1,0 +1,155 @@
+"""What snippets of every framework print of a plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from advisor.cut import Cut
+from advisor.planning.learning_rate import ADAM_BETA1, ADAM_BETA2, ADAM_EPS
+from advisor.planning.records import PlanAnswer, PlanOptimizer, ScaledRate, Schedule, Steps
+from advisor.recipe import Recipe
+from advisor.recommendation import BATCH_NORM_SAMPLES
+
+MOMENTUM = 0.9  # of SGD in Goyal et al. 2017, and of LARS in You et al. 2017
+LAMB_EPS = 1e-6  # You et al. 2019, section 4
+NODE_GPUS = 8  # of one machine
+
+
+@dataclass(frozen=True)
+class Fill:
+    """A number the plan does not know."""
+
+    name: str  # of the constant
+    what: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One side of a plan, as a snippet needs it."""
+
+    headline: str
+    cut: Cut
+    optimizer: PlanOptimizer
+    settings: Recipe
+    rate: ScaledRate | None
+    steps: Steps | None
+    schedule: Schedule | None
+    fills: tuple[Fill, ...]
+    tokens: bool  # the loss is a mean over tokens
+    batch_norm_samples: int | None  # that BatchNorm sees; None: the model has none
+
+    @property
+    def drop_last(self) -> bool:
+        """Whether samples that fill no whole optimizer step are left out of an epoch."""
+        return self.steps is None or self.steps.drop_last
+
+    @property
+    def smaller_step(self) -> bool:
+        """Whether each epoch ends with a step of fewer samples."""
+        return self.steps is not None and not self.steps.drop_last and self.steps.left_over > 0
+
+    @property
+    def may_leave_micro_batches(self) -> bool:
+        """Whether samples that fill no whole step may fill micro-batches, which some frameworks make a step of."""
+        if not self.drop_last or self.cut.accumulation == 1:
+            return False
+        return self.steps is None or self.steps.left_over >= self.cut.batch * self.cut.gpus
+
+    @property
+    def whole_epochs(self) -> bool:
+        """Whether the run ends with an epoch; True where its length is filled in later as whole epochs."""
+        if self.steps is None or self.steps.total is None:
+            return False
+        return self.steps.total % self.steps.per_epoch == 0
+
+    @property
+    def few_for_batch_norm(self) -> bool:
+        """Whether BatchNorm sees so few samples that sharing its statistics between GPUs helps."""
+        return (
+            self.cut.gpus > 1 and self.batch_norm_samples is not None and self.batch_norm_samples < BATCH_NORM_SAMPLES
+        )
+
+    @property
+    def base_rate_missing(self) -> bool:
+        """Whether the rule's factor is known, but not the rate it is of."""
+        return self.rate is not None and self.rate.rate is None
+
+    @property
+    def loss_scaling(self) -> bool:
+        """Whether the loss is scaled against FP16's underflow."""
+        return self.settings.precision == "fp16" and self.settings.grad_scaler
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Of Adam, AdamW and LAMB."""
+        return ADAM_BETA1, ADAM_BETA2
+
+    @property
+    def eps(self) -> float:
+        """Of Adam, AdamW and LAMB."""
+        return LAMB_EPS if self.optimizer == "lamb" else ADAM_EPS
+
+    @property
+    def momentum(self) -> float | None:
+        """Of SGD and LARS; None: the optimizer has none."""
+        return MOMENTUM if self.optimizer in ("sgd", "lars") else None
+
+    @property
+    def nodes(self) -> int:
+        """Machines: several of `NODE_GPUS` where the plan has a multiple of these, else one."""
+        return 1 if self.cut.gpus % NODE_GPUS else self.cut.gpus // NODE_GPUS
+
+    @property
+    def launch(self) -> str:
+        """The command that runs train.py on all GPUs."""
+        if self.cut.gpus == 1:
+            return "python train.py"
+        if self.nodes == 1:
+            return f"torchrun --standalone --nproc-per-node={self.cut.gpus} train.py"
+        return (
+            f"torchrun --nnodes={self.nodes} --nproc-per-node={NODE_GPUS} --rdzv-backend=c10d "
+            "--rdzv-endpoint=FIRST_HOST:29500 train.py"
+        )
+
+
+def gather(answer: PlanAnswer) -> Facts:
+    """The facts of the planned side."""
+    side = answer.planned
+    facts = Facts(
+        headline=plain(f"{answer.model.title} on {answer.gpu.name}: {side.cut}"),
+        cut=side.cut,
+        optimizer=answer.optimizer,
+        settings=answer.settings,
+        rate=side.rate,
+        steps=side.steps,
+        schedule=side.schedule,
+        fills=_fills(side.rate, side.steps),
+        tokens=answer.model.samples == "sequences",
+        batch_norm_samples=side.cuts[0].batch_norm_samples,
+    )
+    return facts
+
+
+def _fills(rate: ScaledRate | None, steps: Steps | None) -> tuple[Fill, ...]:
+    fills = []
+    if rate is None:
+        fills.append(Fill("LEARNING_RATE", "the learning rate of this global batch"))
+    elif rate.rate is None:
+        fills.append(Fill("BASE_LEARNING_RATE", f"the learning rate tuned for {rate.base_batch} samples per step"))
+    if steps is None or steps.epochs is None:
+        fills.append(Fill("EPOCHS", "how many times the run sees the dataset"))
+    return tuple(fills)
+
+
+def plain(text: str) -> str:
+    """Anybody's text as one line of a comment: names of models come from files."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def number(value: float | tuple[float, ...]) -> str:
+    """A number as source text, read back as the same: 90, 0.4, 1e-08."""
+    if isinstance(value, tuple):
+        return f"({', '.join(number(v) for v in value)}{',' if len(value) == 1 else ''})"
+    value = cast(float, value)
+    return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))

@@ -1,0 +1,56 @@
+"""Snippets that are Python scripts, from the templates beside this module."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from advisor.planning.records import PlanOptimizer
+from advisor.planning.snippets.facts import Facts, number, plain
+
+
+@dataclass(frozen=True)
+class TorchOptimizer:
+    """Where torch users find an optimizer, and what it is called with."""
+
+    module: str  # "torch.optim", "timm.optim": torch has neither LARS nor LAMB
+    name: str
+    arguments: str  # beside parameters and rate
+
+
+_ADAM_ARGUMENTS = "betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY"
+TORCH_OPTIMIZERS: dict[PlanOptimizer, TorchOptimizer] = {
+    "sgd": TorchOptimizer("torch.optim", "SGD", "momentum=MOMENTUM, weight_decay=WEIGHT_DECAY"),
+    "adam": TorchOptimizer("torch.optim", "Adam", _ADAM_ARGUMENTS),
+    "adamw": TorchOptimizer("torch.optim", "AdamW", _ADAM_ARGUMENTS),
+    "lars": TorchOptimizer("timm.optim", "Lars", "momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, always_adapt=True"),
+    "lamb": TorchOptimizer("timm.optim", "Lamb", f"{_ADAM_ARGUMENTS}, max_grad_norm=None"),
+}
+
+
+def render(facts: Facts, framework: str) -> str:
+    """The script for one framework; `framework` names its template."""
+    optimizer = TORCH_OPTIMIZERS[facts.optimizer]
+    arguments = optimizer.arguments
+    if optimizer.module == "torch.optim" and not facts.settings.foreach:
+        arguments += ", foreach=False"
+    text = _environment().get_template(f"{framework}.py.j2").render(f=facts, optimizer=optimizer, arguments=arguments)
+    return re.sub("\n{4,}", "\n\n\n", text).rstrip("\n") + "\n"  # a macro leaves its own line end
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("advisor.planning.snippets"),
+        autoescape=False,  # it is Python, and `plain` keeps names within their comment
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["number"] = number
+    environment.filters["plain"] = plain
+    return environment
