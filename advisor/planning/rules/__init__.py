@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from advisor.errors import UnknownNameError
-from advisor.planning.rules import beliefs, choosing, keeping, machine, rates, statistics
+from advisor.planning.rules.beliefs import RULES as BELIEFS
+from advisor.planning.rules.choosing import RULES as CHOOSING
+from advisor.planning.rules.keeping import RULES as KEEPING
+from advisor.planning.rules.machine import RULES as MACHINE
+from advisor.planning.rules.rates import RULES as RATES
 from advisor.planning.rules.record import GROUPS, MEANINGS, Confidence, Group, Rule
+from advisor.planning.rules.statistics import RULES as STATISTICS
 
 __all__ = ["GROUPS", "MEANINGS", "RULES", "Confidence", "Group", "Rule", "find_rules"]
 
-RULES: tuple[Rule, ...] = (
-    *choosing.RULES, *machine.RULES, *keeping.RULES, *rates.RULES, *statistics.RULES, *beliefs.RULES,
-)  # fmt: skip
+RULES: tuple[Rule, ...] = (*CHOOSING, *MACHINE, *KEEPING, *RATES, *STATISTICS, *BELIEFS)
 
 
 def find_rules(names: Sequence[str] = ()) -> tuple[Rule, ...]:

@@ -69,8 +69,8 @@ RULES = (
         "faster, and memory-bound kernels saturate early. What is lost is what the time model says. Persistent, "
         "stream-K and split-K kernels fill their wave by design.",
         formula="slots = SMs x resident CTAs per SM; w = tiles / slots; efficiency = w / ceil(w)",
-        known_range="Kernels with one CTA per tile. Nsight's tail rule, 1 / (1 + floor(w)), says 20 % at 4.81 waves, where "
-        "3.8 % is idle.",
+        known_range="Kernels with one CTA per tile. Nsight's tail rule, 1 / (1 + floor(w)), says 20 % at 4.81 waves, "
+        "where 3.8 % is idle.",
         source=f"{sources.NVIDIA_MATMUL}, section 3.2",
         confidence="exact",
         evidence="2304 x 1536 in tiles of 256 x 128 is 108 tiles: one full wave on an A100. One column more is 117.",

@@ -41,11 +41,11 @@ RULES = (
         id="square-root-rate",
         group="learning rate",
         title=f"Square-root scaling for {_optimizers('square root')}",
-        statement="k times the batch, the rate times the square root of k. Adam divides the gradient by its usual size, "
-        "which at small batches is mostly noise. k times the batch makes that noise smaller by the square root of k, so "
-        "the normalised step has grown by as much already. For Adam the full rule also moves the betas and epsilon; a "
-        "beta that would reach 0 says that k is too large. LARS was published with the linear rule, but the rates its "
-        "authors tuned later go rather with the square root.",
+        statement="k times the batch, the rate times the square root of k. Adam divides the gradient by its usual "
+        "size, which at small batches is mostly noise. k times the batch makes that noise smaller by the square root "
+        "of k, so the normalised step has grown by as much already. For Adam the full rule also moves the betas and "
+        "epsilon; a beta that would reach 0 says that k is too large. LARS was published with the linear rule, but the "
+        "rates its authors tuned later go rather with the square root.",
         formula="rate x sqrt(k); for Adam also (1 - beta1) x k, (1 - beta2) x k, eps / sqrt(k)",
         known_range=f"Adam: shown to {_range('adam')}; LAMB: {_range('lamb')}; LARS: {_range('lars')}. Noise must "
         "dominate; near the critical batch it does not. Krizhevsky 2014 derives the square root for SGD, too, and uses "
@@ -139,9 +139,9 @@ RULES = (
         id="lr-finder",
         group="learning rate",
         title="Learning-rate finder",
-        statement="Raise the rate step by step over some hundred batches and watch the loss. It falls, flattens, then "
-        "blows up. That brackets the usable rates in minutes. It sees the start of one run at one batch size: run it "
-        "again when the batch changes, take less than the point of divergence, and do not take it for tuning. "
+        statement="Raise the rate step by step over a hundred batches or more and watch the loss. It falls, flattens, "
+        "then blows up. That brackets the usable rates in minutes. It sees the start of one run at one batch size: run "
+        "it again when the batch changes, take less than the point of divergence, and do not take it for tuning. "
         "Get one from Lightning (Tuner(trainer).lr_find(model), or the callback LearningRateFinder), from "
         "pip install torch-lr-finder (LRFinder.range_test), fastai (learn.lr_find) or PyTorch-Ignite "
         "(FastaiLRFinder). batchwave has none, as it does not run your model on your data.",

@@ -16,8 +16,8 @@ MEANINGS: dict[Confidence, str] = {
     "well supported": "several published results agree, within the range given",
     "chosen": "a threshold of ours, with its reason; one somewhat larger or smaller would do, too",
     "rule of thumb": "common practice that often works; nobody knows its range",
-    "contested": "published results disagree; nothing here depends on it",
-    "not believed": "widespread, and the evidence is against it; nothing here depends on it",
+    "contested": "published results disagree; no number here depends on it",
+    "not believed": "widespread, and the evidence is against it; no number here depends on it",
     "out of scope": "real, but nothing here models it",
 }
 
