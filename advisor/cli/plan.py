@@ -10,7 +10,7 @@ import click
 
 from advisor.cli.options import add_options
 from advisor.cli.output import emit, output_options, render_rows
-from advisor.cli.plan_tables import TABLES, plain_table
+from advisor.cli.plan_tables import MISSING, TABLES, plain_table
 from advisor.cli.plan_text import render
 from advisor.cli.setup_options import (
     GPU_OPTION,
@@ -98,6 +98,8 @@ def command(
         drop_last=not keep_last, exchange_s=None if exchange is None else parse_duration(exchange), records=records,
         **setup_arguments(options),
     )  # fmt: skip
+    if plot is not None and found.answer.target is None:
+        raise BadInputError(f"--plot draws time to target, and this plan has none: {MISSING['target']}")
     say_gpu(found.setup)
     if framework is not None:
         snippet = found.emit(framework)
@@ -107,7 +109,10 @@ def command(
     else:
         emit(_render(found, format_, table), output)
     if plot is not None:
-        _draw(found, plot)
+        from advisor.plots.target import save_target
+
+        save_target(found.answer, plot)
+        click.echo(f"wrote {plot}", err=True)
 
 
 def _check_output(framework: str | None, table: str | None, format_: str) -> None:
@@ -125,15 +130,3 @@ def _render(found: TrainingPlan, format_: str, table: str | None) -> str:
     if table is not None:
         return render_rows(TABLES[table](found.answer), format_)
     return render(found, format_)
-
-
-def _draw(found: TrainingPlan, path: Path) -> None:
-    if found.answer.target is None:
-        raise BadInputError(
-            f"--plot draws time to target, and no critical batch is known for {found.answer.model.title}: "
-            "give --critical-batch or --task"
-        )
-    from advisor.plots.target import save_target
-
-    save_target(found.answer, path)
-    click.echo(f"wrote {path}", err=True)

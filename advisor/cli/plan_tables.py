@@ -10,9 +10,10 @@ from advisor.planning.records import PlanAnswer, RankedCut, ScheduleRow, TargetP
 from advisor.units import duration, gib, long_time, rate, span
 
 _Rows = list[dict[str, Any]]
-_MISSING = {
+MISSING = {  # why a plan may have no such table
     "schedule": "give --dataset-size and --epochs",
-    "target": "no critical batch is known for this model: give --critical-batch or --task",
+    "target": "no critical batch is known for this model (--critical-batch or --task gives one), or the global batch "
+    "is beyond what is searched",
     "changes": "the global batch is as asked; --change-global-batch changes it",
 }
 
@@ -50,7 +51,7 @@ TABLES: Mapping[str, Callable[[PlanAnswer], _Rows]] = {
 
 def _there(part: Any, table: str) -> Any:
     if part is None:
-        raise BadInputError(f"this plan has no table {table}: {_MISSING[table]}")
+        raise BadInputError(f"this plan has no table {table}: {MISSING[table]}")
     return part
 
 

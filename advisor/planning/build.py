@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from advisor import choice
 from advisor.comparison_inputs import Power, entrants, measured_steps, power_of
 from advisor.cut import LeastTimes
 from advisor.errors import BadInputError
@@ -23,15 +22,15 @@ from advisor.planning.cautions import cautions
 from advisor.planning.changes import change_rows
 from advisor.planning.critical_batch import critical_batch as find_critical_batch
 from advisor.planning.curves import Curves, curves_of
-from advisor.planning.records import SCHEMA_VERSION, CriticalBatch, PlanAnswer, RankedCut, Side, Target
-from advisor.planning.request import BEST, PREDICTED_AS, Request, checked
+from advisor.planning.records import SCHEMA_VERSION, CriticalBatch, PlanAnswer, Target
+from advisor.planning.request import MOST_PER_GPU, PREDICTED_AS, Request, checked
+from advisor.planning.sentences import headline, notes, reasons, why_no_target
 from advisor.planning.sides import Sides
 from advisor.planning.target import best_for, find_target
 from advisor.planning.usual import usual_ranges
 from advisor.recommendation import DEFAULT_MAX_BATCH, GpuFacts, ModelFacts, samples_of
 from advisor.recommendation import decide as recommend_from
 from advisor.step import Setup, prepare
-from advisor.units import counted, duration, gib, percent, rate
 from advisor.workload import Workload
 
 if TYPE_CHECKING:
@@ -40,9 +39,9 @@ if TYPE_CHECKING:
     from advisor.planning.snippets import Snippet
     from advisor.report.subject import MeasuredSteps
 
-MOST_PER_GPU = 1 << 16  # samples per GPU and global step up to which time to target is searched
-SEARCHED_PER_GPU = 1 << 14  # and at least
-AROUND_ASKED = 4  # and at least so many times the global batch asked
+# Time to target is searched up to so many samples per GPU, and as far around the global batch asked.
+SEARCHED_PER_GPU = 1 << 14
+AROUND_ASKED = 4
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def decide(
     workload = setup.workload
     answer = PlanAnswer(
         schema_version=SCHEMA_VERSION,
-        headline=_headline(setup, planned),
+        headline=headline(setup, planned),
         model=ModelFacts(workload.name, workload.title, workload.origin, workload.input_shape, workload.parameters,
                          samples_of(workload)),
         gpu=GpuFacts(gpu.id, gpu.name, setup.resolved_gpu.note, gpu.sms, setup.describe_profile()),
@@ -173,8 +172,8 @@ def decide(
         target=target,
         usual=usual_ranges(workload, request.optimizer),
         warnings=cautions(curves, planned, near),
-        notes=_notes(setup, request, planned, target),
-        reasons=(_why_cut(planned.cuts), *_why_gpus(sides, planned), *_why_changed(request, planned)),
+        notes=notes(setup, request, planned, target, critical),
+        reasons=reasons(sides, planned),
     )  # fmt: skip
     return TrainingPlan(setup, answer)
 
@@ -201,7 +200,7 @@ def _target(curves: Curves, request: Request, critical: CriticalBatch | None, *,
     share = request.global_batch / request.gpus
     if critical is None or share > MOST_PER_GPU:
         if request.needs_target:
-            raise BadInputError(_why_no_target(curves.setup, request, critical))
+            raise BadInputError(why_no_target(curves.setup, request, critical))
         return None
     run_samples = None
     if request.epochs is not None and request.dataset_size is not None:
@@ -220,18 +219,6 @@ def _target(curves: Curves, request: Request, critical: CriticalBatch | None, *,
     )  # fmt: skip
 
 
-def _why_no_target(setup: Setup, request: Request, critical: CriticalBatch | None) -> str:
-    if critical is None:
-        return (
-            f"no critical batch is known for {setup.workload.title}, and objective {request.objective} needs one: give "
-            "--critical-batch SAMPLES, or a --task that is alike"
-        )
-    return (
-        f"global batch {request.global_batch} is more than {MOST_PER_GPU} samples per GPU, up to which time to target "
-        f"is searched: objective {request.objective} needs more GPUs or a smaller global batch"
-    )
-
-
 def _changed(request: Request, target: Target | None, *, recommended: int) -> tuple[int, int]:
     """The global batch to change to, and on how many GPUs."""
     if isinstance(request.change_global_batch, int):
@@ -239,74 +226,3 @@ def _changed(request: Request, target: Target | None, *, recommended: int) -> tu
     if target is None:
         return recommended * request.gpus, request.gpus
     return best_for(target, request.objective)
-
-
-def _headline(setup: Setup, side: Side) -> str:
-    run, error = side.run, percent(side.run.error.mean_abs_log)
-    return (
-        f"{side.cut} for {setup.workload.title} on {setup.resolved_gpu.gpu.name}: {duration(run.step_s)} per step, "
-        f"{rate(run.samples_per_s)} {samples_of(setup.workload)}/s +-{error} (predicted)"
-    )
-
-
-def _why_cut(cuts: Sequence[RankedCut]) -> str:
-    chosen, *others = (ranked for ranked in cuts if ranked.fits)
-    if not others:
-        return f"{chosen.cut.batch} per GPU is the only exact cut that fits."
-    fastest = min((chosen, *others), key=lambda ranked: ranked.cut.time_s)
-    if fastest is chosen:
-        count = counted(len(others) + 1, "exact cut")
-        why = f"{chosen.cut.batch} per GPU has the least predicted time per step of {count} that fit"
-    else:
-        why = (
-            f"{chosen.cut.batch} per GPU takes {percent(chosen.relative_time - 1, 1)} more time than the fastest exact "
-            f"cut, {fastest.cut.batch}, which is no difference, and {_against(chosen, fastest)}"
-        )
-    ties = [other for other in others if other.tie]
-    if not ties:
-        following = min(others, key=lambda ranked: ranked.cut.time_s)
-        return f"{why}; the next, {following.cut.batch}, takes {percent(following.relative_time - 1, 1)} more."
-    named = ", ".join(f"{tie.cut.batch} x {tie.cut.accumulation}" for tie in ties)
-    return f"{why}; {named} {'ties' if len(ties) == 1 else 'tie'} with it: less than {percent(choice.TIE)} apart."
-
-
-def _against(chosen: RankedCut, fastest: RankedCut) -> str:
-    if chosen.batch_norm_samples is not None and chosen.cut.batch > fastest.cut.batch:
-        return f"gives BatchNorm {chosen.cut.batch} samples"
-    return f"needs {gib(fastest.memory_bytes - chosen.memory_bytes)} less memory"
-
-
-def _why_gpus(sides: Sides, side: Side) -> tuple[str, ...]:
-    """What objective "cost" made of the number of GPUs."""
-    request, used = sides.request, side.cut.gpus
-    if request.objective != "cost" or request.change_global_batch is not None or request.gpus == 1:
-        return ()
-    if used == request.gpus:
-        return (f"Fewer GPUs than {used} do not cost clearly less per run.",)
-    every, _ = sides.side(request.global_batch, request.gpus)
-    speed = every.run.samples_per_s / side.run.samples_per_s
-    more = request.gpus / used / speed - 1
-    return (
-        f"{used} of the {request.gpus} GPUs train this global batch at the least cost; all {request.gpus} would cost "
-        f"{percent(more)} more and be {speed:.2g} times as fast.",
-    )
-
-
-def _why_changed(request: Request, side: Side) -> tuple[str, ...]:
-    if request.change_global_batch != BEST:
-        return ()
-    what = {"throughput": "the most samples/s for its size", "time-to-target": "the least time to target",
-            "cost": "the least cost to target"}[request.objective]  # fmt: skip
-    return (f"Global batch {side.global_batch} on {counted(side.cut.gpus, 'GPU')} is the best there is for {what}.",)
-
-
-def _notes(setup: Setup, request: Request, side: Side, target: Target | None) -> tuple[str, ...]:
-    notes = [*setup.notes()]
-    if PREDICTED_AS[request.optimizer] != request.optimizer:
-        notes.append(
-            f"Steps with {request.optimizer.upper()} are predicted as with {PREDICTED_AS[request.optimizer]}: the "
-            "norms of its trust ratio are left out."
-        )
-    if side.cut.gpus > 1 and not request.exchange_s:
-        notes.append("Gradient exchange between GPUs is not in the predicted times; --exchange adds what you measured.")
-    return tuple(notes)

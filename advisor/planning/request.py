@@ -15,6 +15,7 @@ from advisor.step import check_count
 from advisor.units import DAY_S
 
 MAX_GPUS = 1 << 16
+MOST_PER_GPU = 1 << 16  # samples per GPU and global step up to which time to target is searched
 MAX_POWER_W = 1e5  # of one GPU
 Best = Literal["best"]
 (BEST,) = get_args(Best)
