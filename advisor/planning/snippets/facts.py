@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from advisor.cut import Cut
+from advisor.planning.launch import NODE_GPUS, launch_command
 from advisor.planning.learning_rate import ADAM_BETA1, ADAM_BETA2, ADAM_EPS
 from advisor.planning.records import PlanAnswer, PlanOptimizer, ScaledRate, Schedule, Steps
 from advisor.recipe import Recipe
@@ -13,7 +14,6 @@ from advisor.recommendation import BATCH_NORM_SAMPLES
 
 MOMENTUM = 0.9  # of SGD in Goyal et al. 2017, and of LARS in You et al. 2017
 LAMB_EPS = 1e-6  # You et al. 2019, section 4
-NODE_GPUS = 8  # of one machine
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,16 @@ class Facts:
         return LAMB_EPS if self.optimizer == "lamb" else ADAM_EPS
 
     @property
+    def moved(self) -> tuple[str, ...]:
+        """Constants as the rule of scaling would have them, where it moves more than the rate."""
+        return tuple(
+            f"{c.name} = {number(c.after)} instead of {number(c.before)}"
+            if c.after is not None
+            else f"{c.name}: {plain(c.why or 'no value')}"
+            for c in (self.rate.companions if self.rate is not None else ())
+        )
+
+    @property
     def momentum(self) -> float | None:
         """Of SGD and LARS; None: the optimizer has none."""
         return MOMENTUM if self.optimizer in ("sgd", "lars") else None
@@ -103,20 +113,13 @@ class Facts:
     @property
     def launch(self) -> str:
         """The command that runs train.py on all GPUs."""
-        if self.cut.gpus == 1:
-            return "python train.py"
-        if self.nodes == 1:
-            return f"torchrun --standalone --nproc-per-node={self.cut.gpus} train.py"
-        return (
-            f"torchrun --nnodes={self.nodes} --nproc-per-node={NODE_GPUS} --rdzv-backend=c10d "
-            "--rdzv-endpoint=FIRST_HOST:29500 train.py"
-        )
+        return launch_command(self.cut.gpus)
 
 
 def gather(answer: PlanAnswer) -> Facts:
     """The facts of the planned side."""
     side = answer.planned
-    facts = Facts(
+    return Facts(
         headline=plain(f"{answer.model.title} on {answer.gpu.name}: {side.cut}"),
         cut=side.cut,
         optimizer=answer.optimizer,
@@ -128,7 +131,6 @@ def gather(answer: PlanAnswer) -> Facts:
         tokens=answer.model.samples == "sequences",
         batch_norm_samples=side.cuts[0].batch_norm_samples,
     )
-    return facts
 
 
 def _fills(rate: ScaledRate | None, steps: Steps | None) -> tuple[Fill, ...]:

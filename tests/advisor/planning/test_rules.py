@@ -51,7 +51,7 @@ TECHNICAL = {
     "advisor.step_neighbours.REFERENCE_BATCH": "where shares of time are taken",
     "advisor.step_neighbours.UNIT": "how shares are stored",
     "advisor.planning.build.AROUND_ASKED": "how far is searched",
-    "advisor.planning.build.MOST_PER_GPU": "how far is searched",
+    "advisor.planning.request.MOST_PER_GPU": "how far is searched",
     "advisor.planning.build.SEARCHED_PER_GPU": "how far is searched",
     "advisor.planning.critical_batch.MOST_FILE_BYTES": "a limit of input",
     "advisor.planning.critical_batch.LEAST_IMAGENET_SIDE": "tells a model of ImageNet from one of small images",
