@@ -41,7 +41,7 @@ DECIDING = (
     "steptime",
     "step_neighbours",
 )
-# Numbers of those modules that decide nothing a user could disagree with.
+# Numbers of those modules that decide nothing a user could disagree with; so do limits of input, MAX_ and MOST_.
 TECHNICAL = {
     "advisor.recommendation.DEFAULT_MAX_BATCH": "where the search ends unless told otherwise",
     "advisor.steptime.FITTED_FLOP_PER_CLOCK_PER_SM": "a fact of the RTX 3090",
@@ -51,20 +51,12 @@ TECHNICAL = {
     "advisor.step_neighbours.REFERENCE_BATCH": "where shares of time are taken",
     "advisor.step_neighbours.UNIT": "how shares are stored",
     "advisor.planning.build.AROUND_ASKED": "how far is searched",
-    "advisor.planning.request.MOST_PER_GPU": "how far is searched",
     "advisor.planning.build.SEARCHED_PER_GPU": "how far is searched",
-    "advisor.planning.critical_batch.MOST_FILE_BYTES": "a limit of input",
     "advisor.planning.critical_batch.LEAST_IMAGENET_SIDE": "tells a model of ImageNet from one of small images",
     "advisor.planning.launch.NODE_GPUS": "a default of the command that is printed",
-    "advisor.planning.learning_rate.MAX_GLOBAL_BATCH": "a limit of input",
     "advisor.planning.learning_rate.ADAM_BETA1": "a default of torch.optim.Adam",
     "advisor.planning.learning_rate.ADAM_BETA2": "a default of torch.optim.Adam",
     "advisor.planning.learning_rate.ADAM_EPS": "a default of torch.optim.Adam",
-    "advisor.planning.memory_sum.MAX_BYTES": "a limit of input",
-    "advisor.planning.request.MAX_GPUS": "a limit of input",
-    "advisor.planning.request.MAX_POWER_W": "a limit of input",
-    "advisor.planning.schedule.MAX_DATASET": "a limit of input",
-    "advisor.planning.schedule.MAX_EPOCHS": "a limit of input",
     "advisor.planning.target.MARGIN": "how far a curve is drawn",
     "advisor.planning.target.NEAR_FACTOR": "when a size is not called twice the asked one",
 }
@@ -82,7 +74,7 @@ def own_numbers(module: ModuleType) -> list[str]:
     found = []
     for name, value in vars(module).items():
         number = isinstance(value, int | float | Fraction) and not isinstance(value, bool)
-        public = number and re.fullmatch(r"[A-Z][A-Z0-9_]*", name) and name != "SCHEMA_VERSION"
+        public = number and re.fullmatch(r"(?!SCHEMA_VERSION|MAX_|MOST_)[A-Z][A-Z0-9_]*", name)
         if public and re.search(rf"^(?:[A-Z0-9_]+, )*{name}(?:, [A-Z0-9_]+)*(?:: [^=]+)? = ", text, re.MULTILINE):
             found.append(f"{module.__name__}.{name}")
     return found
