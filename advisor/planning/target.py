@@ -25,7 +25,7 @@ from advisor.units import counted, percent, rate
 AROUND = {0.25: "a quarter of it", 0.5: "half of it", 2.0: "twice as large", 4.0: "four times as large"}
 EVERY_COUNT = 64  # up to so many GPUs objective "cost" tries every number of them, beyond it powers of two
 NEAR_FACTOR = 0.1  # a size this far from half or twice the asked one is not called that
-MARGIN = 2.0  # how far a curve goes beyond what is named
+MARGIN = 2.0  # how far a curve goes beyond what is named or near the best
 NONE = 0.005  # a loss below this is said to be none
 
 Pair = tuple[float, float]
@@ -278,18 +278,17 @@ def find_target(
 
 
 def _curve(search: _Search, named: list[int]) -> TargetCurve:
-    """The named sizes and those of 4, 5, 6 and 7 times a power of two samples per GPU, which cut well, around them."""
-    sizes = search.sizes
+    """Every named size, and around them those of 4, 5, 6 and 7 times a power of two samples per GPU: they cut well."""
+    sizes, relative = search.sizes, search.relative_time(search.sizes)
+    wanted = sizes.batch[np.isin(np.arange(len(sizes.batch)), named) | (relative.min(axis=0) <= 1 + TOLERANCE)]
     shares = sizes.batch // sizes.gpus
-    octave = np.exp2(np.floor(np.log2(shares)))
-    shown = (4 * shares % octave == 0) & (sizes.batch >= sizes.batch[named].min() / MARGIN)
-    shown &= sizes.batch <= sizes.batch[named].max() * MARGIN
+    shown = 4 * shares % np.exp2(np.floor(np.log2(shares))) == 0
+    shown &= (sizes.batch >= wanted.min() / MARGIN) & (sizes.batch <= wanted.max() * MARGIN)
     shown[named] = True
-    relative = search.relative_time(sizes)[:, shown]
     return TargetCurve(
         tuple(sizes.batch[shown].tolist()),
         tuple((sizes.batch / sizes.step_s)[shown].tolist()),
-        tuple((float(low), float(high)) for low, high in relative.T),
+        tuple((float(low), float(high)) for low, high in relative[:, shown].T),
     )
 
 

@@ -71,7 +71,7 @@ def _draw_time(axes: Axes, target: Target, batches: Any) -> None:
         axes.plot(batches, relative[:, end], color=colour, linewidth=1.5, label=name)
         y = 1 - (0.05 + 0.04 * row) * (top - 1)
         axes.plot(target.near_best[end], [y, y], color=colour, linewidth=4, solid_capstyle="butt",
-                  label=f"within {percent(TOLERANCE)} of its best, where they run well")  # fmt: skip
+                  label=f"range of batches within {percent(TOLERANCE)} of its best")  # fmt: skip
     axes.axhline(1, color=GREY, linewidth=0.6)
     axes.set_ylim(1 - 0.15 * (top - 1), top)
     axes.set_ylabel("time to target\n(1: the least)")

@@ -1,0 +1,369 @@
+"""Time to target over the global batch: the closed form, the search, and a public trace."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advisor.choice import TIE
+from advisor.cut import LeastTimes
+from advisor.errors import BadInputError, DoesNotFitError
+from advisor.planning.build import plan
+from advisor.planning.critical_batch import CriticalFit, fit_critical_batch
+from advisor.planning.records import CriticalBatch, CriticalValue, Target
+from advisor.planning.target import (
+    StepLine,
+    best_batch,
+    best_for,
+    find_target,
+    fit_step_line,
+    gpu_counts,
+    time_to_target,
+)
+from advisor.plots.target import save_target
+from bench.gemm_data import read_records
+from tests.data import measured
+
+T0_S, T1_S = 0.010, 0.0001  # 100 samples take as long as the step's fixed part
+LARGEST = 4096
+
+
+def known(low: float, high: float | None = None) -> CriticalBatch:
+    ends = (low,) if high is None else (low, high)
+    values = tuple(CriticalValue("t", "a task", end, "images", "given", "by hand", None, None, None) for end in ends)
+    return CriticalBatch(ends[0], ends[-1], "images", "a task", values, None)
+
+
+def on_a_line(gpus: int) -> LeastTimes:
+    """Any share of a GPU is one micro-step of T0_S + T1_S p."""
+    shares = np.arange(1, LARGEST + 1)
+    return LeastTimes(T0_S + T1_S * shares, shares)
+
+
+def target_of(critical: CriticalBatch, *, gpus: int = 4, asked: int = 1024, **options: Any) -> Target:
+    times_of: Callable[[int], LeastTimes] = options.pop("times_of", on_a_line)
+    known_at = options.pop("known_at", asked)
+    curve = np.arange(1, 257), T0_S + T1_S * np.arange(1, 257)
+    return find_target(times_of, gpus=gpus, asked=asked, known_at=known_at, critical=critical, curve=curve, **options)
+
+
+# The line
+
+
+def test_an_exact_line_is_found_on_any_grid() -> None:
+    for sizes in (np.arange(1, 1025), 2 ** np.arange(11), np.array([3, 257])):
+        line = fit_step_line(sizes, 0.002 + 0.0005 * sizes)
+        assert (line.t0_s, line.t1_s) == pytest.approx((0.002, 0.0005))
+        assert line.largest_error < 1e-12
+
+
+def test_every_doubling_counts_the_same_however_many_sizes_it_holds() -> None:
+    every, powers = np.arange(1, 1025), 2 ** np.arange(11)
+
+    def bent(sizes: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        return np.asarray(np.maximum(0.01, 0.0001 * sizes))
+
+    few, many = fit_step_line(powers, bent(powers)), fit_step_line(every, bent(every))
+    assert many.t0_s == pytest.approx(few.t0_s, rel=0.1)
+    assert many.t1_s == pytest.approx(few.t1_s, rel=0.1)
+    assert many.largest_error == pytest.approx(np.abs((many.t0_s + many.t1_s * every) / bent(every) - 1).max())
+
+
+def test_neither_part_of_a_line_is_below_zero() -> None:
+    sizes = np.array([1.0, 2, 4, 8])
+    assert fit_step_line(sizes, sizes**1.2).t0_s == 0
+    falling = fit_step_line(sizes, 1 / sizes)
+    assert falling.t1_s == 0
+    assert falling.t0_s > 0
+    assert best_batch(falling, gpus=1, critical=100) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("batches", "times"),
+    [([1], [1.0]), ([], []), ([1, 2], [1.0]), ([2, 1], [1.0, 2.0]), ([1, 1], [1.0, 2.0]), ([0, 1], [1.0, 2.0]),
+     ([1, 2], [1.0, math.nan]), ([1, 2], [0.0, 1.0]), ([1, math.inf], [1.0, 2.0])],
+)  # fmt: skip
+def test_a_line_that_cannot_be_fitted_is_refused(batches: list[float], times: list[float]) -> None:
+    with pytest.raises(BadInputError, match="line"):
+        fit_step_line(batches, times)
+
+
+# Time to target
+
+
+def test_time_to_target_by_hand() -> None:
+    # 1,000 samples at least, 1,500 at half the critical batch: 30 steps of 0.2 s
+    assert time_to_target(50, 0.2, critical=100, least_samples=1000) == pytest.approx(6.0)
+
+
+@given(
+    gpus=st.integers(1, 64),
+    critical=st.floats(100, 1e6),
+    t0_s=st.floats(1e-4, 0.1),
+    t1_s=st.floats(1e-6, 1e-2),
+    exchange_s=st.floats(0, 0.1),
+)
+def test_the_closed_form_is_the_argmin_of_an_exact_line(
+    gpus: int, critical: float, t0_s: float, t1_s: float, exchange_s: float
+) -> None:
+    best = best_batch(StepLine(t0_s, t1_s, 0.0), gpus=gpus, critical=critical, exchange_s=exchange_s)
+    batches = best * np.geomspace(0.01, 100, 20001)  # the middle one is the best itself
+    times = time_to_target(batches, t0_s + exchange_s + t1_s * batches / gpus, critical=critical, least_samples=1.0)
+    assert batches[times.argmin()] == pytest.approx(best, rel=1e-3)
+    assert best == pytest.approx(math.sqrt(gpus * critical * (t0_s + exchange_s) / t1_s))
+
+
+# The search
+
+
+@given(gpus=st.integers(1, 16), critical=st.floats(500, 1e5))
+def test_the_search_finds_what_the_closed_form_names(gpus: int, critical: float) -> None:
+    target = target_of(known(critical), gpus=gpus, asked=gpus * 8)
+    assert target.t0_s == pytest.approx(T0_S)
+    closed = gpus * math.sqrt(100 * critical / gpus)
+    assert target.closed_form == pytest.approx((closed, closed))
+    if closed < gpus * LARGEST:
+        assert abs(target.best[0] - closed) <= gpus  # the nearest that the GPUs can share
+    least, largest = target.near_best[0]
+    assert least <= target.best[0] <= largest
+
+
+def test_the_answer_by_hand() -> None:
+    # 4 GPUs, critical batch 1,600: sqrt(4 * 1600 * 100) = 800, where a step takes 10 + 20 = 30 ms
+    target = target_of(known(1600), asked=1600, known_at=1600, known_samples=3200.0)
+    assert target.best == (800, 800)
+    asked = next(point for point in target.points if "asked" in point.roles)
+    # at 1,600: 2 steps of 10 + 40 = 50 ms; at 800: 3200 * 1.5 / 2 = 2,400 samples in 3 steps of 30 ms
+    assert asked.time_s == pytest.approx((0.1, 0.1))
+    best = next(point for point in target.points if "best" in point.roles)
+    assert best.time_s == pytest.approx((0.09, 0.09))
+    assert best.samples_factor == pytest.approx((0.75, 0.75))
+    assert target.asked_loses == pytest.approx((1 / 9, 1 / 9))
+    assert (asked.cut.batch, asked.cut.accumulation, asked.cut.time_s) == (400, 1, pytest.approx(0.05))
+    assert "the asked one takes 11 % longer" in target.sentence
+
+
+@given(low=st.floats(500, 2e4), factor=st.floats(1, 8))
+def test_a_larger_critical_batch_asks_for_no_smaller_batch(low: float, factor: float) -> None:
+    target = target_of(known(low, low * factor))
+    assert target.best[0] <= target.best[1]
+    assert target.best[0] <= target.compromise <= target.best[1]
+    for point in target.points:
+        assert point.samples_factor[0] >= point.samples_factor[1] or point.global_batch <= target.known_at
+        assert min(point.relative_time) >= 1 - 1e-12
+        assert min(point.relative_cost) >= 1 - 1e-12
+
+
+@given(gpus=st.sampled_from([1, 2, 4, 8, 16]))
+def test_more_gpus_are_never_slower_and_never_cheaper(gpus: int) -> None:
+    few, many = (target_of(known(3000), gpus=n, asked=16, known_at=16, known_samples=1e6) for n in (gpus, 2 * gpus))
+    best = [min(point.time_s[0] for point in each.points if point.time_s) for each in (few, many)]
+    assert best[1] <= best[0] <= 2 * best[1] * (1 + 1e-12)
+
+
+def test_what_lies_around_the_asked_batch_is_listed_with_its_roles() -> None:
+    target = target_of(known(1600, 6400), asked=1024)
+    roles = {point.global_batch: point.roles for point in target.points}
+    assert roles[256] == ("a quarter of it",)
+    assert roles[512] == ("half of it",)
+    assert roles[1024] == ("asked",)
+    assert roles[2048] == ("twice as large",)
+    assert roles[4096] == ("four times as large",)
+    assert roles[800] == ("best at a critical batch of 1,600",)
+    assert roles[1600] == ("best at a critical batch of 6,400",)
+    assert any("best compromise" in role for role in roles.values())
+    assert list(roles) == sorted(roles)
+
+
+def test_a_batch_that_cannot_be_shared_is_taken_as_the_nearest_that_can() -> None:
+    target = target_of(known(1600), gpus=4, asked=1025)
+    assert next(point for point in target.points if "asked" in point.roles).global_batch == 1024
+
+
+def test_sizes_that_do_not_fit_are_never_named() -> None:
+    shares = np.arange(1, LARGEST + 1)
+    fits = shares % 3 == 0  # as where nothing but a micro-batch of 3 fits
+
+    def times_of(gpus: int) -> LeastTimes:
+        return LeastTimes(np.where(fits, T0_S + T1_S * shares, np.inf), np.where(fits, 3, 0))
+
+    target = target_of(known(1600), gpus=2, times_of=times_of)
+    assert all(point.global_batch % 6 == 0 and point.cut.batch == 3 for point in target.points)
+    assert all(batch % 6 == 0 for batch in target.curve.global_batch)
+    assert target.most_throughput == 6  # beyond a micro-batch, accumulation alone
+
+
+def test_nothing_that_fits_and_a_batch_beyond_the_search_are_refused() -> None:
+    nothing = LeastTimes(np.full(8, np.inf), np.zeros(8, dtype=int))
+    with pytest.raises(DoesNotFitError, match="not even 1 sample"):
+        target_of(known(1600), times_of=lambda gpus: nothing)
+    with pytest.raises(BadInputError, match="beyond the 16,384"):
+        target_of(known(1600), asked=100_000)
+
+
+def test_exchange_makes_larger_batches_better_on_several_gpus_alone() -> None:
+    assert target_of(known(1600), exchange_s=0.03).best == (1600, 1600)  # four times t0, twice the batch
+    assert target_of(known(1600), exchange_s=0.03).closed_form == pytest.approx((1600, 1600))
+    assert target_of(known(1600), gpus=1, exchange_s=0.03).best == (400, 400)
+
+
+def test_a_flat_line_leaves_the_closed_form_at_the_end_of_the_search() -> None:
+    shares = np.arange(1, 65)
+    target = find_target(
+        lambda gpus: LeastTimes(np.full(64, 0.01), shares), gpus=1, asked=8, known_at=8, critical=known(100),
+        curve=(shares, np.full(64, 0.01)),
+    )  # fmt: skip
+    assert target.closed_form == pytest.approx((64, 64))
+    assert target.best == (64, 64)
+    assert "no larger one was searched" in target.sentence
+
+
+# Cost
+
+
+def test_fewer_gpus_cost_less_and_take_longer() -> None:
+    target = target_of(known(1600, 6400), gpus=8, asked=1024, objective="cost", known_samples=1e6, price=2.0)
+    assert target.cheapest is not None
+    batch, gpus = target.cheapest
+    cheapest = next(point for point in target.points if "cheapest" in point.roles)
+    assert (cheapest.global_batch, cheapest.gpus) == (batch, gpus)
+    alone = [
+        next(p for p in target.points if f"cheapest on {n}" in p.roles) for n in ("1 GPU", "2 GPUs", "4 GPUs", "8 GPUs")
+    ]
+    costs = [point.cost[0] for point in alone if point.cost]
+    times = [point.time_s[0] for point in alone if point.time_s]
+    assert costs == sorted(costs)
+    assert times == sorted(times, reverse=True)
+    assert max(cheapest.relative_cost) <= (1 + TIE) * min(max(point.relative_cost) for point in target.points)
+    one = alone[0]
+    assert one.time_s is not None and one.cost is not None
+    assert one.cost[0] == pytest.approx(2.0 * one.time_s[0] / 3600)
+
+
+def test_gpus_whose_cost_ties_are_all_used() -> None:
+    # a critical batch far beyond every batch: samples are what counts, and 8 GPUs cost what 1 does
+    target = target_of(known(1e9), gpus=8, asked=64, objective="cost")
+    assert target.cheapest is not None
+    assert target.cheapest[1] == 8
+    assert best_for(target, "cost") == target.cheapest
+
+
+def test_each_objective_has_its_own_batch() -> None:
+    target = target_of(known(1600, 6400), gpus=8, objective="cost")
+    assert best_for(target, "time-to-target") == (target.compromise, 8)
+    assert best_for(target, "throughput") == (target.most_throughput, 8) == (8 * LARGEST, 8)
+    recommended = target_of(known(1600), gpus=8, most_throughput=512)
+    assert best_for(recommended, "throughput") == (512, 8)
+    assert best_for(target_of(known(1600), gpus=8), "cost") == (best_for(recommended, "time-to-target"))
+
+
+@given(st.integers(1, 5000))
+def test_tried_numbers_of_gpus_are_fewer_than_there_are(gpus: int) -> None:
+    counts = gpu_counts(gpus)
+    assert all(1 <= count < gpus for count in counts)
+    assert list(counts) == sorted(set(counts))
+    assert (1 in counts) == (gpus > 1)
+
+
+# A public trace: ShuffleNetV2 on CIFAR-100, V100 at 250 W, Adadelta at one learning rate for all batches
+
+IMAGES = 50_000  # of CIFAR-100's training set
+
+
+@pytest.fixture(scope="module")
+def trace() -> tuple[dict[int, float], dict[str, dict[int, float]]]:
+    """Seconds per epoch by batch; epochs to each target by batch, where every run reached it."""
+    epoch_s = {
+        int(row["batch_size"]): float(row["time_per_epoch"])
+        for row in read_records(measured("zeus", "time_and_power_v100.csv"))
+        if (row["optimizer"], float(row["power_limit"])) == ("adadelta", 250)
+    }
+    runs: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for row in read_records(measured("zeus", "epochs_to_target.csv")):
+        if (row["network"], row["optimizer"]) == ("shufflenetv2", "adadelta"):
+            runs[row["target_metric"], int(row["batch_size"])].append(float(row["target_epoch"]))
+    epochs: dict[str, dict[int, float]] = defaultdict(dict)
+    for (target, batch), found in sorted(runs.items(), key=lambda item: item[0][1]):
+        if not any(math.isnan(each) for each in found):
+            epochs[target][batch] = sum(found) / len(found)
+    return dict(sorted(epoch_s.items())), epochs
+
+
+def picked(epoch_s: dict[int, float], epochs: dict[int, float], fit: CriticalFit, *, asked: int) -> Target:
+    """The plan's answer among the measured batches, from t0, t1 and the critical batch alone."""
+    sizes = np.array(list(epoch_s))
+    line = fit_step_line(sizes, [s * batch / IMAGES for batch, s in epoch_s.items()])
+    shares = np.arange(1, max(epochs) + 1)
+    there = np.isin(shares, list(epochs))
+    times = LeastTimes(np.where(there, line.t0_s + line.t1_s * shares, np.inf), np.where(there, shares, 0))
+    return find_target(
+        lambda gpus: times, gpus=1, asked=asked, known_at=asked, critical=known(fit.critical_batch),
+        curve=(sizes, line.t0_s + line.t1_s * sizes), known_samples=IMAGES * epochs[asked],
+    )  # fmt: skip
+
+
+def test_the_best_batch_of_a_public_trace_is_found(trace: tuple[dict[int, float], dict[str, dict[int, float]]]) -> None:
+    epoch_s, epochs = trace[0], trace[1]["0.6"]
+    assert list(epochs) == [8, 16, 32, 64, 128, 256, 512, 1024, 2048]  # one run at 4096 never reached it
+    to_target_s = {batch: epochs[batch] * epoch_s[batch] for batch in epochs}
+    best = min(to_target_s, key=lambda batch: to_target_s[batch])
+    most_throughput = min(epochs, key=lambda batch: epoch_s[batch])
+    assert (best, most_throughput) == (256, 1024)
+    assert to_target_s[1024] / to_target_s[256] == pytest.approx(1.92, abs=0.005)
+    for least in (8, 32):  # with the batches below the one that needs fewest samples, which the form cannot follow
+        used = [batch for batch in epochs if batch >= least]
+        fit = fit_critical_batch(used, [IMAGES * epochs[batch] for batch in used])
+        target = picked(epoch_s, epochs, fit, asked=1024)
+        assert target.best == (256, 256)
+        assert 128 < target.closed_form[0] < 512
+        assert target.asked_loses[0] > 0.3
+
+
+@pytest.mark.parametrize("least", [8, 32])
+@pytest.mark.parametrize("accuracy", ["0.4", "0.45", "0.5", "0.55", "0.6", "0.65"])
+def test_where_another_batch_is_picked_it_costs_less_than_that_of_most_throughput(
+    trace: tuple[dict[int, float], dict[str, dict[int, float]]], accuracy: str, least: int
+) -> None:
+    epoch_s, epochs = trace[0], trace[1][accuracy]
+    used = [batch for batch in epochs if batch >= least]
+    fit = fit_critical_batch(used, [IMAGES * epochs[batch] for batch in used])
+    pick = picked(epoch_s, epochs, fit, asked=max(epochs)).best[0]
+    to_target_s = {batch: epochs[batch] * epoch_s[batch] for batch in epochs}
+    regret = to_target_s[pick] / min(to_target_s.values()) - 1
+    fastest = min(epochs, key=lambda batch: epoch_s[batch])
+    regret_of_fastest = to_target_s[fastest] / min(to_target_s.values()) - 1
+    print(f"{accuracy}, batches from {least}: critical {fit.critical_batch:.0f}, error {fit.median_error:.0%} median "
+          f"{fit.largest_error:.0%} largest; picks {pick}, regret {regret:.1%}; most throughput {fastest} "
+          f"{regret_of_fastest:.0%}")  # fmt: skip
+    assert regret < 0.12
+    assert regret < regret_of_fastest
+
+
+# The picture
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_a_picture_names_what_it_marks(tmp_path: Path, suffix: str) -> None:
+    answer = plan("resnet50", gpu="a100-sxm4-80gb", gpus=8, global_batch=4096, optimizer="sgd").answer
+    assert answer.target is not None
+    path = tmp_path / f"target.{suffix}"
+    save_target(answer, path)
+    assert path.stat().st_size > 10_000
+    if suffix == "svg":
+        text = path.read_text()
+        for words in ("asked, 4,096", f"its best, {answer.target.best[0]:,}", "most throughput", "within 3 %"):
+            assert words in text
+
+
+def test_without_a_critical_batch_there_is_no_picture(tmp_path: Path) -> None:
+    answer = plan("unet", gpu="a100-sxm4-80gb", global_batch=16, optimizer="sgd").answer
+    with pytest.raises(BadInputError, match="no critical batch is known for U-Net"):
+        save_target(answer, tmp_path / "target.png")
