@@ -147,6 +147,10 @@ def test_the_answer_by_hand() -> None:
     assert best.time_s == pytest.approx((0.09, 0.09))
     assert best.samples_factor == pytest.approx((0.75, 0.75))
     assert target.asked_loses == pytest.approx((1 / 9, 1 / 9))
+    # time goes as 10/B + 0.03125 + B/64000: 0.05625 at 800, 3 % more at 555.1 and 1152.9; 4 GPUs share multiples of 4
+    assert target.near_best == ((556, 1152), (556, 1152))
+    assert target.most_throughput == 16384  # 0.28786 there
+    assert target.most_throughput_loses == pytest.approx((4.11752, 4.11752), abs=1e-5)
     assert (asked.cut.batch, asked.cut.accumulation, asked.cut.time_s) == (400, 1, pytest.approx(0.05))
     assert "the asked one takes 11 % longer" in target.sentence
 
