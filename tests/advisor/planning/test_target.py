@@ -188,6 +188,26 @@ def test_what_lies_around_the_asked_batch_is_listed_with_its_roles() -> None:
     assert list(roles) == sorted(roles)
 
 
+def test_a_curve_holds_what_is_named_and_four_sizes_of_each_doubling() -> None:
+    target = target_of(known(1600, 6400), asked=1036, exchange_s=0.03)
+    curve = target.curve
+    named = {point.global_batch for point in target.points}
+    assert named <= set(curve.global_batch)
+    octave = [batch // 4 for batch in curve.global_batch if 1024 <= batch < 2048 and batch not in named]
+    assert octave == [256, 320, 384, 448]  # 4, 5, 6 and 7 times 64
+    for batch, speed, relative in zip(curve.global_batch, curve.samples_per_s, curve.relative_time, strict=True):
+        assert speed == pytest.approx(batch / (T0_S + T1_S * batch / 4 + 0.03))
+        assert min(relative) >= 1
+    assert curve.relative_time[curve.global_batch.index(target.best[0])][0] == 1
+
+
+def test_the_sentence_says_what_the_compromise_loses_at_most() -> None:
+    target = target_of(known(1600, 25_600))
+    compromise = next(point for point in target.points if "best compromise" in point.roles)
+    assert 0.05 < max(compromise.relative_time) - 1 < 0.2
+    assert f"{target.compromise:,} loses {100 * (max(compromise.relative_time) - 1):.1f} % at most" in target.sentence
+
+
 def test_a_batch_that_cannot_be_shared_is_taken_as_the_nearest_that_can() -> None:
     target = target_of(known(1600), gpus=4, asked=1025)
     assert next(point for point in target.points if "asked" in point.roles).global_batch == 1024
