@@ -6,7 +6,7 @@ follows is a table of before and after.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from advisor.comparison_inputs import Power, entrants, measured_steps, power_of
 from advisor.cut import LeastTimes
 from advisor.errors import BadInputError
-from advisor.loading import profiles_for
 from advisor.planning.cautions import cautions
 from advisor.planning.changes import change_rows
 from advisor.planning.critical_batch import critical_batch as find_critical_batch
 from advisor.planning.curves import Curves, curves_of
+from advisor.planning.power import PowerSource, power_source
 from advisor.planning.records import SCHEMA_VERSION, CriticalBatch, PlanAnswer, Target
 from advisor.planning.request import MOST_PER_GPU, PREDICTED_AS, Request, checked
 from advisor.planning.sentences import headline, notes, reasons, why_no_target
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     import torch
 
     from advisor.planning.snippets import Snippet
-    from advisor.report.subject import MeasuredSteps
 
 # Time to target is searched up to so many samples per GPU, and as far around the global batch asked.
 SEARCHED_PER_GPU = 1 << 14
@@ -127,28 +125,25 @@ def plan(
     if setup.setdefault("mode", "train") != "train":
         raise BadInputError(f"a plan is of training, and mode {setup['mode']!r} is none: leave it out")
     prepared = prepare(model, gpu=gpu, gpus=request.gpus, optimizer=PREDICTED_AS[request.optimizer], **setup)
-    power_at = _power_source(prepared, gpu=gpu, profile=setup.get("profile"), records=records)
-    return decide(prepared, request, power_at=power_at)
+    power = power_source(prepared, gpu=gpu, given=request.power, profile=setup.get("profile"), records=records)
+    return decide(prepared, request, power=power)
 
 
-def decide(
-    setup: Setup, request: Request, *, power_at: Callable[[int], Power | None] = lambda _batch: None
-) -> TrainingPlan:
-    """Predict the curve of a setup and plan from it; `power_at` is the power of one GPU at a batch size, if known."""
+def decide(setup: Setup, request: Request, *, power: PowerSource | None = None) -> TrainingPlan:
+    """Predict the curve of a setup and plan from it; without `power` nothing is said of energy.
+
+    Raises what `plan` raises for values that only predictions tell to be unusable.
+    """
     curves = curves_of(setup, request.max_batch)
-    sides = Sides(curves, request, power_at)
+    sides = Sides(curves, request, power)
     critical = find_critical_batch(setup.workload, task=request.task, given=request.critical_batch)
     recommended = recommend_from(setup, max_batch=request.max_batch).batch_size
     target = _target(curves, request, critical, recommended=recommended)
-    asked_gpus = request.gpus
-    if request.objective == "cost" and request.change_global_batch is None:
-        asked_gpus = sides.cheapest_gpus(request.global_batch, request.gpus)
-    asked, near = sides.side(request.global_batch, asked_gpus)
-    planned, before = asked, None
+    planned, near = sides.side(request.global_batch, sides.gpus_for(request.global_batch))
+    before = None
     if request.change_global_batch is not None:
-        batch, gpus = _changed(request, target, recommended=recommended)
-        before = asked
-        planned, near = sides.side(batch, gpus)
+        before = planned
+        planned, near = sides.side(*_changed(sides, target, recommended=recommended))
     gpu = setup.resolved_gpu.gpu
     workload = setup.workload
     answer = PlanAnswer(
@@ -172,24 +167,10 @@ def decide(
         target=target,
         usual=usual_ranges(workload, request.optimizer),
         warnings=cautions(curves, planned, near),
-        notes=notes(setup, request, planned, target, critical),
-        reasons=reasons(sides, planned),
+        notes=(*notes(setup, request, planned, target, critical), *(power.notes(planned.cut.batch) if power else ())),
+        reasons=reasons(sides, planned, target),
     )  # fmt: skip
     return TrainingPlan(setup, answer)
-
-
-def _power_source(
-    setup: Setup, *, gpu: str, profile: str | Path | None, records: Sequence[str | Path]
-) -> Callable[[int], Power | None]:
-    """Power of one GPU at a batch size: from records, else at most a limit; see `power_of`."""
-    resolved = setup.resolved_gpu
-    path = None if profile is None else Path(profile)
-    measured_at = profiles_for(resolved, precision=setup.recipe.precision, path=path).path
-    steps: Sequence[MeasuredSteps] = ()
-    if records:
-        found = measured_steps([Path(each) for each in records], entrants([gpu]), setup.workload.name, setup.recipe)
-        steps = found.get(resolved.gpu.id, ())
-    return lambda batch: power_of(resolved.gpu, profile=measured_at, steps=steps, batch=batch)
 
 
 def _target(curves: Curves, request: Request, critical: CriticalBatch | None, *, recommended: int) -> Target | None:
@@ -219,10 +200,11 @@ def _target(curves: Curves, request: Request, critical: CriticalBatch | None, *,
     )  # fmt: skip
 
 
-def _changed(request: Request, target: Target | None, *, recommended: int) -> tuple[int, int]:
+def _changed(sides: Sides, target: Target | None, *, recommended: int) -> tuple[int, int]:
     """The global batch to change to, and on how many GPUs."""
+    request = sides.request
     if isinstance(request.change_global_batch, int):
-        return request.change_global_batch, request.gpus
+        return request.change_global_batch, sides.gpus_for(request.change_global_batch)
     if target is None:
         return recommended * request.gpus, request.gpus
     return best_for(target, request.objective)

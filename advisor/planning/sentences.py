@@ -8,9 +8,10 @@ from advisor import choice
 from advisor.planning.records import CriticalBatch, RankedCut, Side, Target
 from advisor.planning.request import BEST, MOST_PER_GPU, PREDICTED_AS, Request
 from advisor.planning.sides import Sides
+from advisor.planning.target import best_for
 from advisor.recommendation import samples_of
 from advisor.step import Setup
-from advisor.units import counted, duration, gib, percent, rate
+from advisor.units import counted, duration, gib, percent, rate, span
 
 
 def headline(setup: Setup, side: Side) -> str:
@@ -22,9 +23,12 @@ def headline(setup: Setup, side: Side) -> str:
     )
 
 
-def reasons(sides: Sides, planned: Side) -> tuple[str, ...]:
-    """Why this cut among those that fit, why this many GPUs, and why another global batch."""
-    return (_why_cut(planned.cuts), *_why_gpus(sides, planned), *_why_changed(sides.request, planned))
+def reasons(sides: Sides, planned: Side, target: Target | None) -> tuple[str, ...]:
+    """Why this cut among those that fit, why this many GPUs, why another global batch, or what that would win."""
+    request = sides.request
+    if request.change_global_batch == BEST:
+        return (_why_cut(planned.cuts), _why_best(request, planned))
+    return (_why_cut(planned.cuts), *_why_gpus(sides, planned), *_what_would_be_best(request, target))
 
 
 def _why_cut(cuts: Sequence[RankedCut]) -> str:
@@ -57,25 +61,36 @@ def _against(chosen: RankedCut, fastest: RankedCut) -> str:
 def _why_gpus(sides: Sides, side: Side) -> tuple[str, ...]:
     """What objective "cost" made of the number of GPUs."""
     request, used = sides.request, side.cut.gpus
-    if request.objective != "cost" or request.change_global_batch is not None or request.gpus == 1:
+    if request.objective != "cost" or request.gpus == 1:
         return ()
     if used == request.gpus:
         return (f"Fewer GPUs than {used} do not cost clearly less per run.",)
-    every, _ = sides.side(request.global_batch, request.gpus)
+    every, _ = sides.side(side.asked_global_batch, request.gpus)
     speed = every.run.samples_per_s / side.run.samples_per_s
     more = request.gpus / used / speed - 1
     return (
-        f"{used} of the {request.gpus} GPUs train this global batch at the least cost; all {request.gpus} would cost "
+        f"This global batch costs least on {used} of the {request.gpus} GPUs; all {request.gpus} would cost "
         f"{percent(more)} more and be {speed:.2g} times as fast.",
     )
 
 
-def _why_changed(request: Request, side: Side) -> tuple[str, ...]:
-    if request.change_global_batch != BEST:
+def _what_would_be_best(request: Request, target: Target | None) -> tuple[str, ...]:
+    """What objectives that look at the target lose with a global batch that is kept."""
+    if target is None or request.objective == "throughput" or request.change_global_batch is not None:
         return ()
+    batch, gpus = best_for(target, request.objective)
+    if request.objective == "cost":
+        best = f"The target would cost least at a global batch of {batch:,} on {counted(gpus, 'GPU')}"
+    else:
+        loses = span(*(percent(loss) for loss in sorted(target.asked_loses)))
+        best = f"The target would be reached soonest at a global batch of {batch:,}; the one asked takes {loses} longer"
+    return (f"{best}; --change-global-batch best plans that.",)
+
+
+def _why_best(request: Request, side: Side) -> str:
     what = {"throughput": "the most samples/s for its size", "time-to-target": "the least time to target",
             "cost": "the least cost to target"}[request.objective]  # fmt: skip
-    return (f"Global batch {side.global_batch} on {counted(side.cut.gpus, 'GPU')} is the best there is for {what}.",)
+    return f"Global batch {side.global_batch:,} on {counted(side.cut.gpus, 'GPU')} is the best there is for {what}."
 
 
 def why_no_target(setup: Setup, request: Request, critical: CriticalBatch | None) -> str:

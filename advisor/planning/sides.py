@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from advisor import choice
-from advisor.comparison_inputs import Power
 from advisor.cut import NearestCuts
-from advisor.errors import AdvisorError
+from advisor.errors import DoesNotFitError
 from advisor.planning.curves import Curves
 from advisor.planning.learning_rate import scale_rate
+from advisor.planning.power import PowerSource
 from advisor.planning.records import Side
 from advisor.planning.request import Request
 from advisor.planning.run import make_run
@@ -23,7 +22,7 @@ class Sides:
 
     curves: Curves
     request: Request
-    power_at: Callable[[int], Power | None]  # of one GPU at a batch size
+    power: PowerSource | None = None  # None: unknown
 
     def side(self, global_batch: int, gpus: int) -> tuple[Side, NearestCuts]:
         """What follows from a global batch on so many GPUs, and where it could not be kept.
@@ -57,7 +56,7 @@ class Sides:
         )  # fmt: skip
         run = make_run(
             cut, steps, exchange_s=request.exchange_s, error=self.curves.setup.error,
-            power=request.power or self.power_at(cut.batch), price_per_hour=request.price,
+            power=self.power.at(cut.batch) if self.power else request.power, price_per_hour=request.price,
         )  # fmt: skip
         side = Side(
             asked_global_batch=global_batch, global_batch=cut.global_batch, cuts=self.curves.ranked(near.cuts),
@@ -65,20 +64,24 @@ class Sides:
         )  # fmt: skip
         return side, near
 
-    def cheapest_gpus(self, global_batch: int, gpus: int) -> int:
-        """How many of the GPUs train a global batch at the least cost; of counts that tie (choice.TIE) the most.
+    def gpus_for(self, global_batch: int) -> int:
+        """How many of the GPUs the objective plans for a global batch: all, but for objective "cost"."""
+        gpus = self.request.gpus
+        return self._cheapest_gpus(global_batch, gpus) if self.request.objective == "cost" else gpus
 
-        Only counts are looked at that keep the global batch exactly, and all of the GPUs.
+    def _cheapest_gpus(self, global_batch: int, gpus: int) -> int:
+        """The number of GPUs with the least cost per sample; of those that tie (choice.TIE) the most.
+
+        Looked at are those that keep the global batch exactly, and all of them.
         """
         costs = {}
         for count in (n for n in range(1, min(gpus, global_batch) + 1) if n == gpus or global_batch % n == 0):
             try:
                 cut = self.curves.cuts(global_batch, count).cuts[0]
-            except AdvisorError:
+            except DoesNotFitError:
                 continue
             if count == gpus or cut.global_batch == global_batch:
                 step_s = cut.time_s + (self.request.exchange_s if count > 1 else 0.0)
                 costs[count] = count * step_s / cut.global_batch
-        if not costs:
-            return gpus
-        return max(count for count, cost in costs.items() if cost <= (1 + choice.TIE) * min(costs.values()))
+        least = min(costs.values(), default=0.0)
+        return max((count for count, cost in costs.items() if cost <= (1 + choice.TIE) * least), default=gpus)

