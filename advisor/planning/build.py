@@ -165,7 +165,7 @@ def decide(setup: Setup, request: Request, *, power: PowerSource | None = None) 
         changes=() if before is None else change_rows(before, planned, request=request, critical=critical),
         other_global_batches=near.others,
         target=target,
-        usual=usual_ranges(workload, request.optimizer),
+        usual=usual_ranges(workload, request.optimizer, request.task),
         warnings=cautions(curves, planned, near),
         notes=(*notes(setup, request, planned, target, critical), *(power.notes(planned.cut.batch) if power else ())),
         reasons=reasons(sides, planned, target),
@@ -187,6 +187,7 @@ def _target(curves: Curves, request: Request, critical: CriticalBatch | None, *,
     if request.epochs is not None and request.dataset_size is not None:
         run_samples = request.epochs * request.dataset_size
     largest = min(MOST_PER_GPU, max(SEARCHED_PER_GPU, AROUND_ASKED * request.global_batch))
+    asked = curves.cuts(request.global_batch, request.gpus).cuts[0].global_batch
 
     @cache
     def times_of(several: bool) -> LeastTimes:
@@ -194,7 +195,7 @@ def _target(curves: Curves, request: Request, critical: CriticalBatch | None, *,
 
     return find_target(
         lambda gpus: times_of(gpus > 1),
-        gpus=request.gpus, asked=request.global_batch, known_at=request.known_at, critical=critical,
+        gpus=request.gpus, asked=asked, known_at=request.known_at, critical=critical,
         curve=(curves.batches, curves.step_time_s), known_samples=run_samples, exchange_s=request.exchange_s,
         price=request.price, objective=request.objective, most_throughput=recommended * request.gpus,
     )  # fmt: skip

@@ -68,21 +68,19 @@ def _batch_norm(side: Side, layers: int) -> list[str]:
 
 
 def _token_means(side: Side, samples: str) -> list[str]:
+    """Means over micro-batches of means over tokens: sum first, then divide, over all that one step sees."""
     cut = side.cut
-    parts = [f"{cut.accumulation} micro-batches"] * (cut.accumulation > 1) + [f"{cut.gpus} GPUs"] * (cut.gpus > 1)
-    if samples != "sequences" or not parts:
+    if samples != "sequences" or cut.accumulation == cut.gpus == 1:
         return []
-    over = " on ".join(parts)
-    world = (
-        f" DistributedDataParallel averages gradients over ranks, so multiply by {cut.gpus}: loss of a micro-batch = "
-        f"{cut.gpus} x (sum of its token losses) / (tokens in all {over})."
-        if cut.gpus > 1
-        else f" Loss of a micro-batch = (sum of its token losses) / (tokens in all {over})."
-    )
+    every = f"on all {cut.gpus} GPUs"
+    if cut.accumulation > 1:
+        every = f"in all {cut.accumulation} micro-batches{f' on all {cut.gpus} GPUs' if cut.gpus > 1 else ''}"
+    ranks = "DistributedDataParallel averages gradients over ranks, so multiply by their number: " * (cut.gpus > 1)
     return [
         "A loss averaged over the tokens of each micro-batch is not that of the global batch, unless all hold equally "
-        f"many tokens that count ({sources.TRANSFORMERS_34191}). Right is the sum of the token losses in all {over} "
-        f"over the count of tokens in all of them.{world}"
+        f"many tokens that count ({sources.TRANSFORMERS_34191}). Right is the sum of the token losses {every}, over "
+        f"the count of tokens in them. {ranks}{'L' if cut.gpus == 1 else 'l'}oss of a micro-batch = "
+        f"{f'{cut.gpus} x ' if cut.gpus > 1 else ''}(sum of its token losses) / (tokens {every})."
     ]
 
 

@@ -120,6 +120,16 @@ def test_an_unequal_share_is_planned_as_the_nearest_and_said() -> None:
         assert words in said
 
 
+def test_a_global_batch_that_memory_alone_forbids_is_planned_smaller_and_said() -> None:
+    setup = prepare("gpt2-medium", gpu=A100, gpus=8, optimizer="adamw", margin=0.0)
+    one = np.array([1])
+    whole, kept = (int(setup.memory(one, accumulate=keep).total_bytes[0]) for keep in (False, True))
+    assert whole < kept  # gradients that are kept need room of their own
+    answer = decide(replace(setup, memory_limit_bytes=kept - 1), Request(88, 8, "adamw")).answer
+    assert (answer.planned.cut.batch, answer.planned.cut.accumulation, answer.planned.global_batch) == (1, 1, 8)
+    assert "80 fewer than asked" in the(answer.warnings, "No cut of global batch 88 over 8 GPUs fits")
+
+
 @pytest.mark.parametrize(
     ("batch", "gpus", "exact"), [(1000, 3, [2, 4]), (7, 3, [1, 7]), (6, 4, [3, 6]), (4099, 64, [1, 4099])]
 )
@@ -174,8 +184,9 @@ def test_token_means_are_warned_of_with_the_formula() -> None:
     accumulation = answer.planned.cut.accumulation
     assert accumulation > 1
     said = the(answer.warnings, "tokens")
-    assert f"in all {accumulation} micro-batches on 2 GPUs" in said
-    assert "multiply by 2" in said
+    every = f"in all {accumulation} micro-batches on all 2 GPUs"
+    assert f"the sum of the token losses {every}, over the count of tokens in them" in said
+    assert f"2 x (sum of its token losses) / (tokens {every})" in said  # DDP divides by its 2 ranks
     assert "transformers #34191" in said
 
 

@@ -31,3 +31,9 @@ def test_bert_is_trained_with_more_under_lamb() -> None:
     workload = load_workload("bert-large")
     assert usual_ranges(workload, "adamw")[0].remark == "larger with LAMB"
     assert "arXiv:1904.00962" in usual_ranges(workload, "lamb")[0].remark
+
+
+def test_a_task_that_is_named_stands_before_the_models_own() -> None:
+    workload = load_workload("resnet50")
+    assert [(each.low, each.high) for each in usual_ranges(workload, "sgd", "detection")] == [(2, 16)]
+    assert usual_ranges(workload, "sgd", "cifar10") == ()
