@@ -90,8 +90,9 @@ def _deepspeed(facts: Facts) -> list[str]:
     if facts.settings.autocast:
         name = facts.settings.precision
         found.append(
-            f'The plan is of autocast, so is torch_autocast, which an old DeepSpeed has not. "{name}": {{"enabled": true}} '
-            f"would keep the weights themselves in {name.upper()}: another memory, other arithmetic."
+            "The plan is of autocast, so is torch_autocast, which an old DeepSpeed has not. "
+            f'"{name}": {{"enabled": true}} would keep the weights themselves in {name.upper()}: another memory, other '
+            "arithmetic."
         )
     if facts.tokens:
         found.append(
@@ -159,12 +160,10 @@ def _of_torch_optimizer(facts: Facts) -> list[str]:
     """Where LARS and LAMB are from, and what theirs does by itself."""
     if TORCH_OPTIMIZERS[facts.optimizer].module == "torch.optim":
         return []
+    only = "adapts only weights with decay unless always_adapt=True"
     if facts.optimizer == "lars":
-        return [
-            "torch has no LARS: this is timm's (pip install timm). It adapts only weights with decay unless "
-            "always_adapt=True, and multiplies by a trust coefficient of 0.001."
-        ]
+        return [f"torch has no LARS: this is timm's (pip install timm). It {only}; its trust coefficient is 0.001."]
     return [
-        "torch has no LAMB: this is timm's (pip install timm). It clips the gradient's norm at 1 unless "
-        "max_grad_norm=None; torch_optimizer has a Lamb, too."
+        f"torch has no LAMB: this is timm's (pip install timm). It {only}, and clips the gradient's norm at 1 unless "
+        "max_grad_norm=None."
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import dataclass
 from functools import cache
 
@@ -27,7 +28,7 @@ TORCH_OPTIMIZERS: dict[PlanOptimizer, TorchOptimizer] = {
     "adam": TorchOptimizer("torch.optim", "Adam", _ADAM_ARGUMENTS),
     "adamw": TorchOptimizer("torch.optim", "AdamW", _ADAM_ARGUMENTS),
     "lars": TorchOptimizer("timm.optim", "Lars", "momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, always_adapt=True"),
-    "lamb": TorchOptimizer("timm.optim", "Lamb", f"{_ADAM_ARGUMENTS}, max_grad_norm=None"),
+    "lamb": TorchOptimizer("timm.optim", "Lamb", f"{_ADAM_ARGUMENTS}, always_adapt=True, max_grad_norm=None"),
 }
 
 
@@ -53,4 +54,10 @@ def _environment() -> Environment:
     )
     environment.filters["number"] = number
     environment.filters["plain"] = plain
+    environment.filters["comment"] = _comment
     return environment
+
+
+def _comment(text: str) -> str:
+    """Text as lines of comment."""
+    return textwrap.fill(text, 120, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
