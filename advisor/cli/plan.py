@@ -46,7 +46,8 @@ _OPTIONS = (
     click.option("--keep-last", is_flag=True, help="Make a smaller step of the samples left over in an epoch."),
     click.option("--warmup-epochs", type=float, help="Epochs of warm-up.  [default: usual for the optimizer]"),
     click.option("--warmup-steps", type=int, help="Or optimizer steps of warm-up."),
-    click.option("--schedule", type=click.Choice(SHAPES), help="[default: usual for the optimizer]"),
+    click.option("--schedule", type=click.Choice(SHAPES), help="Shape of the learning rate over the run.  "
+                 "[default: usual for the optimizer]"),
     click.option("--change-global-batch", metavar="SAMPLES|best", help="Plan for another global batch, or for the best "
                  "one for the objective, and show all that follows before and after."),
     click.option("--objective", type=click.Choice(OBJECTIVES), default=OBJECTIVES[0], show_default=True,

@@ -33,7 +33,7 @@ def summary(answer: PlanAnswer) -> list[str]:
     """What a user came for, below the headline: rate, steps and time; what was changed; how many warnings follow."""
     side = answer.planned
     told = []
-    if side.rate is not None:
+    if side.rate is not None and (side.rate.rate is not None or side.rate.factor != 1):
         told.append(f"learning rate {_rate(side.rate)}")
     if side.schedule is not None and side.schedule.warm_up.steps:
         told.append(f"{counted(side.schedule.warm_up.steps, 'step')} of warm-up")
@@ -102,7 +102,7 @@ def _memory(answer: PlanAnswer) -> list[str]:
 
 def _learning_rate(answer: PlanAnswer) -> list[str]:
     scaled = answer.planned.rate
-    if scaled is None:
+    if scaled is None or (scaled.rule == "unchanged" and scaled.rate is None):
         return ["Learning rate: as you have it; --lr with --base-batch scales one that was tuned for another batch."]
     base = "the rate you have" if scaled.base_rate is None else f"{scaled.base_rate:g}"
     if scaled.rule == "unchanged":

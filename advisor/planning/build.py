@@ -142,8 +142,8 @@ def decide(setup: Setup, request: Request, *, power: PowerSource | None = None) 
     planned, near = sides.side(request.global_batch, sides.gpus_for(request.global_batch))
     before = None
     if request.change_global_batch is not None:
-        before = planned
-        planned, near = sides.side(*_changed(sides, target, recommended=recommended))
+        asked, (planned, near) = planned, sides.side(*_changed(sides, target, recommended=recommended))
+        before = asked if planned.cut != asked.cut else None  # it may be the best already
     gpu = setup.resolved_gpu.gpu
     workload = setup.workload
     answer = PlanAnswer(

@@ -285,6 +285,13 @@ def test_best_for_throughput_is_the_recommended_batch_on_each_gpu() -> None:
     assert answer.planned.global_batch == 4 * recommend("resnet50", gpu=A100, gpus=4).batch_size
 
 
+def test_a_global_batch_that_is_the_best_already_is_not_said_to_change() -> None:
+    best = answer_of(gpus=4, change_global_batch="best").planned.global_batch
+    answer = answer_of(gpus=4, global_batch=best, change_global_batch="best")
+    assert (answer.planned.global_batch, answer.before, answer.changes) == (best, None, ())
+    assert "is the best there is" in answer.reasons[-1]
+
+
 @pytest.mark.parametrize("objective", ["time-to-target", "cost"])
 def test_best_for_an_objective_is_what_the_target_says(objective: str) -> None:
     answer = answer_of(gpus=4, change_global_batch="best", objective=objective, **RUN)
