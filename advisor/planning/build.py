@@ -196,7 +196,7 @@ def _target(curves: Curves, request: Request, critical: CriticalBatch | None, *,
     return find_target(
         lambda gpus: times_of(gpus > 1),
         gpus=request.gpus, asked=asked, known_at=request.known_at, critical=critical,
-        curve=(curves.batches, curves.step_time_s), known_samples=run_samples, exchange_s=request.exchange_s,
+        curve=curves.line(), known_samples=run_samples, exchange_s=request.exchange_s,
         price=request.price, objective=request.objective, most_throughput=recommended * request.gpus,
     )  # fmt: skip
 

@@ -64,6 +64,11 @@ class Curves:
         at = choice.knee(samples_per_s, self.fits(gpus)["fits_whole"])
         return int(self.batches[at]), float(samples_per_s[at])
 
+    def line(self) -> tuple[Ints, Floats]:
+        """Sizes and times for a line over the batch: those searched, and 2 at least."""
+        batches = np.arange(1, max(2, len(self.batches)) + 1)
+        return batches, self.step_time_s if len(batches) == len(self.batches) else self.setup.curve(batches).time_s
+
     def ranked(self, cuts: tuple[Cut, ...]) -> tuple[RankedCut, ...]:
         """Cuts in the order given with memory and ties, then the next larger one of them that does not fit."""
         least_s = min(cut.time_s for cut in cuts)

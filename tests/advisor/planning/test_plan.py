@@ -157,6 +157,12 @@ def test_what_fits_nowhere_says_the_least_that_is_needed() -> None:
         answer_of(memory_limit="256MiB")
 
 
+def test_a_search_of_one_size_still_has_a_target() -> None:
+    answer = answer_of(global_batch=4, max_batch=1)
+    assert [(r.cut.batch, r.cut.accumulation) for r in answer.planned.cuts] == [(1, 4)]
+    assert answer.target is not None
+
+
 # Warnings -------------------------------------------------------------------------------------------------------------
 
 
