@@ -111,8 +111,8 @@ def nearest_cuts(
     """Every cut that fits of `global_batch` over `gpus`, or of the nearest global batch that has one, best first.
 
     `fits` is for several micro-steps per global step, which keep their gradients, `fits_whole` for one alone. Of two
-    global batches equally near the smaller is cut. Of cuts that tie the smallest micro-batch is first; with
-    `batch_norm` the smallest of those with BATCH_NORM_SAMPLES or more, if there is one.
+    global batches equally near the smaller is cut. Of cuts that tie the smallest micro-batch is first. With
+    `batch_norm` it is the smallest of those with BATCH_NORM_SAMPLES or more; where none has, the largest.
 
     Raises BadInputError for fewer samples than GPUs, DoesNotFitError where no global batch fits.
     """
@@ -189,15 +189,16 @@ def least_times(
         time_s = global_step_s(accumulation, parts_s[batch], update_time_s)
         least_s[shares] = np.minimum(least_s[shares], time_s)
     tied_s = (1 + TIE) * least_s
-    nothing = 2 * sizes + 1
-    order = np.where(batches < BATCH_NORM_SAMPLES, batches + sizes, batches) if batch_norm else batches
+    nothing = sizes + BATCH_NORM_SAMPLES
+    # Too few samples for BatchNorm come after all others, the most first.
+    order = np.where(batches < BATCH_NORM_SAMPLES, nothing - batches, batches) if batch_norm else batches
     first = np.full(largest_per_gpu, nothing)
     first[:sizes] = np.where(fits_whole[:sizes] & (whole_s <= tied_s[:sizes]), order, nothing)
     for shares, batch, accumulation in _products(sizes, largest_per_gpu):
         time_s = global_step_s(accumulation, parts_s[batch], update_time_s)
         tied = np.isfinite(time_s) & (time_s <= tied_s[shares])
         first[shares] = np.minimum(first[shares], np.where(tied, order[batch], nothing))
-    chosen = np.where(first == nothing, 0, np.where(first > sizes, first - sizes, first))
+    chosen = np.where(first == nothing, 0, np.where(first > sizes, nothing - first, first))
     used = np.maximum(chosen, 1)
     time_s = global_step_s(np.arange(1, largest_per_gpu + 1) // used, step_time_s[used - 1], update_time_s)
     return LeastTimes(np.where(chosen > 0, time_s, np.inf), chosen)
@@ -237,6 +238,7 @@ def _ranked(
     def order(cut: Cut) -> tuple[bool, bool, float, int]:
         if cut.time_s > tied_s:
             return True, False, cut.time_s, cut.batch
-        return False, batch_norm and cut.batch < BATCH_NORM_SAMPLES, 0.0, cut.batch
+        few = batch_norm and cut.batch < BATCH_NORM_SAMPLES
+        return False, few, 0.0, -cut.batch if few else cut.batch
 
     return tuple(sorted(cuts, key=order))

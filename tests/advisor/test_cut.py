@@ -145,9 +145,15 @@ def test_where_no_global_batch_fits_nothing_is_cut() -> None:
 def test_with_batch_norm_the_smallest_tied_micro_batch_of_32_samples_is_first() -> None:
     plain, normed = (cut(48, 1, step_s=FLAT_S, update_s=0.0, batch_norm=norm) for norm in (False, True))
     assert [c.batch for c in plain.cuts] == [1, 2, 3, 4, 6, 8, 12, 16, 24, 48]
-    assert [c.batch for c in normed.cuts] == [48, 1, 2, 3, 4, 6, 8, 12, 16, 24]
+    assert [c.batch for c in normed.cuts] == [48, 24, 16, 12, 8, 6, 4, 3, 2, 1]
+    assert cut(128, 1, step_s=FLAT_S, update_s=0.0, batch_norm=True).cuts[0].batch == 32  # 64 and 128 do not fit
+
+
+def test_with_batch_norm_and_no_tied_cut_of_32_samples_the_largest_is_first() -> None:
     few = cut(16, 1, step_s=FLAT_S, update_s=0.0, batch_norm=True)
-    assert few.cuts[0].batch == 1  # no cut has 32: the one with the least memory
+    assert [c.batch for c in few.cuts] == [16, 8, 4, 2, 1]
+    tied_s = np.where(np.arange(1, 65) == 16, 0.0201, FLAT_S)  # 16 is slower: 8 is the largest that ties
+    assert cut(16, 1, step_s=tied_s, update_s=0.0, batch_norm=True).cuts[0].batch == 8
 
 
 def test_batch_norm_never_moves_a_cut_past_the_tie() -> None:
@@ -235,7 +241,7 @@ def test_at_any_limit_the_nearest_is_cut_and_nothing_exceeds_memory(asked: int, 
     assert found.cuts[0].time_s <= (1 + TIE) * min(c.time_s for c in found.cuts)
     tied = [c.batch for c in found.cuts if c.time_s <= (1 + TIE) * min(c.time_s for c in found.cuts)]
     enough = [b for b in tied if b >= BATCH_NORM_SAMPLES]
-    assert found.cuts[0].batch == min(enough if curve["batch_norm"] and enough else tied)
+    assert found.cuts[0].batch == (min(tied) if not curve["batch_norm"] else min(enough) if enough else max(tied))
 
 
 @given(st.integers(1, 300), curves())
