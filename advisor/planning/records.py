@@ -144,7 +144,7 @@ class TargetPoint:
     global_batch: int
     gpus: int
     cut: Cut
-    roles: tuple[str, ...]  # "asked", "best", "most throughput", "twice as large", ...
+    roles: tuple[str, ...]  # "asked", "best", "recommended for throughput", "twice as large", ...
     samples_factor: tuple[float, float]  # samples to target over those of the batch the run is known at
     time_s: tuple[float, float] | None  # to target; None: without epochs and dataset only the ratio is known
     relative_time: tuple[float, float]  # over that of the best global batch
@@ -175,7 +175,7 @@ class Target:
     curve: TargetCurve  # on all GPUs
     best: tuple[int, int]  # global batch with the least time to target
     compromise: int  # global batch that loses least against the best, whichever end of the range is true
-    most_throughput: int  # global batch with the most samples/s
+    most_throughput: int  # global batch recommended for throughput: the least that has about the most samples/s
     cheapest: tuple[int, int] | None  # global batch and GPUs with the least GPU time to target; None: not searched
     near_best: tuple[tuple[int, int], tuple[int, int]]  # least, largest within the tolerance of the best
     asked_loses: tuple[float, float]  # share of time to target that the asked global batch takes longer

@@ -322,7 +322,7 @@ def _named(search: _Search, asked: int, best: tuple[int, int], compromise: int) 
     else:
         roles += [(i, f"best at a critical batch of {rate(end)}") for i, end in zip(best, search.ends, strict=True)]
         roles.append((compromise, "best compromise"))
-    roles.append((search.fastest(), "most throughput"))
+    roles.append((search.fastest(), "recommended for throughput"))
     named: _Named = {}
     for i, role in roles:
         named.setdefault((sizes, i), []).append(role)
@@ -351,7 +351,7 @@ def _sentence(target: Target, gpus: int, worst: float, *, searched_to: int) -> s
     return (
         f"On {counted(gpus, 'GPU')} the target is reached soonest at a global batch of {_span(target.best)}{beyond}, "
         f"if the critical batch is {_span((critical.low, critical.high))} {critical.unit}; {near_it}, the asked one "
-        f"takes {_loss(target.asked_loses)}, that of most throughput ({target.most_throughput:,}) "
+        f"takes {_loss(target.asked_loses)}, the one recommended for throughput ({target.most_throughput:,}) "
         f"{_loss(target.most_throughput_loses)}."
     )
 

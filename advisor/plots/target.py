@@ -97,7 +97,7 @@ def _mark(time: Axes, speed: Axes, target: Target) -> None:
     for (end, _, colour), batch in zip(_ends(target), target.best, strict=False):
         _put(time, batch, [_relative(target, batch)[end]], "*", colour, f"its best, {batch:,}")
     fast = target.most_throughput
-    _put(speed, fast, [_speed(target, fast)], "^", VERMILION, f"most throughput, {fast:,}")
+    _put(speed, fast, [_speed(target, fast)], "^", VERMILION, f"recommended for throughput, {fast:,}")
     _put(time, asked, _relative(target, asked), "P", BLACK, f"asked, {asked:,}")
     _put(speed, asked, [_speed(target, asked)], "P", BLACK, "")
     for batch, colour in ((target.best[0], BLUE), (target.best[1], _ends(target)[-1][2]), (fast, VERMILION),

@@ -58,7 +58,7 @@ def test_each_part_of_a_plan_is_printed(run) -> None:
         "Critical batch of image classification on ImageNet: 15,000 to 46,9",
         "McCandlish et al. 2018",
         "reaches its target at a global batch of 256 in 90 epochs",
-        "most throughput",
+        "recommended for throughput",
         "Usual, not an answer: 256 to 512 images",
         "launch   torchrun --standalone --nproc-per-node=8 train.py",
         "recipe   fp16 AMP",
