@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from advisor.errors import UnknownNameError
 from advisor.planning.records import PlanAnswer
-from advisor.planning.snippets import deepspeed, notes, python
+from advisor.planning.snippets.deepspeed import config
 from advisor.planning.snippets.facts import gather
+from advisor.planning.snippets.notes import notes
+from advisor.planning.snippets.python import render
 from advisor.planning.snippets.records import Snippet
 
 FRAMEWORKS: tuple[str, ...] = ("torch", "lightning", "hf", "deepspeed", "keras")
@@ -25,7 +27,7 @@ def emit(answer: PlanAnswer, framework: str) -> Snippet:
         raise UnknownNameError("framework", str(framework), FRAMEWORKS, f"Snippets are for {', '.join(FRAMEWORKS)}.")
     facts = gather(answer)
     if framework == "deepspeed":
-        text, language = deepspeed.config(facts), "json"
+        text, language = config(facts), "json"
     else:
-        text, language = python.render(facts, framework), "python"
-    return Snippet(text=text, language=language, notes=notes.notes(facts, framework))
+        text, language = render(facts, framework), "python"
+    return Snippet(text=text, language=language, notes=notes(facts, framework))

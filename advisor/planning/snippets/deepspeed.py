@@ -30,32 +30,29 @@ def config(facts: Facts) -> str:
 
 
 def make_scheduler(facts: Facts) -> Config | None:
-    """DeepSpeed's own scheduler where one has the plan's rate; None where none does, or none is planned.
+    """DeepSpeed's own scheduler where one has the plan's rate after warm-up; None where none has, or none is planned.
 
-    DeepSpeed's schedulers start one step late: step s has the rate they call that of s - 1 (lr_schedules.py: the first
-    `step()` comes after the first update and makes the index 0). WarmupLR and WarmupDecayLR with every count one less
-    are right from step 1 on. WarmupCosineLR makes up for it in its cosine, not in its warm-up.
+    DeepSpeed's schedulers start one step late: step s has the rate of their index s - 1 (lr_schedules.py: the first
+    `step()` comes after the first update and makes the index 0). Counts that are one less make up for it in WarmupLR,
+    from step 1 on, and in the decay of WarmupDecayLR, which ends at the rate that warm-up starts from, so at 0 only if
+    that does. WarmupCosineLR makes up for it by itself in its cosine, not in its warm-up.
     """
     schedule = facts.schedule
     if schedule is None or schedule.warm_up.steps < LEAST_WARM_UP:
         return None
     warm, total, start = schedule.warm_up.steps, schedule.total_steps, schedule.warm_up.start_factor
+    rate = _rate(facts)
     if schedule.shape == "cosine":
         params: Config = {"total_num_steps": total, "warmup_min_ratio": start, "warmup_num_steps": warm}
         return {"type": "WarmupCosineLR", "params": {**params, "cos_min_ratio": 0.0, "warmup_type": "linear"}}
-    if schedule.shape not in ("constant", "linear"):
-        return None
-    first = start + (1 - start) / warm  # of step 1
-    rate = _rate(facts)
-    params = {
-        "warmup_min_lr": rate * first if isinstance(rate, float) else f"FILL IN: {first!r} x warmup_max_lr",
-        "warmup_max_lr": rate,
-        "warmup_num_steps": warm - 1,
-        "warmup_type": "linear",
-    }
+    late = {"warmup_max_lr": rate, "warmup_num_steps": warm - 1, "warmup_type": "linear"}
+    if schedule.shape == "linear" and start == 0:
+        return {"type": "WarmupDecayLR", "params": {"total_num_steps": total - 1, "warmup_min_lr": 0.0, **late}}
     if schedule.shape == "constant":
-        return {"type": "WarmupLR", "params": params}
-    return {"type": "WarmupDecayLR", "params": {"total_num_steps": total - 1, **params}}
+        first = start + (1 - start) / warm  # of step 1
+        least = rate * first if isinstance(rate, float) else f"FILL IN: {first!r} x warmup_max_lr"
+        return {"type": "WarmupLR", "params": {"warmup_min_lr": least, **late}}
+    return None
 
 
 def _optimizer(facts: Facts) -> Config | None:

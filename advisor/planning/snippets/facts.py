@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
-from advisor.cut import Cut
+from advisor.cut import BATCH_NORM_SAMPLES, Cut
 from advisor.planning.launch import NODE_GPUS, launch_command
 from advisor.planning.learning_rate import ADAM_BETA1, ADAM_BETA2, ADAM_EPS
 from advisor.planning.records import PlanAnswer, PlanOptimizer, ScaledRate, Schedule, Steps
 from advisor.recipe import Recipe
-from advisor.recommendation import BATCH_NORM_SAMPLES
 
 MOMENTUM = 0.9  # of SGD in Goyal et al. 2017, and of LARS in You et al. 2017
 LAMB_EPS = 1e-6  # You et al. 2019, section 4
@@ -58,7 +56,7 @@ class Facts:
 
     @property
     def whole_epochs(self) -> bool:
-        """Whether the run ends with an epoch; True where its length is filled in later as whole epochs."""
+        """Whether the run ends with an epoch; False where its length is not known."""
         if self.steps is None or self.steps.total is None:
             return False
         return self.steps.total % self.steps.per_epoch == 0
@@ -107,7 +105,7 @@ class Facts:
 
     @property
     def nodes(self) -> int:
-        """Machines: several of `NODE_GPUS` where the plan has a multiple of these, else one."""
+        """How many machines `launch` is for."""
         return 1 if self.cut.gpus % NODE_GPUS else self.cut.gpus // NODE_GPUS
 
     @property
@@ -153,5 +151,4 @@ def number(value: float | tuple[float, ...]) -> str:
     """A number as source text, read back as the same: 90, 0.4, 1e-08."""
     if isinstance(value, tuple):
         return f"({', '.join(number(v) for v in value)}{',' if len(value) == 1 else ''})"
-    value = cast(float, value)
     return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))

@@ -113,16 +113,13 @@ def _of_deepspeed_rate(facts: Facts) -> list[str]:
     if scheduler is None:
         if schedule.shape == "constant" and not schedule.warm_up.steps:
             return []
-        warm = "" if schedule.warm_up.steps >= 3 else " with so short a warm-up"
-        return [f"DeepSpeed has no {schedule.shape} schedule{warm}: give {exact}; without it the rate is constant."]
-    if schedule.shape == "cosine":
-        return [
-            "WarmupCosineLR is one step late during warm-up and takes the first step at rate 0; after warm-up it has "
-            f"the planned rate. Exact: no scheduler here, and {exact}."
-        ]
+        return [f"DeepSpeed has no scheduler for this {schedule.shape} schedule: give {exact}; without it the rate is "
+                "constant."]  # fmt: skip
+    if scheduler["type"] == "WarmupLR":
+        return ["WarmupLR takes step 0 at the rate of step 1, and has the planned rate from there on."]
     return [
-        f"{scheduler['type']} takes step 0 at the rate of step 1 and has the planned rate from there on; the counts "
-        "here are one less than the plan's, because DeepSpeed starts them one step late."
+        f"{scheduler['type']} is up to one step late during warm-up and takes the first step at rate 0; after warm-up "
+        f"it has the planned rate. Exact: no scheduler here, and {exact}."
     ]
 
 

@@ -19,16 +19,18 @@ class TorchOptimizer:
 
     module: str  # "torch.optim", "timm.optim": torch has neither LARS nor LAMB
     name: str
-    arguments: str  # beside parameters and rate
+    arguments: tuple[str, ...]  # beside parameters and rate
 
 
-_ADAM_ARGUMENTS = "betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY"
+_SGD_ARGUMENTS = ("momentum=MOMENTUM", "weight_decay=WEIGHT_DECAY")
+_ADAM_ARGUMENTS = ("betas=BETAS", "eps=EPS", "weight_decay=WEIGHT_DECAY")
+_ADAPT = "always_adapt=True"  # without it timm's adapt only weights that decay
 TORCH_OPTIMIZERS: dict[PlanOptimizer, TorchOptimizer] = {
-    "sgd": TorchOptimizer("torch.optim", "SGD", "momentum=MOMENTUM, weight_decay=WEIGHT_DECAY"),
+    "sgd": TorchOptimizer("torch.optim", "SGD", _SGD_ARGUMENTS),
     "adam": TorchOptimizer("torch.optim", "Adam", _ADAM_ARGUMENTS),
     "adamw": TorchOptimizer("torch.optim", "AdamW", _ADAM_ARGUMENTS),
-    "lars": TorchOptimizer("timm.optim", "Lars", "momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, always_adapt=True"),
-    "lamb": TorchOptimizer("timm.optim", "Lamb", f"{_ADAM_ARGUMENTS}, always_adapt=True, max_grad_norm=None"),
+    "lars": TorchOptimizer("timm.optim", "Lars", (*_SGD_ARGUMENTS, _ADAPT)),
+    "lamb": TorchOptimizer("timm.optim", "Lamb", (*_ADAM_ARGUMENTS, _ADAPT, "max_grad_norm=None")),
 }
 
 
@@ -37,7 +39,7 @@ def render(facts: Facts, framework: str) -> str:
     optimizer = TORCH_OPTIMIZERS[facts.optimizer]
     arguments = optimizer.arguments
     if optimizer.module == "torch.optim" and not facts.settings.foreach:
-        arguments += ", foreach=False"
+        arguments = (*arguments, "foreach=False")
     text = _environment().get_template(f"{framework}.py.j2").render(f=facts, optimizer=optimizer, arguments=arguments)
     return re.sub("\n{4,}", "\n\n\n", text).rstrip("\n") + "\n"  # a macro leaves its own line end
 

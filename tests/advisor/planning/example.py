@@ -51,8 +51,8 @@ def example_plan(
     )
     error = StepError(mean_abs_log=0.1, p90_abs_log=0.2, origin="none")
     run = Run(
-        step_s=1.0, exchange_s=0.0, samples_per_s=16.0, epoch_s=None, run_s=None, error=error, power=None, energy_j=None,
-        price_per_hour=None, cost=None,
+        step_s=1.0, exchange_s=0.0, samples_per_s=16.0, epoch_s=None, run_s=None, error=error, power=None,
+        energy_j=None, price_per_hour=None, cost=None,
     )  # fmt: skip
     side = Side(
         asked_global_batch=cut.global_batch, global_batch=cut.global_batch, cuts=(ranked,), rate=rate, steps=steps,

@@ -46,13 +46,20 @@ def run(plan: PlanAnswer, framework: str, folder: Path, *, samples: int, fill: d
     if framework in ("lightning", "hf") or "timm" in text:  # these import torchvision
         shutil.copy(HERE / "sitecustomize.py", folder)
     gpus = plan.planned.cut.gpus
+    kind = "sequences" if plan.model.samples == "sequences" else "images"
     command = [sys.executable, "train.py"]
     if gpus > 1 and framework in ("torch", "hf"):  # as the snippet's own comment has it
         launch = ["torchrun", "--standalone", f"--nproc-per-node={gpus}", "train.py"]
         assert " ".join(launch) in text
         command = [sys.executable, "-m", "torch.distributed.run", *launch[1:]]
     done = subprocess.run(
-        command, cwd=folder, env=_environment(plan, samples), capture_output=True, text=True, timeout=LIMIT_S, check=False
+        command,
+        cwd=folder,
+        env={**child_environment(), "SAMPLES": str(samples), "KIND": kind},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return _read(folder)
@@ -99,13 +106,11 @@ def train_whole_batches(ran: Ran, optimizer: Any, *, samples: int, kind: str, ra
     return [weight.detach().numpy() for weight in weights]
 
 
-def _environment(plan: PlanAnswer, samples: int) -> dict[str, str]:
-    kind = "sequences" if plan.model.samples == "sequences" else "images"
+def child_environment() -> dict[str, str]:
+    """Of a child on the processor alone, which finds what was copied beside its script."""
     return {
         **{name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")},
         "PYTHONPATH": os.pathsep.join([".", str(HERE.parents[3])]),
-        "SAMPLES": str(samples),
-        "KIND": kind,
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
         "KERAS_BACKEND": "torch",

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from advisor.planning.snippets import emit
 from tests.advisor.planning.example import example_plan
-from tests.advisor.planning.snippets.running import close, expected_rates, run, train_whole_batches
+from tests.advisor.planning.snippets.running import (
+    HERE,
+    child_environment,
+    close,
+    expected_rates,
+    run,
+    train_whole_batches,
+)
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
@@ -32,6 +44,7 @@ def test_the_trainers_own_schedule_has_the_planned_rate(tmp_path: Path) -> None:
     close(weights(tmp_path), whole, within=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_count_tokens_alike_under_a_schedule_of_ours(tmp_path: Path) -> None:
     plan = example_plan(optimizer="sgd", samples="sequences", dataset_size=38, epochs=1.5, warmup_steps=1)
     ran = run(plan, "hf", tmp_path, samples=38)
@@ -42,13 +55,60 @@ def test_two_processes_count_tokens_alike_under_a_schedule_of_ours(tmp_path: Pat
     close(weights(tmp_path), whole)
 
 
-@pytest.mark.parametrize(("optimizer", "shape"), [("sgd", "polynomial"), ("adam", "linear"), ("adamw", "constant")])
-def test_every_schedule_the_trainer_has_is_the_plans(optimizer: str, shape: str, tmp_path: Path) -> None:
-    plan = example_plan(gpus=1, optimizer=optimizer, dataset_size=24, epochs=2, warmup_steps=2, shape=shape)
-    ran = run(plan, "hf", tmp_path, samples=24)
-    assert ran.rates == pytest.approx(expected_rates(plan, 0.1), rel=1e-12)
-    made = {"sgd": lambda p: torch.optim.SGD(p, momentum=0.9), "adam": torch.optim.Adam}.get(optimizer)
-    whole = train_whole_batches(
-        ran, made or (lambda p: torch.optim.AdamW(p, weight_decay=0)), samples=24, kind="images"
+# What each file gives TrainingArguments, and the rates of the scheduler that the Trainer makes of it.
+CHILD = """
+import ast, json, sys
+import torch
+from transformers import TrainingArguments, get_scheduler
+
+said = []
+for path in sys.argv[1:]:
+    statements = ast.parse(open(path).read()).body
+    named = [s for s in statements if isinstance(s, ast.Assign)]
+    wanted = [s for s in named if s.targets[0].id.isupper() or s.targets[0].id == "arguments"]
+    found = {"TrainingArguments": TrainingArguments, "torch": torch}
+    exec(compile(ast.Module(wanted, []), path, "exec"), found)
+    arguments, total = found["arguments"], found["TOTAL_STEPS"]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=arguments.learning_rate)
+    scheduler = get_scheduler(
+        arguments.lr_scheduler_type, optimizer, num_warmup_steps=arguments.get_warmup_steps(total),
+        num_training_steps=total, scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,
     )
-    close(weights(tmp_path), whole, within=1e-4)
+    rates = []
+    for _ in range(total):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    said.append({"rates": rates, "clip": arguments.max_grad_norm, "drop": arguments.dataloader_drop_last})
+print("SAID" + json.dumps(said))
+"""
+
+
+def test_every_schedule_the_trainer_has_is_the_plans(tmp_path: Path) -> None:
+    plans = [
+        example_plan(optimizer=optimizer, base_batch=16, warmup_steps=warmup, shape=shape, dataset_size=700)
+        for optimizer, shape, warmup in (
+            ("sgd", "polynomial", 7), ("adam", "linear", 5), ("adamw", "cosine", 0), ("lamb", "constant", 3),
+            ("lars", "linear", 0),
+        )
+    ]  # fmt: skip
+    paths = [tmp_path / f"{number}.py" for number in range(len(plans))]
+    for path, plan in zip(paths, plans, strict=True):
+        path.write_text(emit(plan, "hf").text)
+        assert "rate_factor" not in path.read_text()
+    shutil.copy(HERE / "sitecustomize.py", tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *map(str, paths)], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env=child_environment(), check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    for plan, one in zip(plans, json.loads(done.stdout.split("SAID")[1]), strict=True):
+        assert one["rates"] == pytest.approx(expected_rates(plan, 0.1), rel=1e-12)
+        assert (one["clip"], one["drop"]) == (0, True)
+
+
+@pytest.mark.parametrize("shape", ["step", "cosine"])
+def test_a_warm_up_from_the_base_rate_and_steps_are_a_schedule_of_ours(shape: str) -> None:
+    text = emit(example_plan(shape=shape, base_batch=8, warmup_steps=2), "hf").text  # the Trainer's own start at 0
+    assert "optimizers=(optimizer, LambdaLR(optimizer, rate_factor))" in text
+    assert "lr_scheduler_type" not in text

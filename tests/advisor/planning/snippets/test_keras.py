@@ -48,7 +48,14 @@ def test_tokens_count_alike_and_a_last_step_is_filled_up(tmp_path: Path) -> None
 
 def test_constants_are_filled_in_and_mixed_precision_trains(tmp_path: Path) -> None:
     plan = example_plan(
-        gpus=1, optimizer="lamb", lr=None, accumulation=1, dataset_size=None, epochs=None, precision="fp16", layout="nhwc"
+        gpus=1,
+        optimizer="lamb",
+        lr=None,
+        accumulation=1,
+        dataset_size=None,
+        epochs=None,
+        precision="fp16",
+        layout="nhwc",
     )
     ran = run(plan, "keras", tmp_path, samples=21, fill={"BASE_LEARNING_RATE": 0.01, "EPOCHS": 2})
     assert [len(step) for step in ran.samples] == [4] * 10

@@ -27,6 +27,7 @@ def test_the_trainer_takes_the_planned_steps_at_the_planned_rates(tmp_path: Path
     close(weights(tmp_path), whole)
 
 
+@pytest.mark.slow
 def test_two_processes_count_tokens_alike_also_in_a_smaller_last_step(tmp_path: Path) -> None:
     plan = example_plan(
         optimizer="adamw", samples="sequences", dataset_size=37, epochs=1.5, drop_last=False, warmup_steps=2

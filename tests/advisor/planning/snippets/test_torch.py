@@ -68,14 +68,20 @@ def test_two_processes_train_as_one_on_whole_global_batches(tmp_path: Path) -> N
 def test_tokens_of_all_processes_count_alike_also_in_a_smaller_last_step(tmp_path: Path) -> None:
     # 37 samples kept: steps of 16, 16 and 5, of which two processes get 3 each, one sample twice
     plan = example_plan(
-        optimizer="adam", samples="sequences", dataset_size=37, epochs=2, drop_last=False, shape="linear", warmup_steps=2
+        optimizer="adam",
+        samples="sequences",
+        dataset_size=37,
+        epochs=2,
+        drop_last=False,
+        shape="linear",
+        warmup_steps=2,
     )
     ran = run(plan, "torch", tmp_path, samples=37)
     assert [len(step) for step in ran.samples] == [16, 16, 6] * 2
     assert set(ran.samples[0] + ran.samples[1] + ran.samples[2]) == set(range(37))
     assert ran.rates == pytest.approx(expected_rates(plan, 0.1 * 2**0.5), rel=1e-12)
     assert ran.exchanges == 6
-    whole = train_whole_batches(ran, lambda p: torch.optim.Adam(p), samples=37, kind="sequences")
+    whole = train_whole_batches(ran, torch.optim.Adam, samples=37, kind="sequences")
     close(weights(tmp_path), whole, within=1e-4)  # Adam divides by small numbers
 
 
@@ -100,7 +106,7 @@ def test_constants_are_filled_in_and_mixed_precision_trains_with_lamb(tmp_path: 
     whole = train_whole_batches(ran, Lamb, samples=21, kind="images")
     close(weights(tmp_path), whole, within=4e-3)  # FP16 has 11 bits; 4 steps of 0.02 at trust ratios near 1
     with pytest.raises(AssertionError):
-        close(whole, train_whole_batches(ran, lambda p: torch.optim.Adam(p), samples=21, kind="images"), within=4e-3)
+        close(whole, train_whole_batches(ran, torch.optim.Adam, samples=21, kind="images"), within=4e-3)
 
 
 def test_lars_adapts_every_layer_though_no_weight_decays(tmp_path: Path) -> None:

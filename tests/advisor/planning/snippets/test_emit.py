@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import ast
+import math
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advisor.errors import UnknownNameError
+from advisor.planning.records import PLAN_OPTIMIZERS, SHAPES, PlanAnswer
+from advisor.planning.schedule import factor_at
+from advisor.planning.snippets import FRAMEWORKS, Snippet, emit
+from tests.advisor.planning.example import example_plan
+
+SCRIPTS = tuple(name for name in FRAMEWORKS if name != "deepspeed")
+
+
+def constants(text: str) -> dict[str, Any]:
+    """The constants of a script up to its first check, by running them."""
+    found: dict[str, Any] = {}
+    for statement in ast.parse(text).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            name = statement.targets[0].id
+            if name.isupper():
+                exec(compile(ast.Module([statement], []), "constants", "exec"), found)
+    return found
+
+
+def rate_factor(text: str) -> Any:
+    """The function of that name, with the constants of its script."""
+    found = {"math": math, **constants(text)}
+    function = next(s for s in ast.parse(text).body if isinstance(s, ast.FunctionDef) and s.name == "rate_factor")
+    exec(compile(ast.Module([function], []), "rate_factor", "exec"), found)
+    return found["rate_factor"]
+
+
+def everything() -> list[dict[str, Any]]:
+    """Every choice that shows in a snippet, with every other at least once."""
+    common = [
+        {"optimizer": optimizer, "shape": shape, "dataset_size": 700}
+        for optimizer, shape in product(PLAN_OPTIMIZERS, SHAPES)
+    ]
+    unknown = [{"lr": None}, {"base_batch": None}, {"epochs": None}, {"dataset_size": None}]
+    cuts = [{"gpus": g, "accumulation": a, "drop_last": d} for g, a, d in product((1, 2, 16), (1, 3), (True, False))]
+    recipes = [
+        {"precision": p, "layout": layout} for p, layout in product(("fp16", "bf16", "fp32", "tf32"), ("nhwc", "any"))
+    ]
+    recipes += [{"recipe": "timm-2022", "precision": "fp16"}]
+    return [
+        {"dataset_size": 700, **one, "samples": samples, "batch_norm": samples == "images"}
+        for one in (*common, *unknown, *cuts, *recipes)
+        for samples in ("images", "sequences")
+    ]
+
+
+@pytest.mark.parametrize("framework", SCRIPTS)
+def test_every_script_parses_and_imports_nothing_it_does_not_use(framework: str) -> None:
+    for choice in everything():
+        text = emit(example_plan(**choice), framework).text
+        tree = ast.parse(text)
+        imported = {
+            (alias.asname or alias.name).split(".")[0]
+            for statement in tree.body
+            if isinstance(statement, (ast.Import, ast.ImportFrom))
+            for alias in statement.names
+        }
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        if "convert_sync_batchnorm" in text:
+            used.add("torch")  # in a line to uncomment
+        if choice.get("optimizer") == "lars" and framework == "keras":
+            used.add("LARS")
+        assert imported <= used, choice
+        assert max(len(line) for line in text.splitlines()) <= 120
+
+
+@pytest.mark.parametrize("framework", SCRIPTS)
+def test_the_constants_are_the_plans(framework: str) -> None:
+    text = emit(
+        example_plan(batch=64, accumulation=8, gpus=8, dataset_size=1281167, epochs=90, base_batch=256), framework
+    ).text
+    found = constants(text)
+    # 1281167 = 312 x 4096 + 3215; 90 x 312 = 28080; 0.1 x 4096 / 256 = 1.6; divided at 30, 60 and 80 of 90 epochs
+    assert (found["GLOBAL_BATCH"], found["MICRO_BATCH"], found["ACCUMULATION"], found["GPUS"]) == (4096, 64, 8, 8)
+    assert (found["STEPS_PER_EPOCH"], found["TOTAL_STEPS"], found["EPOCHS"]) == (312, 28080, 90)
+    assert found["LEARNING_RATE"] == 1.6
+    assert (found["WARMUP_STEPS"], found["WARMUP_START"]) == (1560, 1 / 16)
+    assert found["MILESTONES"] == (9360, 18720, 24960)
+    assert "3215 samples of each epoch are left out" in text
+    assert "FILL IN" not in text
+
+
+@given(
+    shape=st.sampled_from(SHAPES),
+    optimizer=st.sampled_from(PLAN_OPTIMIZERS),
+    epochs=st.floats(0.1, 50),
+    warmup=st.none() | st.integers(0, 2),
+    base_batch=st.integers(1, 64),
+)
+def test_the_rate_of_a_script_is_the_schedules_at_every_step(
+    shape: str, optimizer: str, epochs: float, warmup: int | None, base_batch: int
+) -> None:
+    plan = example_plan(
+        shape=shape, optimizer=optimizer, epochs=epochs, warmup_steps=warmup, base_batch=base_batch, dataset_size=1000
+    )
+    schedule = plan.planned.schedule
+    assert schedule is not None
+    for framework in ("torch", "lightning"):
+        function = rate_factor(emit(plan, framework).text)
+        for step in range(0, schedule.total_steps, max(1, schedule.total_steps // 97)):
+            assert function(step) == factor_at(schedule, step)
+        assert 0 <= function(schedule.total_steps) <= 1  # what a scheduler asks for after the last step
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize(
+    ("unknown", "names"),
+    [
+        ({"lr": None}, ["BASE_LEARNING_RATE"]),
+        ({"base_batch": None}, ["LEARNING_RATE"]),
+        ({"epochs": None}, ["EPOCHS"]),
+        ({"dataset_size": None}, ["EPOCHS"]),
+        ({"lr": None, "dataset_size": None}, ["BASE_LEARNING_RATE", "EPOCHS"]),
+    ],
+)
+def test_what_is_not_known_is_marked_and_stops_the_script(
+    framework: str, unknown: dict[str, Any], names: list[str]
+) -> None:
+    snippet = emit(example_plan(**unknown), framework)
+    assert any(f"To fill in: {', '.join(names)};" in note for note in snippet.notes)
+    if framework == "deepspeed":
+        assert ("FILL IN" in snippet.text) == any("RATE" in name for name in names)
+        return
+    assert [line.split(" = ")[0] for line in snippet.text.splitlines() if "None  # FILL IN" in line] == names
+    check = next(s for s in ast.parse(snippet.text).body if isinstance(s, ast.If) and "FILL IN" in ast.unparse(s))
+    with pytest.raises(SystemExit, match=f"FILL IN: {', '.join(names)}"):
+        exec(compile(ast.Module([check], []), "check", "exec"), dict.fromkeys(names))
+
+
+def test_frameworks_are_named_where_there_is_no_such_one() -> None:
+    with pytest.raises(
+        UnknownNameError, match=r"unknown framework 'kears'. Nearest: keras. Snippets are for torch, light"
+    ):
+        emit(example_plan(), "kears")
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_name_from_a_file_stays_within_its_comment(framework: str) -> None:
+    text = emit(example_plan(title='x\nimport os; os.system("true")\r\u2028"""\x0c{{ 7 * 7 }}'), framework).text
+    assert "\nimport os; os.system" not in text.replace("\r", "\n").replace("\u2028", "\n").replace("\x0c", "\n")
+    assert "49" not in text.splitlines()[0]
+
+
+def test_the_same_plan_gives_the_same_snippet() -> None:
+    assert [emit(example_plan(), f) for f in FRAMEWORKS] == [emit(example_plan(), f) for f in FRAMEWORKS]
+
+
+def lines(plan: PlanAnswer, framework: str) -> str:
+    return emit(plan, framework).text
+
+
+def noted(snippet: Snippet, words: str) -> bool:
+    return any(words in note for note in snippet.notes)
+
+
+@pytest.mark.parametrize("framework", ["torch", "lightning", "hf"])
+def test_lars_and_lamb_are_timms_and_said_to_be(framework: str) -> None:
+    for optimizer, name in (("lars", "Lars"), ("lamb", "Lamb")):
+        snippet = emit(example_plan(optimizer=optimizer), framework)
+        assert f"from timm.optim import {name}" in snippet.text
+        assert "always_adapt=True" in snippet.text  # without it and without decay, both are plain SGD and Adam
+        assert noted(snippet, f"torch has no {optimizer.upper()}")
+
+
+def test_keras_has_lamb_and_no_lars() -> None:
+    assert "keras.optimizers.Lamb(" in lines(example_plan(optimizer="lamb"), "keras")
+    snippet = emit(example_plan(optimizer="lars"), "keras")
+    assert "from my_training import LARS  # FILL IN" in snippet.text
+    assert noted(snippet, "Keras 3 has no LARS")
+
+
+def test_precision_follows_the_recipe() -> None:
+    for framework, fp16, bf16 in (
+        ("torch", "dtype=torch.float16", "dtype=torch.bfloat16"),
+        ("lightning", 'precision="16-mixed"', 'precision="bf16-mixed"'),
+        ("hf", "fp16=True", "bf16=True"),
+        ("keras", '"mixed_float16"', '"mixed_bfloat16"'),
+        ("deepspeed", '"float16"', '"bfloat16"'),
+    ):
+        assert fp16 in lines(example_plan(precision="fp16"), framework)
+        assert bf16 in lines(example_plan(precision="bf16"), framework)
+        for neither in ("fp32", "tf32"):
+            text = lines(example_plan(precision=neither), framework)
+            assert fp16 not in text and bf16 not in text and "autocast" not in text
+    assert "GradScaler" in lines(example_plan(precision="fp16"), "torch")
+    assert "GradScaler" not in lines(example_plan(precision="bf16"), "torch")
+    assert "GradScaler" not in lines(example_plan(precision="fp16", recipe="timm-2022"), "torch")
+    assert "allow_tf32 = False" in lines(example_plan(precision="fp32"), "torch")
+    assert "allow_tf32 = True" in lines(example_plan(precision="tf32"), "torch")
+
+
+def test_batch_norm_is_shared_where_it_sees_few_samples_on_several_gpus() -> None:
+    sync = "# model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)"
+    assert sync in lines(example_plan(dataset_size=700, batch=31), "torch")
+    assert sync not in lines(example_plan(dataset_size=700, batch=32), "torch")
+    assert sync not in lines(example_plan(dataset_size=700, batch=31, gpus=1), "torch")
+    assert sync not in lines(example_plan(dataset_size=700, batch=31, batch_norm=False), "torch")
+    assert "# sync_batchnorm=True" in lines(example_plan(dataset_size=700, batch=31), "lightning")
+
+
+def test_gpus_of_several_machines_are_launched_on_each() -> None:
+    text = lines(example_plan(dataset_size=700, gpus=16), "torch")
+    assert "on each of 2 machines" in text
+    assert "torchrun --nnodes=2 --nproc-per-node=8 --rdzv-backend=c10d" in text
+    assert "num_nodes=2" in lines(example_plan(dataset_size=700, gpus=16), "lightning")
+    assert "torchrun --standalone --nproc-per-node=8 train.py" in lines(example_plan(dataset_size=700, gpus=8), "torch")
