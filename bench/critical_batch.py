@@ -8,6 +8,7 @@ by hand.
 from __future__ import annotations
 
 import argparse
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from advisor.choice import Floats
 from advisor.errors import BadInputError
 from advisor.files import write_atomically
 from advisor.planning.critical_batch import (
+    LEVEL,
     SCHEMA_VERSION,
     SHIPPED,
     CriticalFit,
@@ -29,12 +31,10 @@ from advisor.planning.critical_batch import (
     Origin,
     UnusedBenchmark,
     fit_critical_batch,
-    squares,
 )
 from advisor.units import percent, rate, significant
 from bench.gemm_data import read_records
 
-LEVEL = 0.9
 MOST_SPREAD = 0.5  # standard deviation over the mean of the runs behind one row
 LEAST_BATCHES = 4
 LEAST_SPAN = 4.0  # largest over smallest batch
@@ -53,7 +53,7 @@ BENCHMARK_RULES = (
     f"the interval's upper end is no more than {WIDEST:g} times its lower one",
     f"a batch left out is predicted within {percent(MOST_HELD_OUT)} (median)",
 )
-METHOD = "profile likelihood of ln(critical batch), relative errors of equal variance, Student's t"
+METHOD = "Fieller 1954: independent relative errors of equal variance, Student's t"
 ORIGIN = Origin(
     "https://github.com/mlcommons/logging", "7bbf792", "mlperf_logging/rcp_checker/training_*/rcps_*.json", "Apache-2.0"
 )
@@ -113,7 +113,6 @@ class Fitted:
     used: tuple[Row, ...]
     left_out: tuple[LeftOutRow, ...]
     fit: CriticalFit | None
-    interval: tuple[float, float] | None  # None: without bound
     held_out: Floats  # |predicted / measured - 1| of each batch left out
     reason: str | None
 
@@ -159,19 +158,6 @@ def points(rows: tuple[Row, ...]) -> tuple[Floats, Floats]:
     return np.array([row.global_batch for row in rows], float), np.array([row.mean for row in rows], float)
 
 
-def interval(batches: Floats, samples: Floats) -> tuple[float, float] | None:
-    """The critical batches that the points do not contradict, at LEVEL; None where they have no bound."""
-    from scipy.stats import t
-
-    grid = np.linspace(np.log(batches.min() / 1e3), np.log(batches.max() * 1e3), 40001)
-    found, _ = squares(grid, batches, samples)
-    free = len(batches) - 2
-    inside = np.flatnonzero(found <= found.min() * (1 + t.ppf((1 + LEVEL) / 2, free) ** 2 / free))
-    if inside[0] == 0 or inside[-1] == len(grid) - 1:
-        return None
-    return float(np.exp(grid[inside[0]])), float(np.exp(grid[inside[-1]]))
-
-
 def held_out_errors(batches: Floats, samples: Floats) -> Floats:
     """|predicted / measured - 1| of each batch by a fit to the others; inf where those determine none."""
     errors = []
@@ -189,7 +175,7 @@ def held_out_errors(batches: Floats, samples: Floats) -> Floats:
 def fit_benchmark(name: str, rows: list[Row]) -> Fitted:
     """Fit one benchmark, and say by BENCHMARK_RULES why it is not used where it is not."""
     used, left_out = choose_rows(rows)
-    found = Fitted(name, used, left_out, None, None, np.array([]), None)
+    found = Fitted(name, used, left_out, None, np.array([]), None)
     if len(used) < LEAST_BATCHES:
         return replace(found, reason=f"{len(used)} fit rows of one round, {LEAST_BATCHES} are needed")
     batches, samples = points(used)
@@ -197,7 +183,7 @@ def fit_benchmark(name: str, rows: list[Row]) -> Fitted:
         fit = fit_critical_batch(batches, samples)
     except BadInputError as error:
         return replace(found, reason=str(error).split(", so")[0])
-    found = replace(found, fit=fit, interval=interval(batches, samples), held_out=held_out_errors(batches, samples))
+    found = replace(found, fit=fit, held_out=held_out_errors(batches, samples))
     return replace(found, reason=_objection(found, fit, batches))
 
 
@@ -209,10 +195,11 @@ def _objection(found: Fitted, fit: CriticalFit, batches: Floats) -> str | None:
         return f"its batches span a factor of {span:.2g}, {LEAST_SPAN:g} is needed"
     if reach < LEAST_REACH:
         return f"its largest batch is {reach:.2f} of the critical one, {LEAST_REACH:g} is needed"
-    if found.interval is None:
+    low, high = fit.interval
+    if not (low > 0 and math.isfinite(high)):
         return f"the interval has no bound, a factor of {WIDEST:g} is allowed"
-    if found.interval[1] > WIDEST * found.interval[0]:
-        return f"the interval spans a factor of {found.interval[1] / found.interval[0]:.2g}, {WIDEST:g} is allowed"
+    if high > WIDEST * low:
+        return f"the interval spans a factor of {high / low:.2g}, {WIDEST:g} is allowed"
     if missed > MOST_HELD_OUT:
         return f"a batch left out is missed by {percent(missed)} (median), {percent(MOST_HELD_OUT)} is allowed"
     return None
@@ -246,13 +233,12 @@ def shipped(found: list[Fitted]) -> FittedBatches:
         interval_method=METHOD,
         row_rules=ROW_RULES,
         benchmark_rules=BENCHMARK_RULES,
-        benchmarks=tuple(_record(one, one.fit, one.interval) for one in found
-                         if one.reason is None and one.fit is not None and one.interval is not None),
+        benchmarks=tuple(_record(one, one.fit) for one in found if one.reason is None and one.fit is not None),
         not_used=tuple(UnusedBenchmark(one.benchmark, one.reason) for one in found if one.reason is not None),
     )  # fmt: skip
 
 
-def _record(one: Fitted, fit: CriticalFit, interval: tuple[float, float]) -> FittedBatch:
+def _record(one: Fitted, fit: CriticalFit) -> FittedBatch:
     about = BENCHMARKS[one.benchmark]
     return FittedBatch(
         benchmark=one.benchmark,
@@ -261,7 +247,7 @@ def _record(one: Fitted, fit: CriticalFit, interval: tuple[float, float]) -> Fit
         unit=about.unit,
         sample_tokens=about.sample_tokens,
         critical_batch=significant(fit.critical_batch),
-        interval=(significant(interval[0], 3), significant(interval[1], 3)),
+        interval=(significant(fit.interval[0], 3), significant(fit.interval[1], 3)),
         least_samples=significant(fit.least_samples),
         least_samples_unit=about.converged_unit,
         points=len(one.used),
@@ -290,7 +276,7 @@ def _line(one: Fitted) -> tuple[str, ...]:
     used = "yes" if one.reason is None else f"no: {one.reason}"
     if one.fit is None:
         return one.benchmark, rows, sizes, "", "", "", "", used
-    ends = "no bound" if one.interval is None else " to ".join(rate(significant(end, 3)) for end in one.interval)
+    ends = " to ".join(rate(significant(end, 3)) if 0 < end < math.inf else "no bound" for end in one.fit.interval)
     return (
         one.benchmark, rows, sizes, rate(significant(one.fit.critical_batch)), ends,
         f"{percent(one.fit.median_error, 1)}, {percent(one.fit.largest_error, 1)}",

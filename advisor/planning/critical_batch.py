@@ -30,6 +30,12 @@ SCHEMA_VERSION = 1
 MOST_FILE_BYTES = 1 << 20
 LEAST_POINTS = 3  # two points lie on one curve exactly, and say nothing of its error
 REACH = 100.0  # a critical batch this many times outside the measured batches is not determined by them
+LEVEL = 0.9  # probability that an interval holds the critical batch
+# Student's t, quantiles of (1 + LEVEL) / 2 for 1, 2, ... degrees of freedom; beyond the last one, that is a little wide
+STUDENT = (
+    6.3138, 2.9200, 2.3534, 2.1318, 2.0150, 1.9432, 1.8946, 1.8595, 1.8331, 1.8125, 1.7959, 1.7823, 1.7709, 1.7613,
+    1.7531, 1.7459, 1.7396, 1.7341, 1.7291, 1.7247,
+)  # fmt: skip
 
 
 # The fit --------------------------------------------------------------------------------------------------------------
@@ -40,6 +46,7 @@ class CriticalFit:
     """E(B) = least_samples (1 + B / critical_batch), fitted."""
 
     critical_batch: float  # global batch at which samples to target are twice the least
+    interval: tuple[float, float]  # that holds it with a probability of 90 %; (0, inf): the points tell nothing
     least_samples: float  # to target, towards batch 0, in the unit that was given
     median_error: float  # of |fitted / measured - 1| over the points
     largest_error: float
@@ -55,17 +62,19 @@ def samples_to_target(batches: Floats | Ints, *, critical: float, least_samples:
 
 
 def fit_critical_batch(batches: Iterable[float], samples: Iterable[float]) -> CriticalFit:
-    """Fit the critical batch to samples to target (or epochs) measured at several global batches.
+    """Fit the critical batch to samples to target (or epochs) measured at several global batches (samples per step).
 
-    The squares of fitted / measured - 1 are least. For each critical batch the best E_min is known in closed form, so
-    one number is searched. The form only ever rises: where small batches need more samples than larger ones, as at a
-    learning rate that is too high for them, leave them out.
+    The squares of fitted / measured - 1 are least: a linear fit, as E = E_min + (E_min / B_crit) B. Runs repeated at
+    one batch are points of their own, or their mean is one. The form presumes a rate tuned at each batch, and only ever
+    rises: where small batches need more samples than larger ones, as at a rate that is too high for them, leave them
+    out. The interval takes errors as relative, independent and of equal variance (Fieller 1954).
 
     Raises BadInputError for fewer than three different batches, values that are not positive and finite, and samples
-    that do not rise with the batch, or rise in proportion to it: they determine no critical batch.
+    that hardly rise with the batch, or as fast as it: they determine no critical batch.
 
-    >>> round(fit_critical_batch([64, 256, 1024], [1.0625, 1.25, 2.0]).critical_batch)
-    1024
+    >>> fit = fit_critical_batch([64, 128, 256, 512, 1024], [1.07, 1.10, 1.27, 1.49, 2.02])
+    >>> round(fit.critical_batch), [round(end) for end in fit.interval]
+    (1000, [897, 1122])
     """
     sizes, measured = _checked("global batch", batches), _checked("samples to target", samples)
     if len(sizes) != len(measured):
@@ -75,29 +84,36 @@ def fit_critical_batch(batches: Iterable[float], samples: Iterable[float]) -> Cr
             f"{counted(len(np.unique(sizes)), 'batch size')} cannot tell the critical batch and its error: "
             f"measure at {LEAST_POINTS} or more"
         )
-    low, high = math.log(sizes.min() / REACH), math.log(sizes.max() * REACH)
-    grid = np.linspace(low, high, 2001)
-    best = int(np.argmin(squares(grid, sizes, measured)[0]))
-    if best in (0, len(grid) - 1):
-        how = "do not rise with the batch" if best else "rise in proportion to the batch"
+    unit, scale = float(sizes.max()), float(measured.max())
+    columns = np.column_stack([scale / measured, sizes / unit * scale / measured])
+    least, slope = np.linalg.lstsq(columns, np.ones(len(sizes)), rcond=None)[0]
+    if slope * REACH < least or least * REACH * unit < slope * sizes.min():
+        flat = slope < least
         raise BadInputError(
-            f"samples to target {how} from {sizes.min():,.0f} to {sizes.max():,.0f}, so no critical batch is "
-            f"determined: measure {'larger' if best else 'smaller'} batches"
+            f"samples to target {'hardly rise with' if flat else 'rise as fast as'} the batch from {sizes.min():,.0f} "
+            f"to {sizes.max():,.0f}, so no critical batch is determined: measure {'larger' if flat else 'smaller'} "
+            "batches"
         )
-    for _ in range(4):  # each time a hundredth of the step
-        grid = np.linspace(grid[best - 1], grid[best + 1], 201)
-        best = min(max(int(np.argmin(squares(grid, sizes, measured)[0])), 1), len(grid) - 2)
-    critical = math.exp(grid[best])
-    least = float(squares(grid[best : best + 1], sizes, measured)[1][0])
-    error = np.abs(samples_to_target(sizes, critical=critical, least_samples=least) / measured - 1)
-    return CriticalFit(critical, least, float(np.median(error)), float(error.max()))
+    error = np.abs(columns @ [least, slope] - 1)
+    low, high = _interval(columns, float((error**2).sum()))
+    return CriticalFit(
+        float(least / slope * unit), (low * unit, high * unit), float(least * scale), float(np.median(error)),
+        float(error.max()),
+    )  # fmt: skip
 
 
-def squares(log_critical: Floats, batches: Floats, samples: Floats) -> tuple[Floats, Floats]:
-    """For each critical batch the sum of (fitted / measured - 1)^2 at its best E_min, and that E_min."""
-    shape = (1 + batches / np.exp(log_critical)[:, None]) / samples
-    least = shape.sum(axis=1) / (shape**2).sum(axis=1)
-    return ((least[:, None] * shape - 1) ** 2).sum(axis=1), least
+def _interval(columns: Floats, squares: float) -> tuple[float, float]:
+    """The ratios of the first coefficient to the second that do not raise the least `squares` too far (Fieller)."""
+    free = len(columns) - 2
+    bound = len(columns) - squares * (1 + STUDENT[min(free, len(STUDENT)) - 1] ** 2 / free)
+    # a second coefficient of r times the first is kept where a r^2 + 2 b r + c >= 0
+    sums, products = columns.sum(axis=0), columns.T @ columns
+    c, b, _, a = (np.outer(sums, sums) - bound * products).ravel()
+    if a > 0 and b * b < a * c:
+        return 0.0, math.inf
+    root = math.sqrt(max(b * b - a * c, 0.0))
+    least, most = (-b + root) / a, math.inf if a > 0 else (-b - root) / a
+    return float(1 / most), math.inf if least <= 0 else float(1 / least)
 
 
 def _checked(what: str, values: Iterable[float]) -> Floats:

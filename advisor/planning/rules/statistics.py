@@ -62,12 +62,16 @@ RULES = (
         formula="E(B) = E_min (1 + B / B_crit); steps S(B) = S_min (1 + B_crit / B), S_min = E_min / B_crit",
         known_range="Per task, model, target and optimizer: Adam's and K-FAC's can be far larger than SGD's. It grows "
         f"during training. A fit takes {critical_batch.LEAST_POINTS} batches or more, and no critical batch more than "
-        f"{critical_batch.REACH:g} times outside of them is believed.",
+        f"{critical_batch.REACH:g} times outside of them is believed; its interval holds {percent(critical_batch.LEVEL)}.",
         source=f"{sources.MCCANDLISH_2018}; {sources.ZHANG_2019}; {sources.MLPERF_RCP}",
         confidence="well supported",
         evidence="The form fits MLPerf's reference points with median errors of a few per cent. The value for a new "
         "task is uncertain by a factor: for ImageNet sources say 15,000 and 46,900.",
-        constants=("advisor.planning.critical_batch.LEAST_POINTS", "advisor.planning.critical_batch.REACH"),
+        constants=(
+            "advisor.planning.critical_batch.LEAST_POINTS",
+            "advisor.planning.critical_batch.LEVEL",
+            "advisor.planning.critical_batch.REACH",
+        ),
     ),
     Rule(
         id="time-to-target",

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,9 +76,9 @@ def test_the_unit_of_samples_does_not_move_the_critical_batch() -> None:
         ([8, 8, 8], [1, 2, 3], "1 batch size cannot tell"),
         ([], [], "0 batch sizes"),
         ([1, 2, 3], [1, 2], "3 batches and 2 values"),
-        ([1, 2, 4], [5, 5, 5], "do not rise with the batch"),
-        ([1, 2, 4], [3, 2, 1], "do not rise with the batch"),
-        ([1, 2, 4], [1, 2, 4], "rise in proportion"),
+        ([1, 2, 4], [5, 5, 5], "hardly rise with the batch"),
+        ([1, 2, 4], [3, 2, 1], "hardly rise with the batch"),
+        ([1, 2, 4], [1, 2, 4], "rise as fast as the batch"),
         ([1, 2, 0], [1, 2, 3], "global batch 0 is not positive"),
         ([1, 2, 3], [1, math.nan, 3], "samples to target nan is not positive"),
         ([1, 2, 3], [1, math.inf, 3], "samples to target inf is not positive"),
@@ -92,6 +93,72 @@ def test_points_that_determine_no_critical_batch_are_refused(
     with pytest.raises(BadInputError, match=words) as caught:
         fit_critical_batch(batches, samples)
     assert "\n" not in str(caught.value)
+
+
+# The interval of a fit
+
+BATCHES = np.array([100.0, 200, 400, 800, 1600])
+SIGNS = np.array([1, -1, -1, 1, 1])
+
+
+def shares(noise: float) -> list[float]:
+    return list(1 + noise * SIGNS)
+
+
+def noisy(*noise: float) -> np.ndarray:  # type: ignore[type-arg]
+    return 40 * (1 + BATCHES / 500) * np.array(noise)
+
+
+def test_exact_points_leave_no_doubt_of_the_critical_batch() -> None:
+    assert fit_critical_batch(BATCHES, noisy(1, 1, 1, 1, 1)).interval == pytest.approx((500, 500), rel=1e-5)
+
+
+def test_the_interval_holds_the_true_value_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(6)
+    held = 0
+    for _ in range(1000):
+        low, high = fit_critical_batch(BATCHES, noisy(*(1 + 0.03 * rng.standard_normal(5)))).interval
+        held += low <= 500 <= high
+    assert 0.88 <= held / 1000 <= 0.92  # 90 % is claimed; two standard deviations of the count
+
+
+def test_the_ends_of_an_interval_are_as_bad_as_the_level_allows() -> None:
+    """By brute force: at either end the squares are 1 + t^2 / 3 times the least; t of 0.95 and 3 is 2.3534."""
+    samples = noisy(*shares(0.04))
+    fit = fit_critical_batch(BATCHES, samples)
+
+    def squares(critical: float) -> float:
+        shape = (1 + BATCHES / critical) / samples
+        return float(((shape * shape.sum() / (shape**2).sum() - 1) ** 2).sum())
+
+    for end in fit.interval:
+        assert squares(end) / squares(fit.critical_batch) == pytest.approx(1 + 2.3534**2 / 3, rel=1e-4)
+
+
+def test_an_interval_grows_with_the_noise_and_may_have_no_end() -> None:
+    narrow, wide = (fit_critical_batch(BATCHES, noisy(*shares(noise))) for noise in (0.01, 0.04))
+    assert wide.interval[0] < narrow.interval[0] < narrow.interval[1] < wide.interval[1]
+    low, high = fit_critical_batch(BATCHES, [40, 44, 39, 43, 44]).interval  # they hardly rise
+    assert 1600 < low < math.inf
+    assert high == math.inf
+    low, high = fit_critical_batch(BATCHES, [40, 90, 150, 330, 620]).interval  # they all but double with the batch
+    assert low == 0
+    assert 0 < high < 100
+    assert fit_critical_batch([1, 2, 4], [1, 3, 2]).interval == (0, math.inf)
+
+
+def test_quantiles_are_student_s() -> None:
+    from scipy.stats import t
+
+    known = [t.ppf((1 + module.LEVEL) / 2, free) for free in range(1, len(module.STUDENT) + 1)]
+    assert module.STUDENT == pytest.approx(known, abs=5e-5)
+    many = np.tile(BATCHES, 8), np.tile(noisy(*shares(0.04)), 8)
+    assert fit_critical_batch(*many).interval[1] < fit_critical_batch(BATCHES, noisy(*shares(0.04))).interval[1]
+
+
+def test_repeated_runs_count_as_points_of_their_own() -> None:
+    batches, samples = [100, 100, 400, 1600], [44.0, 46.0, 54.0, 90.0]
+    assert fit_critical_batch(batches, samples).critical_batch == pytest.approx(1400, rel=0.05)
 
 
 # The table
