@@ -16,7 +16,9 @@ from advisor.units import counted, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
+INCHES = (8.0, 6.8)
 _SMALL = 8  # points
 _EDGE = 1.05  # room for a mark at either end
 _MOST = 2.5  # times the best: what is slower than this and than every mark is cut off
@@ -34,25 +36,32 @@ def save_target(answer: PlanAnswer, path: Path) -> None:
             f"no critical batch is known for {answer.model.title}, so there is no time to target to draw: "
             "give --critical-batch"
         )
+    with drawing(path, inches=INCHES) as figure:
+        draw_target(figure, answer, target)
+
+
+def draw_target(figure: Figure, answer: PlanAnswer, target: Target) -> None:
+    """Fill an empty figure of INCHES with what `save_target` writes."""
     batches = np.array(target.curve.global_batch)
-    with drawing(path, inches=(8, 6.8)) as figure:
-        picture, foot = figure.subfigures(2, 1, height_ratios=(1, 0.06), squeeze=False)[:, 0]
-        time, speed = picture.subplots(2, 1, sharex=True, height_ratios=(2, 1.2))
-        _draw_time(time, target, batches)
-        _draw_speed(speed, target, batches, answer.model.samples)
-        _mark(time, speed, target)
-        speed.set_xscale("log", base=2)
-        speed.xaxis.set_major_formatter("{x:,.0f}")
-        speed.set_xlim(batches[0] / _EDGE, batches[-1] * _EDGE)
-        speed.set_xlabel(f"global batch ({answer.model.samples} per optimizer step)")
-        picture.align_ylabels((time, speed))
-        picture.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-        picture.suptitle(
-            f"{answer.model.title} on {counted(answer.gpus, answer.gpu.name).removesuffix('s')}: time to target",
-            fontsize=11, parse_math=False,
-        )  # fmt: skip
-        foot.text(0.5, 0.5, f"critical batch of {target.critical.title}; times of steps are predicted\n{answer.recipe}",
-                  ha="center", va="center", fontsize=_SMALL, color=GREY, parse_math=False)  # fmt: skip
+    picture, foot = figure.subfigures(2, 1, height_ratios=(1, 0.06), squeeze=False)[:, 0]
+    time, speed = picture.subplots(2, 1, sharex=True, height_ratios=(2, 1.2))
+    _draw_time(time, target, batches)
+    _draw_speed(speed, target, batches, answer.model.samples)
+    _mark(time, speed, target)
+    speed.set_xscale("log", base=2)
+    speed.xaxis.set_major_formatter("{x:,.0f}")
+    speed.set_xlim(batches[0] / _EDGE, batches[-1] * _EDGE)
+    speed.set_xlabel(f"global batch ({answer.model.samples} per optimizer step)")
+    picture.align_ylabels((time, speed))
+    picture.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    picture.suptitle(
+        f"Which global batch reaches the target soonest?\n{answer.model.title} on {answer.gpus} x {answer.gpu.name}",
+        fontsize=11, parse_math=False,
+    )  # fmt: skip
+    cheap = target.cheapest
+    cost = f"; least cost: {cheap[0]:,} on {counted(cheap[1], 'GPU')}" if cheap else ""
+    foot.text(0.5, 0.5, f"critical batch of {target.critical.title}; times of steps are predicted{cost}\n"
+              f"{answer.recipe}", ha="center", va="center", fontsize=_SMALL, color=GREY, parse_math=False)  # fmt: skip
 
 
 def _ends(target: Target) -> tuple[tuple[int, float, str], ...]:
@@ -65,21 +74,19 @@ def _draw_time(axes: Axes, target: Target, batches: Any) -> None:
     relative = np.array(target.curve.relative_time)
     if target.critical.low != target.critical.high:
         axes.fill_between(batches, relative.min(axis=1), relative.max(axis=1), color=BLUE, alpha=0.12, linewidth=0)
-    top = max(_MOST, *(1.1 * each for each in _marked(target)))
+    marked = (*target.asked_loses, *target.most_throughput_loses)
+    top = min(1.03 * relative.max(), max(_MOST, 1.1 * (1 + max(marked))))
     for row, (end, critical, colour) in enumerate(_ends(target)):
         name = f"critical batch {critical:,.0f} {target.critical.unit}"
-        axes.plot(batches, relative[:, end], color=colour, linewidth=1.5, label=name)
+        axes.plot(batches, relative[:, end], color=colour, linewidth=1.5, linestyle="--" if row else "-", label=name)
         y = 1 - (0.05 + 0.04 * row) * (top - 1)
         axes.plot(target.near_best[end], [y, y], color=colour, linewidth=4, solid_capstyle="butt",
                   label=f"range of batches within {percent(TOLERANCE)} of its best")  # fmt: skip
     axes.axhline(1, color=GREY, linewidth=0.6)
     axes.set_ylim(1 - 0.15 * (top - 1), top)
+    axes.set_yticks([tick for tick in axes.get_yticks() if 1 <= tick <= top])
     axes.set_ylabel("time to target\n(1: the least)")
     axes.grid(axis="y", alpha=0.3)
-
-
-def _marked(target: Target) -> tuple[float, ...]:
-    return tuple(1 + loss for loss in (*target.asked_loses, *target.most_throughput_loses))
 
 
 def _draw_speed(axes: Axes, target: Target, batches: Any, samples: str) -> None:

@@ -151,7 +151,7 @@ def test_quantiles_are_student_s() -> None:
     from scipy.stats import t
 
     known = [t.ppf((1 + module.LEVEL) / 2, free) for free in range(1, len(module.STUDENT) + 1)]
-    assert module.STUDENT == pytest.approx(known, abs=5e-5)
+    assert pytest.approx(known, abs=5e-5) == module.STUDENT
     many = np.tile(BATCHES, 8), np.tile(noisy(*shares(0.04)), 8)
     assert fit_critical_batch(*many).interval[1] < fit_critical_batch(BATCHES, noisy(*shares(0.04))).interval[1]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure as MatplotlibFigure
 
 from advisor.choice import TIE
 from advisor.cut import LeastTimes
 from advisor.errors import BadInputError, DoesNotFitError
 from advisor.planning.build import plan
 from advisor.planning.critical_batch import CriticalFit, fit_critical_batch
-from advisor.planning.records import CriticalBatch, CriticalValue, Target
+from advisor.planning.records import CriticalBatch, CriticalValue, PlanAnswer, Target
 from advisor.planning.target import (
     StepLine,
     best_batch,
@@ -28,9 +30,11 @@ from advisor.planning.target import (
     gpu_counts,
     time_to_target,
 )
-from advisor.plots.target import save_target
+from advisor.plots.target import INCHES, draw_target, save_target
+from advisor.report.records import Figure
 from bench.gemm_data import read_records
 from tests.data import measured
+from tests.pictures import pictured
 
 T0_S, T1_S = 0.010, 0.0001  # 100 samples take as long as the step's fixed part
 LARGEST = 4096
@@ -384,8 +388,41 @@ def test_a_picture_names_what_it_marks(tmp_path: Path, suffix: str) -> None:
     assert path.stat().st_size > 10_000
     if suffix == "svg":
         text = path.read_text()
-        for words in ("asked, 4,096", f"its best, {answer.target.best[0]:,}", "recommended for throughput, ", "within 3 %"):
+        for words in (
+            "asked, 4,096",
+            f"its best, {answer.target.best[0]:,}",
+            "recommended for throughput, ",
+            "within 3 %",
+        ):
             assert words in text
+
+
+def pictured_answer(**options: Any) -> PlanAnswer:
+    """A plan whose target is worked by hand, so that its picture moves with no prediction."""
+    answer = plan("resnet50", gpu="a100-sxm4-80gb", gpus=4, global_batch=3000, optimizer="sgd").answer
+    return replace(answer, target=target_of(known(1600, 25_600), asked=3000, most_throughput=8192, **options))
+
+
+@pictured()
+def test_a_target_looks_as_it_did() -> Figure:
+    answer = pictured_answer(objective="cost")
+
+    def draw(figure: MatplotlibFigure, narrow: bool) -> None:
+        assert answer.target is not None
+        draw_target(figure, answer, answer.target)
+
+    return Figure("target", "", "", "", (), draw, inches=INCHES)
+
+
+def test_times_below_the_least_are_no_marks_of_the_axis_and_nothing_marked_is_cut_off() -> None:
+    for answer in (pictured_answer(), pictured_answer(known_at=64)):
+        figure = MatplotlibFigure(layout="constrained")
+        assert answer.target is not None
+        draw_target(figure, answer, answer.target)
+        time = figure.axes[0]
+        least, top = time.get_ylim()
+        assert min(time.get_yticks()) == 1
+        assert least < 1 < 1 + max(*answer.target.asked_loses, *answer.target.most_throughput_loses) < top
 
 
 def test_without_a_critical_batch_there_is_no_picture(tmp_path: Path) -> None:
