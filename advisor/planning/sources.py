@@ -45,3 +45,4 @@ WILLIAMS_2009 = "Williams, Waterman, Patterson, CACM 52(4), 2009, doi:10.1145/14
 KAPLAN_2020 = "Kaplan et al. 2020, arXiv:2001.08361"
 GINSBURG_2018 = "Ginsburg, Gitman, You 2018, openreview.net/forum?id=rJ4uaX2aW, table 4"
 LIU_2019 = "Liu et al. 2019, arXiv:1907.11692, table 3"
+TENSORFLOW_LARS = "TensorFlow 1.15, tf.contrib.opt.LARSOptimizer"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
 from click.shell_completion import ShellComplete
+from markdown_it import MarkdownIt
 
 from advisor.cli import cli, main
 from advisor.planning.rules import MEANINGS, RULES
@@ -94,6 +97,16 @@ def test_markdown_shows_formulae_as_code_and_no_stray_markup(capsys: pytest.Capt
     assert "- How sure: **measured here**." in out
     memory, _ = run(capsys, "occupancy", "--format", "markdown")
     assert "cuda\\_occupancy.h" in memory
+
+
+def test_markdown_renders_to_what_every_rule_says(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = run(capsys, "--format", "markdown")
+    page = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(out)
+    text = " ".join(html.unescape(re.sub(r"<[^>]+>", "", page)).split())
+    for rule in RULES:
+        for part in (rule.title, rule.statement, rule.formula, rule.known_range, rule.source, rule.evidence):
+            assert part is None or part.replace("`", "") in text, rule.id
+    assert set(re.findall(r"<(\w+)", page)) == {"h2", "h3", "p", "ul", "li", "strong", "code"}
 
 
 def test_output_goes_to_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ RULES = (
         "two on one card of our table, the RTX 4090. A power of two is fine where it happens to be near the best. "
         "Taken for its own sake it leaves memory unused and loses throughput. Where 18 samples fit, 18 is as good "
         "as 16.",
-        formula=None,
+        formula="the belief: B = 2^floor(log2(largest that fits))",
         known_range="NVIDIA GPUs with current libraries. Feature and channel sizes are another matter: see alignment.",
         source=f"reports/ACCURACY.md, Regret of choosing m; {sources.RASCHKA_2022}",
         confidence="not believed",
@@ -63,7 +63,7 @@ RULES = (
         statement="Throughput flattens long before the memory is full, and sometimes falls. The last samples cost "
         "memory, risk running out of it, and teach less. Fill the memory with a larger model or longer inputs if you "
         "have use for them.",
-        formula=None,
+        formula="the belief: B = max {B that fits}",
         known_range="Largest is close to fastest for small models on large GPUs, where launches are the limit.",
         source=f"reports/ACCURACY.md, Regret of choosing m and Shape over the batch; {sources.ZEUS}",
         confidence="not believed",

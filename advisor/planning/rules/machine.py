@@ -22,7 +22,7 @@ RULES = (
         "fractions, because 0.2 GiB rounded to bytes turns 100 into 99. The largest power of two below is printed with "
         "it and is no better: 18 samples train where 18 fit.",
         formula="largest batch = floor((available - fixed) / per sample)",
-        known_range="As good as its three numbers. Peak memory is affine in the batch, but the fixed part holds "
+        known_range="As good as its three numbers. Peak memory is a line in the batch, but the fixed part holds "
         "context, workspaces and optimizer state, which are easily forgotten.",
         source="arithmetic",
         confidence="exact",
@@ -54,7 +54,8 @@ RULES = (
         title="Tile quantization",
         statement="A matrix product is computed in output tiles of fixed size. What of the edge tiles lies outside the "
         "result is computed for nothing.",
-        formula="tiles = ceil(M/a) ceil(N/b) split_k; efficiency = M N / (ceil(M/a) a ceil(N/b) b)",
+        formula="tiles = ceil(M/a) ceil(N/b) split_k; efficiency = M N / (ceil(M/a) a ceil(N/b) b); M x N the result, "
+        "a x b a tile",
         known_range="Any kernel that works in tiles. Which tile a library takes is read off or predicted.",
         source=f"{sources.NVIDIA_MATMUL}, section 3.1",
         confidence="exact",
@@ -110,10 +111,11 @@ RULES = (
         group="the machine",
         title="A convolution as a matrix product",
         statement="Convolutions run as products without building the large matrix. The batch steps through the rows "
-        "forward and in the input's gradient. In the weights' gradient it is the contraction, so there split-K decides "
-        "and no wave starts with a sample.",
+        "forward (fprop) and in the input's gradient (dgrad). In the weights' gradient (wgrad) it is the contraction, "
+        "so there split-K decides and no wave starts with a sample.",
         formula="fprop M = N P Q, N = K, K = C R S; dgrad M = N H W, N = C, K = K R S at stride 1; "
-        "wgrad M = K, N = C R S, K = N P Q",
+        "wgrad M = K, N = C R S, K = N P Q; on the right N images, C channels of H x W in, K of P x Q out, filters of "
+        "R x S",
         known_range="The sizes are exact. Time is not: libraries also use Winograd and others.",
         source=f"{sources.NVIDIA_CONVOLUTION}, section 2.3; CUTLASS, implicit_gemm_convolution.md",
         confidence="exact",
@@ -128,7 +130,8 @@ RULES = (
         "and the reduction of split-K, with fitted coefficients per GPU; the least over the tiles a library would "
         f"take. Near measured sizes a correction is added, never beyond a factor of e^{LIMIT:g}, that fades to "
         "nothing away from them.",
-        formula="t = launch + (arithmetic^4 + L2^4 + DRAM^4)^(1/4) + split-K; rounds = w + hardness (ceil(w) - w) >= 1",
+        formula="t = launch + (arithmetic^4 + L2^4 + DRAM^4)^(1/4) + split-K; rounds = w + hardness (ceil(w) - w) >= "
+        "1, w waves, hardness from 0 to 1",
         known_range="A100, H100, H200, B200, L40S, RTX PRO 6000 and V100 have timings of their own; others borrow the "
         "nearest GPU's, scaled by their facts.",
         source=f"{sources.WILLIAMS_2009}; {sources.AICONFIGURATOR}",
@@ -224,7 +227,7 @@ RULES = (
         title="What the predicted time leaves out",
         statement="Exchange of gradients between GPUs, loading of data and torch.compile. If your GPU waits for "
         "data, no batch size helps. --exchange adds what each step waits for other GPUs, as you measured it.",
-        formula=None,
+        formula="time of a step = predicted + exchange, where --exchange gives it",
         known_range="All predictions.",
         source="README, What it does not do",
         confidence="out of scope",

@@ -15,8 +15,8 @@ RULES = (
         statement="Often told wrongly: a small batch does not give a biased gradient. The mean gradient of B samples "
         "drawn at random has the full gradient as its expectation, at B = 1 as at B = 10,000. Only its variance falls, "
         "as 1 / B. So four times the batch halves the noise, no more.",
-        formula="E[g_B] = grad L; Var[g_B] = Sigma / B with replacement, Sigma / B x (D - B) / (D - 1) without, "
-        "D samples in all",
+        formula="E[g_B] = grad L; Var[g_B] = Sigma / B with replacement, Sigma / B x (D - B) / (D - 1) without; "
+        "g_B the mean gradient of B of D samples, Sigma the covariance of one sample's",
         known_range="Losses that are means over samples. Not exactly: BatchNorm, in-batch negatives, means over a "
         "varying number of tokens, clipped gradients. Adam's step is no linear function of it, so it is biased.",
         source=sources.BOTTOU_2016,
@@ -31,7 +31,7 @@ RULES = (
         "is the same, and its expected squared length even shrinks, as there is less noise in it. What allows a larger "
         "rate is the smaller noise, not a gradient B times as large. (A loss that sums over samples does grow with B. "
         "Then the rate is multiplied by B in disguise.)",
-        formula="E|g_B|^2 = |grad L|^2 + tr(Sigma) / B",
+        formula="E|g_B|^2 = |grad L|^2 + tr(Sigma) / B; tr(Sigma) the summed variance of one sample's gradient",
         known_range="As for unbiased-gradient. Clipping by norm therefore bites more often at small batches.",
         source=f"{sources.MCCANDLISH_2018}, appendix A; arithmetic",
         confidence="exact",
@@ -44,11 +44,11 @@ RULES = (
         statement="Noise over signal of the gradient says at which batch noise and signal are equal. Below it larger "
         "batches save steps nearly in proportion, above it hardly. It can be read off two batch sizes during training, "
         "and it grows as the loss falls.",
-        formula="B_simple = tr(Sigma) / |grad L|^2, from E|g_B|^2 at two batch sizes",
+        formula="B_simple = tr(Sigma) / |grad L|^2, from E|g_B|^2 at two batch sizes: see gradient-size",
         known_range="An order of magnitude, not a figure to tune by. Measured with one optimizer, it is that one's.",
         source=sources.MCCANDLISH_2018,
         confidence="well supported",
-        evidence="It goes with the largest useful batch over tasks from digits (tens of images) to Dota (millions "
+        evidence="It goes with the largest useful batch over tasks from digits (hundreds of images) to Dota (millions "
         "of frames).",
     ),
     Rule(
@@ -62,7 +62,8 @@ RULES = (
         formula="E(B) = E_min (1 + B / B_crit); steps S(B) = S_min (1 + B_crit / B), S_min = E_min / B_crit",
         known_range="Per task, model, target and optimizer: Adam's and K-FAC's can be far larger than SGD's. It grows "
         f"during training. A fit takes {critical_batch.LEAST_POINTS} batches or more, and no critical batch more than "
-        f"{critical_batch.REACH:g} times outside of them is believed; its interval holds {percent(critical_batch.LEVEL)}.",
+        f"{critical_batch.REACH:g} times outside of them is believed; its interval holds "
+        f"{percent(critical_batch.LEVEL)}.",
         source=f"{sources.MCCANDLISH_2018}; {sources.ZHANG_2019}; {sources.MLPERF_RCP}",
         confidence="well supported",
         evidence="The form fits MLPerf's reference points with median errors of a few per cent. The value for a new "
@@ -77,9 +78,9 @@ RULES = (
         id="time-to-target",
         group="statistics",
         title="Hardware speed against statistical efficiency",
-        statement="The batch with the most samples/s is not the one that is done first. With a step of t0 + t1 b on "
-        "each of N GPUs the time to the target has one minimum, and it is flat. A plan searches the predicted curve "
-        "itself; the closed form stands beside it.",
+        statement="The batch with the most samples/s need not be the one that is done first. With a step of t0 + t1 b "
+        "for b samples on each of N GPUs the time to the target has one minimum, and it is flat. A plan searches the "
+        "predicted curve itself; the closed form stands beside it.",
         formula="T(B) = E(B) / B x (t0 + t1 B / N); best B = N sqrt((t0 / t1) B_crit / N)",
         known_range="As good as B_crit. The rate must be tuned for each B, and gradient exchange belongs to t0.",
         source=f"{sources.MCCANDLISH_2018} for E(B); the minimum is calculus; {sources.ZEUS}",
@@ -148,7 +149,7 @@ RULES = (
         "worse: true, and no law of batch size. Train as many steps, or tune the rate, and the gap closes as far as "
         "the critical batch allows. Small batches also act as a regulariser that can be replaced by others, and at "
         "small scale they were found best.",
-        formula=None,
+        formula="steps = epochs x D / B, D samples in the data set",
         known_range="On small image sets the best batches were 2 to 32 (Masters and Luschi 2018). On ImageNet no loss "
         "up to 8,192 (Goyal 2017).",
         source=f"for: {sources.KESKAR_2016}; {sources.MASTERS_LUSCHI_2018}. Against: {sources.HOFFER_2017}; "

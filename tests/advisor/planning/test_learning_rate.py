@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from advisor.errors import BadInputError, UnknownNameError
 from advisor.planning.learning_rate import check_optimizer, scale_rate
 from advisor.planning.records import PLAN_OPTIMIZERS
+from advisor.planning.rules import find_rules
 from tests.data import measured
 
 optimizers = st.sampled_from(PLAN_OPTIMIZERS)
@@ -99,7 +100,7 @@ def test_the_range_ends_at_its_last_batch_and_another_way_is_named_past_it(
     assert (last.known_to, last.within_known, last.beyond) == (known_to, True, None)
     assert where in last.known_where
     assert f"{known_to:,}" in last.notes[0]
-    assert "not a proof" in last.notes[0]
+    assert last.notes[0].endswith("the nearest evidence, not a proof.")
     assert not past.within_known
     assert past.beyond is not None
     assert "arXiv" in past.beyond or "MLPerf" in past.beyond
@@ -120,38 +121,70 @@ def test_the_linear_rule_is_goyal_s_where_it_was_measured_to_be_better_than_the_
     assert any("momentum needs no correction" in note for note in scaled.notes)
 
 
+TUNED = {
+    "LARS": {256: 4, 1024: 9, 8192: 30, 16384: 33, 32768: 40},  # Ginsburg, Gitman, You 2018, table 4: ResNet-50
+    "Adam": {256: 1e-4, 2048: 7e-4, 8192: 1e-3},  # Liu et al. 2019, table 3: RoBERTa
+}
+
+
+def power(rates: dict[int, float]) -> float:
+    """Of the batch, with which these rates rise."""
+    return float(np.polyfit(np.log(list(rates)), np.log(list(rates.values())), 1)[0])
+
+
+def mlperf_rates(benchmark: str) -> dict[int, float]:
+    with measured("mlperf-rcp", "reference_convergence.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["benchmark"] == benchmark and row["base_learning_rate"]]
+    kept = [row for row in rows if row["round"] != "1.0.0"]  # of other recipes than the rounds after it
+    return {int(row["global_batch"]): float(row["base_learning_rate"]) for row in kept}
+
+
+def evidence(rule: str) -> str:
+    return find_rules([rule])[0].evidence
+
+
 def test_the_root_stays_near_the_rates_tuned_for_lars_and_a_linear_rule_would_not() -> None:
-    # Ginsburg, Gitman, You 2018, table 4: ResNet-50
-    tuned = {256: 4, 1024: 9, 8192: 30, 16384: 33, 32768: 40}
-    for batch, rate in tuned.items():
+    for batch, rate in TUNED["LARS"].items():
         scaled = scale_rate("lars", batch=batch, base_batch=256, lr=4)
         assert scaled.rate == pytest.approx(rate, rel=1 / 3)
-    linear = 4 * 32768 / 256
-    assert linear > 12 * tuned[32768]
+    assert f"LARS {power(TUNED['LARS']):.2f} for ResNet-50 by its authors" in evidence("square-root-rate")
+
+
+def test_a_user_of_lars_is_told_of_both_rules_and_which_the_tuned_rates_follow() -> None:
+    note = scale_rate("lars", batch=32768, base_batch=256, lr=4).notes[0]
+    root, linear = 4 * math.sqrt(32768 / 256), 4 * 32768 // 256
+    assert "often run with linear scaling and warm-up (TensorFlow" in note
+    assert f"4 at 256 images, 30 at 8,192, 40 at 32,768, where the root makes {root:.0f}" in note
+    assert f"and linear scaling {linear}." in note
 
 
 def test_the_root_goes_less_far_than_the_rates_tuned_for_roberta_and_the_note_says_so() -> None:
-    # Liu et al. 2019, table 3: 1e-4 at 256, 7e-4 at 2,048, 1e-3 at 8,192 sequences
-    for batch, tuned, rule in ((2048, 7e-4, 2.8e-4), (8192, 1e-3, 5.7e-4)):
+    for batch, rule in ((2048, 2.8e-4), (8192, 5.7e-4)):
         scaled = scale_rate("adam", batch=batch, base_batch=256, lr=1e-4)
         assert scaled.rate == pytest.approx(rule, rel=0.02)
-        assert 1e-4 < rule < tuned < 1e-4 * batch / 256
-        assert any("2.8e-4 and 5.7e-4" in note for note in scaled.notes)
+        assert 1e-4 < rule < TUNED["Adam"][batch] < 1e-4 * batch / 256
+        assert "rise somewhat faster" in scaled.notes[0] and "2.8e-4 and 5.7e-4" in scaled.notes[0]
+    assert f"Adam {power(TUNED['Adam']):.2f} for RoBERTa" in evidence("square-root-rate")
 
 
-@pytest.mark.parametrize(("task", "first", "exponent"), [("bert", 256, 0.56), ("resnet", 1632, 0.30)])
-def test_rates_tuned_for_mlperf_s_lamb_and_lars_rise_no_faster_than_about_the_root(
-    task: str, first: int, exponent: float
-) -> None:
-    points = set()
-    with measured("mlperf-rcp", "reference_convergence.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row["benchmark"] == task and row["round"] != "1.0.0" and row["base_learning_rate"]:
-                points.add((int(row["global_batch"]), float(row["base_learning_rate"])))
-    assert min(points)[0] == first
-    sizes, rates = zip(*sorted(points), strict=True)
-    slope = np.polyfit(np.log(sizes), np.log(rates), 1)[0]
-    assert slope == pytest.approx(exponent, abs=0.005)
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ("bert", "LAMB {:.2f} for BERT in MLPerf"),
+        ("resnet", "by its authors, {:.2f} in MLPerf"),
+        ("llama31_8b", "{:.2f} for Llama 3.1 8B in MLPerf"),
+    ],
+)
+def test_powers_of_mlperf_s_rates_are_those_the_rule_quotes(task: str, said: str) -> None:
+    assert said.format(power(mlperf_rates(task))) in evidence("square-root-rate")
+
+
+def test_mlperf_s_rates_for_mask_r_cnn_are_linear_up_to_128_images_and_lower_at_256() -> None:
+    rates = mlperf_rates("maskrcnn")
+    for batch in (48, 64, 96, 128):
+        assert rates[batch] == pytest.approx(scale_rate("sgd", batch=batch, base_batch=8, lr=rates[8]).rate)
+    assert rates[256] < 0.8 * rates[8] * 256 / 8
+    assert "linear, too, from 8 images to 128, and lower than linear at 256" in evidence("linear-rate")
 
 
 @given(optimizers, batches, batches, st.floats(1e-6, 1.0))

@@ -146,6 +146,31 @@ def test_no_paper_has_two_citations() -> None:
     assert all(re.fullmatch(r"\d{4}\.\d{4,5}", number) for number in numbers)
 
 
+def test_every_rule_has_a_formula_unless_it_is_a_habit() -> None:
+    assert {rule.id for rule in RULES if rule.formula is None} == {"usual-ranges"}
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["lr-finder"], ("Lightning", "torch-lr-finder", "fastai")),
+        (["joint-tuning"], ("at one rate compares rates",)),
+        (["lower-rate"], ("diverge at batch 1",)),
+        (["sharp-minima", "flat-minima-remedies"], ("rescaled", "ugmentation", "weight averaging", "Label smoothing")),
+        (["in-batch-negatives"], ("it is another loss",)),
+        (["unbiased-gradient"], ("Often told wrongly", "at B = 1")),
+        (["gradient-size"], ("Often told wrongly", "does not make the gradient larger")),
+        (["tpu-padding"], ("Out of scope", "other hardware")),
+        (["powers-of-two"], ("18 is as good as 16",)),
+        (["linear-rate", "warm-up", "square-root-rate", "lars-lamb"], ("LARS", "LAMB", "AdamW", "8,192", "32,768")),
+    ],
+    ids=lambda value: value[0],
+)
+def test_what_is_often_asked_or_told_wrongly_has_a_rule(names: list[str], words: tuple[str, ...]) -> None:
+    said = " ".join(text_of(BY_ID[name]) for name in names)
+    assert all(word in said for word in words)
+
+
 def test_rules_are_found_however_they_are_written() -> None:
     assert find_rules() == RULES
     assert find_rules(["Linear Rate", "linear_rate", "knee"]) == (BY_ID["linear-rate"], BY_ID["knee"])
@@ -301,6 +326,20 @@ def test_alignment_figures_are_those_of_the_public_sweep() -> None:
     assert abs(two - four) < 1
     assert f"odd {statistics.median(rates['vocab_v_sweep', 1]):.0f}, 2 or 4:" in text
     assert f"costs a factor of {eight / odd:.1f}" in BY_ID["batch-multiples-of-8"].evidence
+
+
+@pytest.mark.parametrize("page", ["README.md", "reports/docs/waves.md"])
+def test_pages_quote_the_figures_of_the_rule(page: str) -> None:
+    path = ROOT / page
+    if not path.exists():
+        pytest.skip(f"{page} is not in this copy")
+    (belief,) = (line for line in path.read_text().splitlines() if "multiples of 8 or powers of two" in line)
+    rule = re.search(
+        r": ([0-9.]+ %) on an A100 in the median.* a factor of ([0-9.]+)\.", text_of(BY_ID["batch-multiples-of-8"])
+    )
+    assert rule is not None
+    assert f"costs {rule[1]} in the median" in belief
+    assert f"is odd costs a factor of {rule[2]}." in belief
 
 
 def test_the_fastest_epoch_is_far_from_the_fastest_run_in_the_public_trace() -> None:
