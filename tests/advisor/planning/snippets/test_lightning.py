@@ -19,25 +19,25 @@ def weights(folder: Path) -> list[Any]:
 
 def test_the_trainer_takes_the_planned_steps_at_the_planned_rates(tmp_path: Path) -> None:
     # one GPU, 8 samples per step; 21 samples make 2 steps, and Lightning would make a third of the micro-batch left
-    plan = example_plan(gpus=1, dataset_size=21, epochs=3, warmup_steps=2, shape="polynomial")
+    plan = example_plan(gpus=1, optimizer="adamw", dataset_size=21, epochs=3, warmup_steps=2, shape="polynomial")
     ran = run(plan, "lightning", tmp_path, samples=21)
     assert [len(set(step)) for step in ran.samples] == [8] * 6
     assert ran.rates == pytest.approx(expected_rates(plan, 0.1), rel=1e-12)
-    whole = train_whole_batches(ran, lambda p: torch.optim.SGD(p, momentum=0.9), samples=21, kind="images")
-    close(weights(tmp_path), whole)
+    whole = train_whole_batches(ran, lambda p: torch.optim.AdamW(p, weight_decay=0), samples=21, kind="images")
+    close(weights(tmp_path), whole, within=1e-4)  # Adam divides by small numbers
 
 
 @pytest.mark.slow
 def test_two_processes_count_tokens_alike_also_in_a_smaller_last_step(tmp_path: Path) -> None:
     plan = example_plan(
-        optimizer="adamw", samples="sequences", dataset_size=37, epochs=1.5, drop_last=False, warmup_steps=2
+        samples="sequences", dataset_size=37, epochs=1.5, drop_last=False, shape="linear", warmup_steps=2
     )
     ran = run(plan, "lightning", tmp_path, samples=37)
     assert [len(step) for step in ran.samples] == [16, 16, 6, 16, 16]
-    assert ran.rates == pytest.approx(expected_rates(plan, 0.1 * 2**0.5), rel=1e-12)
+    assert ran.rates == pytest.approx(expected_rates(plan, 0.2), rel=1e-12)
     assert ran.exchanges == 5
-    whole = train_whole_batches(ran, lambda p: torch.optim.AdamW(p, weight_decay=0), samples=37, kind="sequences")
-    close(weights(tmp_path), whole, within=1e-4)
+    whole = train_whole_batches(ran, lambda p: torch.optim.SGD(p, momentum=0.9), samples=37, kind="sequences")
+    close(weights(tmp_path), whole)
 
 
 def test_a_smaller_last_step_is_the_mean_over_its_own_samples(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from advisor.planning.snippets import emit
 from tests.advisor.planning.example import example_plan
 from tests.advisor.planning.snippets.running import close, expected_rates, run, train_whole_batches
 
@@ -41,6 +43,10 @@ class Lamb(torch.optim.Adam):
                 weight.copy_(old - rate * step * old.norm() / step.norm())
 
 
+def mean_difference(ours: list[Any], theirs: list[Any]) -> float:
+    return float(np.mean([np.abs(one - other).mean() for one, other in zip(ours, theirs, strict=True)]))
+
+
 def needs_timm() -> None:
     if find_spec("timm") is None:
         pytest.skip("timm is not installed")
@@ -67,22 +73,25 @@ def test_two_processes_train_as_one_on_whole_global_batches(tmp_path: Path) -> N
 
 def test_tokens_of_all_processes_count_alike_also_in_a_smaller_last_step(tmp_path: Path) -> None:
     # 37 samples kept: steps of 16, 16 and 5, of which two processes get 3 each, one sample twice
-    plan = example_plan(
-        optimizer="adam",
-        samples="sequences",
-        dataset_size=37,
-        epochs=2,
-        drop_last=False,
-        shape="linear",
-        warmup_steps=2,
-    )
+    plan = example_plan(samples="sequences", dataset_size=37, epochs=2, drop_last=False, shape="linear", warmup_steps=2)
     ran = run(plan, "torch", tmp_path, samples=37)
     assert [len(step) for step in ran.samples] == [16, 16, 6] * 2
     assert set(ran.samples[0] + ran.samples[1] + ran.samples[2]) == set(range(37))
-    assert ran.rates == pytest.approx(expected_rates(plan, 0.1 * 2**0.5), rel=1e-12)
+    assert ran.rates == pytest.approx(expected_rates(plan, 0.2), rel=1e-12)
     assert ran.exchanges == 6
-    whole = train_whole_batches(ran, torch.optim.Adam, samples=37, kind="sequences")
-    close(weights(tmp_path), whole, within=1e-4)  # Adam divides by small numbers
+    whole = train_whole_batches(ran, lambda p: torch.optim.SGD(p, momentum=0.9), samples=37, kind="sequences")
+    close(weights(tmp_path), whole)
+
+
+def test_adam_without_accumulation_as_an_older_recipe_has_it(tmp_path: Path) -> None:
+    plan = example_plan(gpus=1, optimizer="adam", accumulation=1, base_batch=4, recipe="timm-2022", dataset_size=20)
+    text = emit(plan, "torch").text
+    assert "foreach=False" in text
+    assert "set_to_none=False" in text
+    ran = run(plan, "torch", tmp_path, samples=20)
+    assert [len(step) for step in ran.samples] == [4] * 15
+    assert ran.rates == pytest.approx(expected_rates(plan, 0.1), rel=1e-12)
+    close(weights(tmp_path), train_whole_batches(ran, torch.optim.Adam, samples=20, kind="images"), within=1e-3)
 
 
 def test_a_smaller_last_step_is_the_mean_over_its_own_samples(tmp_path: Path) -> None:
@@ -103,10 +112,9 @@ def test_constants_are_filled_in_and_mixed_precision_trains_with_lamb(tmp_path: 
     ran = run(plan, "torch", tmp_path, samples=21, fill={"BASE_LEARNING_RATE": 0.01, "EPOCHS": 2})
     assert [len(step) for step in ran.samples] == [8] * 4
     assert ran.rates == [0.02] * 4  # square root of 8 / 2 times 0.01
-    whole = train_whole_batches(ran, Lamb, samples=21, kind="images")
-    close(weights(tmp_path), whole, within=4e-3)  # FP16 has 11 bits; 4 steps of 0.02 at trust ratios near 1
-    with pytest.raises(AssertionError):
-        close(whole, train_whole_batches(ran, torch.optim.Adam, samples=21, kind="images"), within=4e-3)
+    whole, adam = (train_whole_batches(ran, made, samples=21, kind="images") for made in (Lamb, torch.optim.Adam))
+    # FP16 has 11 bits, and where a gradient is near 0 its sign decides: so the mean, and Adam is further away
+    assert mean_difference(weights(tmp_path), whole) < 2e-4 < 5 * 2e-4 < mean_difference(whole, adam)
 
 
 def test_lars_adapts_every_layer_though_no_weight_decays(tmp_path: Path) -> None:
