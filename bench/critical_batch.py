@@ -35,6 +35,7 @@ from advisor.planning.critical_batch import (
 from advisor.units import percent, rate, significant
 from bench.gemm_data import read_records
 
+MOST_BATCH = 1 << 40  # of one row: a larger one is damage
 MOST_SPREAD = 0.5  # standard deviation over the mean of the runs behind one row
 LEAST_BATCHES = 4
 LEAST_SPAN = 4.0  # largest over smallest batch
@@ -96,6 +97,12 @@ class Row:
     deviation: float
 
     @property
+    def possible(self) -> bool:
+        """Whether every number is one that a measurement can have: finite, and above 0."""
+        mean = 1.0 if self.mean is None else self.mean
+        return 0 < self.global_batch <= MOST_BATCH and 0 < mean < math.inf and 0 <= self.deviation < math.inf
+
+    @property
     def fault(self) -> str | None:
         """Why the row is unfit for any use; None: it is fit."""
         if self.mean is None:
@@ -128,9 +135,14 @@ def read_rows(data: Path) -> dict[str, list[Row]]:
                 float(record["mean_to_converge"]) if record["mean_to_converge"] else None,
                 float(record["std_to_converge"] or 0),
             )  # fmt: skip
+            version(row.round)
         except (KeyError, TypeError, ValueError) as error:
             raise BadInputError(f"{path} has not the expected columns ({error}): fetch the file again") from error
+        if not row.possible:
+            raise BadInputError(f"{path} has a row that cannot be, {row}: fetch the file again")
         found.setdefault(row.benchmark, []).append(row)
+    if not found:
+        raise BadInputError(f"{path} has no rows: fetch the file again")
     return found
 
 

@@ -160,3 +160,5 @@ def read_records(path: Path) -> list[dict[str, str]]:
             return list(csv.DictReader(file))
     except OSError as error:
         raise BadInputError(f"cannot read {path}: {error.strerror}; --data names the folder of public data") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadInputError(f"{path} is no CSV file in UTF-8 ({error}): fetch the file again") from error

@@ -25,6 +25,7 @@ from bench.critical_batch import (
 )
 from tests.data import measured
 
+COLUMNS = "round,benchmark,global_batch,runs,mean_to_converge,std_to_converge"
 BATCHES = (100, 200, 400, 800, 1600)
 
 
@@ -184,3 +185,41 @@ def test_a_missing_or_strange_file_is_one_line_of_error(tmp_path: Path, capsys: 
     assert len(errors) == 2
     assert "--data names the folder" in errors[0]
     assert "has not the expected columns" in errors[1]
+
+
+GOOD = "5.1.0,bert,256,20,2552704,218406"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "has no rows"),
+        (f"{COLUMNS}\n".encode(), "has no rows"),
+        (b"<!DOCTYPE html>", "has no rows"),
+        (f"{COLUMNS}\n{GOOD}\n".encode("utf-16"), "is no CSV file in UTF-8"),
+        *[
+            (f"{COLUMNS}\n{row}\n".encode(), reason)
+            for row, reason in (
+                (GOOD.replace("2552704", "nan"), "cannot be"),
+                (GOOD.replace("2552704", "inf"), "cannot be"),
+                (GOOD.replace("2552704", "0"), "cannot be"),
+                (GOOD.replace("218406", "nan"), "cannot be"),
+                (GOOD.replace("218406", "-1"), "cannot be"),
+                (GOOD.replace("256", "0"), "cannot be"),
+                (GOOD.replace("256", "9" * 400), "cannot be"),
+                (GOOD.replace("5.1.0", "v5"), "expected columns"),
+                (GOOD.replace("20", "twenty"), "expected columns"),
+            )
+        ],
+    ],
+)
+def test_a_damaged_file_is_refused_and_overwrites_nothing(
+    content: bytes, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mlperf-rcp").mkdir()
+    (tmp_path / "mlperf-rcp" / "reference_convergence.csv").write_bytes(content)
+    output = tmp_path / "fitted.json"
+    assert main(["critical-batch", "--data", str(tmp_path), "--output", str(output)]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert reason in error
+    assert not output.exists()
