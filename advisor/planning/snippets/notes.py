@@ -53,6 +53,11 @@ def _hf(facts: Facts) -> list[str]:
             "(its forward has **kwargs, as those of transformers) or compute_loss_func does; otherwise micro-batches "
             "count alike, however many tokens they have. average_tokens_across_devices counts them over all GPUs."
         )
+    elif facts.cut.accumulation > 1:
+        found.append(
+            "A model whose forward has **kwargs is given num_items_in_batch and must divide its summed loss by that, "
+            "as those of transformers do; the losses of others the Trainer divides by gradient_accumulation_steps."
+        )
     if facts.smaller_step:
         repeats = "repeating samples so that every GPU has whole micro-batches" if facts.cut.gpus > 1 else (
             "its last micro-batch counting as much as a whole one"
@@ -76,9 +81,13 @@ def _deepspeed(facts: Facts) -> list[str]:
     found = [
         f"Run it with: deepspeed --num_gpus {cut.gpus} train.py --deepspeed_config FILE; it must be "
         f"{counted(cut.gpus, 'GPU')}, as train_batch_size is {cut.batch} x {cut.accumulation} x {cut.gpus}.",
-        "Not in this file: the dataset, epochs, and dropping the last samples of an epoch. DeepSpeed counts "
-        f"{cut.accumulation} micro-batches to each step, across the ends of epochs, too.",
+        "Not in this file: the dataset, epochs, and dropping the last samples of an epoch.",
     ]
+    if cut.accumulation > 1:
+        found.append(
+            f"DeepSpeed counts {cut.accumulation} micro-batches to each step, across the ends of epochs, too: end an "
+            f"epoch at a multiple of {cut.accumulation}."
+        )
     found += _of_deepspeed_rate(facts)
     if facts.optimizer == "lars":
         found.append(

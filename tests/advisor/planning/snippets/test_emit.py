@@ -216,3 +216,25 @@ def test_gpus_of_several_machines_are_launched_on_each() -> None:
     assert "torchrun --nnodes=2 --nproc-per-node=8 --rdzv-backend=c10d" in text
     assert "num_nodes=2" in lines(example_plan(dataset_size=700, gpus=16), "lightning")
     assert "torchrun --standalone --nproc-per-node=8 train.py" in lines(example_plan(dataset_size=700, gpus=8), "torch")
+
+
+def test_what_a_framework_does_otherwise_than_the_plan_is_noted() -> None:
+    tokens = example_plan(samples="sequences")
+    assert noted(emit(tokens, "hf"), "average_tokens_across_devices counts them over all GPUs")
+    assert noted(emit(tokens, "deepspeed"), "the sum over its tokens x 2 x 2 / the tokens of the global batch")
+    assert noted(emit(example_plan(), "hf"), "must divide its summed loss by that")
+    assert noted(emit(example_plan(optimizer="adam"), "hf"), "AdamW alone, no Adam")
+    assert noted(emit(example_plan(), "keras"), "Keras' momentum has the rate within it")
+    assert noted(emit(example_plan(), "keras"), "that of all GPUs together, 8")
+    assert noted(emit(example_plan(drop_last=False), "keras"), "Keras ends no step early")
+    assert noted(emit(example_plan(recipe="timm-2022", precision="fp16"), "lightning"), "has a GradScaler")
+    assert all("\n" not in note for framework in FRAMEWORKS for note in emit(tokens, framework).notes)
+
+
+def test_adams_other_settings_that_the_rule_moves_are_shown_and_not_applied() -> None:
+    # 16 over 8 samples: 1 - 2 (1 - 0.9) = 0.8, 1 - 2 (1 - 0.999) = 0.998 (Malladi et al. 2022, definition 5.3)
+    text = lines(example_plan(optimizer="adam"), "torch")
+    assert "#     beta1 = 0.8 instead of 0.9" in text
+    assert "#     beta2 = 0.998 instead of 0.999" in text
+    assert constants(text)["BETAS"] == (0.9, 0.999)
+    assert "instead of" not in lines(example_plan(optimizer="adam", base_batch=16), "torch")
