@@ -16,6 +16,7 @@ import numpy as np
 
 from advisor.choice import Bools, Floats, Ints
 from advisor.errors import BadInputError, DoesNotFitError
+from advisor.units import counted
 
 # Cuts whose predicted time per global step differs by no more than this are tied: the one that needs less memory wins.
 TIE = 0.005
@@ -33,9 +34,13 @@ class Division:
     accumulation: int
 
     def __str__(self) -> str:
-        """As printed: "64 per GPU x 2 accumulation x 8 GPUs = 1024"."""
-        gpus = f"{self.gpus} GPU{'s' if self.gpus > 1 else ''}"
-        return f"{self.batch} per GPU x {self.accumulation} accumulation x {gpus} = {self.global_batch}"
+        """As printed: "64 per GPU x 2 accumulation x 8 GPUs = 1,024"."""
+        return f"{self.factors} = {self.global_batch:,}"
+
+    @property
+    def factors(self) -> str:
+        """As printed: "64 per GPU x 2 accumulation x 8 GPUs"."""
+        return f"{self.batch:,} per GPU x {self.accumulation:,} accumulation x {counted(self.gpus, 'GPU')}"
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,15 @@ class LeastTimes:
 
 
 def cut_global_batch(
-    global_batch: int, gpus: int, *, step_time_s: Floats, update_time_s: float, fits: Bools
+    global_batch: int,
+    gpus: int,
+    *,
+    step_time_s: Floats,
+    update_time_s: float,
+    fits: Bools,
+    batch_norm: bool = False,
 ) -> tuple[Cut, ...]:
-    """Every exact cut of `global_batch` over `gpus` that fits, fastest first, ties by less memory.
+    """Every exact cut of `global_batch` over `gpus` that fits, in the order of `nearest_cuts`.
 
     `fits[i]` is whether i+1 samples per GPU fit in this cut.
 
@@ -88,8 +99,11 @@ def cut_global_batch(
     if per_gpu == 0 or rest:
         lower, upper = per_gpu * gpus, (per_gpu + 1) * gpus
         nearest = f"{lower} and {upper} can" if lower else f"{upper} is the least that can"
-        raise BadInputError(f"global batch {global_batch} cannot be shared equally by {gpus} GPUs; {nearest}")
-    cuts = _ranked(per_gpu, gpus, step_time_s, update_time_s, fits)
+        raise BadInputError(
+            f"global batch {global_batch} cannot be shared equally by {gpus} GPUs; {nearest}: "
+            "`advisor plan` takes the nearest"
+        )
+    cuts = _ranked(per_gpu, gpus, step_time_s, update_time_s, fits, batch_norm=batch_norm)
     if not cuts:
         raise DoesNotFitError(
             f"no exact cut of global batch {global_batch} over {gpus} GPUs fits: not even 1 sample per GPU does; "

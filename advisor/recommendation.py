@@ -226,8 +226,9 @@ def decide(
         fits_in_cut = np.where(batches == whole, fits, accumulated)  # no accumulation where one micro-batch is all
         update_s = float(np.median(curve.class_time_s.get("optimizer", np.zeros(1))))
         cuts = cut_global_batch(
-            global_batch, setup.gpus, step_time_s=curve.time_s, update_time_s=update_s, fits=fits_in_cut
-        )
+            global_batch, setup.gpus, step_time_s=curve.time_s, update_time_s=update_s, fits=fits_in_cut,
+            batch_norm=setup.recipe.mode == "train" and setup.workload.batch_norm_layers > 0,
+        )  # fmt: skip
         chosen = cuts[0].batch - 1
 
     cliff = _cliff_near(batches, samples_per_s, fits, int(batches[chosen]))
@@ -402,8 +403,8 @@ def poor_cut(cuts: Sequence[Cut], *, knee: int, knee_per_s: float) -> tuple[str,
     nearest = max(1, round(best.global_batch / (knee * best.gpus))) * knee * best.gpus
     gain = knee_per_s * best.gpus / best.samples_per_s - 1
     return (
-        f"No exact cut of global batch {best.global_batch} comes near the knee: {nearest} (as {knee} per GPU) would "
-        f"raise the throughput by {percent(gain)}.",
+        f"No exact cut of global batch {best.global_batch:,} comes near the knee: {nearest:,} (as {knee} per GPU) "
+        f"would raise the throughput by {percent(gain)}.",
     )
 
 

@@ -83,10 +83,16 @@ def duration(time_s: float) -> str:
 
 def long_time(time_s: float) -> str:
     """Print a time from milliseconds to days: "441 s", "18.2 min", "7.35 h"."""
+    return long_times(time_s, time_s)
+
+
+def long_times(low_s: float, high_s: float) -> str:
+    """Print a range of times in the unit that suits the longer: "1.90 to 2.19 h", "595 to 610 s"."""
     for least, factor, unit in ((48 * 3600, 86400, "days"), (2 * 3600, 3600, "h"), (600, 60, "min")):
-        if time_s >= least:
-            return f"{rate(time_s / factor)} {unit}"
-    return duration(time_s)
+        if high_s >= least:
+            return span(f"{rate(low_s / factor)} {unit}", f"{rate(high_s / factor)} {unit}")
+    unit = duration(high_s).partition(" ")[2]
+    return span(f"{_three_digits(low_s / _SECONDS[unit])} {unit}", duration(high_s))
 
 
 def energy(joules: float) -> str:
@@ -103,16 +109,16 @@ def rate(per_s: float) -> str:
 
 
 def span(low: str, high: str) -> str:
-    """Print a range of two printed values, their unit once where it is one: "14.1 to 14.3 h", "114 min to 2.19 h"."""
+    """Print a range of two printed values, their unit once where it is one: "14.1 to 14.3 h", "3 to 14 %"."""
     if low == high:
         return low
     figure, _, unit = low.rpartition(" ")
     return f"{figure if figure and high.endswith(f' {unit}') else low} to {high}"
 
 
-def counted(count: int, noun: str) -> str:
-    """Print a number of things: "1 step", "8,868 kernels"."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def counted(count: int, noun: str, nouns: str = "") -> str:
+    """Print a number of things: "1 step", "8,868 kernels"; `nouns` is a plural that takes more than an s."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {nouns or f'{noun}s'}"
 
 
 def percent(share: float, digits: int = 0) -> str:

@@ -69,7 +69,7 @@ def _roles(found: MemoryAnswer) -> dict[int, str]:
     roles = {found.largest: ["largest that fits"]}
     roles.setdefault(found.power_of_two, []).append("largest power of two")
     if found.cut is not None:
-        roles.setdefault(found.cut.batch, []).append(f"cut of {found.cut.global_batch}")
+        roles.setdefault(found.cut.batch, []).append(f"cut of {found.cut.global_batch:,}")
     return {batch: ", ".join(why) for batch, why in roles.items()}
 
 
@@ -130,25 +130,28 @@ def _cut_sentences(found: MemoryAnswer) -> list[str]:
     sentences, per_gpu = [], cut.global_batch // cut.gpus
     asked = cut.global_batch if found.asked_global_batch is None else found.asked_global_batch
     if asked != cut.global_batch:
-        others = " and ".join(str(other) for other in found.other_global_batches)
+        others = " and ".join(f"{other:,}" for other in found.other_global_batches)
+        difference = cut.global_batch - asked
         sentences.append(
-            f"{cut.gpus} GPUs cannot share {asked} equally: {cut.global_batch} ({cut.global_batch - asked:+d}) is the "
+            f"{cut.gpus} GPUs cannot share {asked:,} equally: {cut.global_batch:,} ({difference:+,d}) is the "
             f"nearest that they can, {others} the next."
         )
     if cut.batch < min(found.largest, per_gpu):
-        sentences.append(f"{cut.batch} is the largest size that fits and divides {per_gpu} samples per GPU exactly.")
+        sentences.append(
+            f"{cut.batch:,} is the largest size that fits and divides {per_gpu:,} samples per GPU exactly."
+        )
     full = min(found.largest, per_gpu)
     if 2 * cut.batch <= full:
         rounds = round(per_gpu / full)
         sentences.append(
-            f"That uses little of the memory: a global batch of {full * rounds * cut.gpus}, {full} per GPU x {rounds} "
-            "accumulation, would fill it."
+            f"That uses little of the memory: a global batch of {full * rounds * cut.gpus:,}, {full:,} per GPU x "
+            f"{rounds:,} accumulation, would fill it."
         )
     times = cut.global_batch // cut.batch
     if times > 1:
         sentences.append(
-            f"The optimizer step of {cut.global_batch} is {times} times as large as one of {cut.batch}: for SGD the "
-            f"linear rule means {times} times the rate that was tuned for {cut.batch} ({GOYAL_2017}). `advisor plan` "
-            "says how far the rule is known to hold, and scales the rate of other optimizers too."
+            f"The optimizer step of {cut.global_batch:,} is {times:,} times as large as one of {cut.batch:,}: for SGD "
+            f"the linear rule means {times:,} times the rate that was tuned for {cut.batch:,} ({GOYAL_2017}). "
+            "`advisor plan` says how far the rule is known to hold, and scales the rate of other optimizers too."
         )
     return sentences

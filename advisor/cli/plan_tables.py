@@ -7,14 +7,14 @@ from typing import Any
 
 from advisor.errors import BadInputError
 from advisor.planning.records import PlanAnswer, RankedCut, ScheduleRow, TargetPoint
-from advisor.units import duration, gib, long_time, rate, span
+from advisor.units import duration, gib, long_times, rate, span
 
 _Rows = list[dict[str, Any]]
 MISSING = {  # why a plan may have no such table
     "schedule": "give --dataset-size and --epochs",
     "target": "no critical batch is known for this model (--critical-batch or --task gives one), or the global batch "
     "is beyond what is searched",
-    "changes": "the global batch is as asked; --change-global-batch changes it",
+    "changes": "the global batch is as asked; --change-global-batch changes it to another",
 }
 
 
@@ -63,15 +63,15 @@ def _cut_row(place: int, ranked: RankedCut, answer: PlanAnswer) -> dict[str, str
     cut = ranked.cut
     remark = "planned" if place == 0 else "does not fit" if not ranked.fits else "tie" if ranked.tie else ""
     row = {
-        "per GPU": str(cut.batch),
-        "accumulation": str(cut.accumulation),
-        "GPUs": str(cut.gpus),
-        "global batch": str(cut.global_batch),
+        "per GPU": f"{cut.batch:,}",
+        "accumulation": f"{cut.accumulation:,}",
+        "GPUs": f"{cut.gpus:,}",
+        "global batch": f"{cut.global_batch:,}",
         "step": duration(cut.time_s),
-        "of least": f"{100 * ranked.relative_time:.1f} %",
+        "of least": f"{100 * ranked.relative_time:,.1f} %",
         f"{answer.model.samples}/s": rate(cut.samples_per_s),
         "memory": gib(ranked.memory_bytes),
-        "BatchNorm sees": str(ranked.batch_norm_samples),
+        "BatchNorm sees": f"{cut.batch:,}",
         "": remark,
     }
     if ranked.batch_norm_samples is None:
@@ -91,13 +91,13 @@ def _schedule_row(row: ScheduleRow) -> dict[str, str]:
 
 def _target_row(point: TargetPoint, *, priced: bool) -> dict[str, str]:
     shown = {
-        "global batch": str(point.global_batch),
-        "GPUs": str(point.gpus),
-        "cut": f"{point.cut.batch} x {point.cut.accumulation}",
+        "global batch": f"{point.global_batch:,}",
+        "GPUs": f"{point.gpus:,}",
+        "cut": f"{point.cut.batch:,} x {point.cut.accumulation:,}",
         "samples to target": _range(point.samples_factor, _times),
     }
     if point.time_s is not None:
-        shown["time to target"] = _range(point.time_s, long_time)
+        shown["time to target"] = long_times(min(point.time_s), max(point.time_s))
     shown["of best time"] = _range(point.relative_time, _times)
     if priced:
         shown["of least cost"] = _range(point.relative_cost, _times)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from advisor.cli.output import render_rows
 from advisor.cli.plan_tables import TABLES
 from advisor.cli.setup_options import setup_lines
+from advisor.cut import Cut
 from advisor.planning.build import TrainingPlan
 from advisor.planning.changes import epochs_text
 from advisor.planning.launch import launch_command
@@ -30,7 +31,7 @@ def render(found: TrainingPlan, format_: str) -> str:
 
 
 def summary(answer: PlanAnswer) -> list[str]:
-    """What a user came for, below the headline: rate, steps and time; what was changed; how many warnings follow."""
+    """What a user came for, below the headline: what is not as asked, rate, steps, time; how many warnings follow."""
     side = answer.planned
     told = []
     if side.rate is not None and (side.rate.rate is not None or side.rate.factor != 1):
@@ -41,15 +42,25 @@ def summary(answer: PlanAnswer) -> list[str]:
         told.append(f"{side.steps.per_epoch:,} steps per epoch")
         if side.steps.total is not None and side.run.run_s is not None:
             told.append(f"{side.steps.total:,} in the run: {long_time(side.run.run_s)} +-{_error(side)}")
-    lines = [f"{', '.join(told)[0].upper()}{', '.join(told)[1:]}"] if told else []
+    lines = [f"warning  {each}" for each in answer.warnings[: _first(answer)]]
     if answer.before is not None:
         lines.append(
-            f"The global batch is changed, as asked, from {answer.before.global_batch} to {side.global_batch}: all "
+            f"The global batch is changed, as asked, from {answer.before.global_batch:,} to {side.global_batch:,}: all "
             "that follows stands below, before and after."
         )
-    if answer.warnings:
-        lines.append(f"{counted(len(answer.warnings), 'warning')} below.")
+    if side.cut.gpus < answer.gpus:
+        lines.append(f"Planned are {side.cut.gpus:,} of the {answer.gpus:,} GPUs, as objective {answer.objective} may.")
+    if told:
+        lines.append(f"{', '.join(told)[0].upper()}{', '.join(told)[1:]}")
+    more = len(answer.warnings) - _first(answer)
+    if more:
+        lines.append(f"{counted(more, 'more warning' if _first(answer) else 'warning')} below.")
     return lines
+
+
+def _first(answer: PlanAnswer) -> int:
+    """How many warnings stand at the top: that of a global batch that could not be kept."""
+    return int(answer.planned.global_batch != answer.planned.asked_global_batch)
 
 
 def _blocks(answer: PlanAnswer, format_: str) -> Iterator[list[str]]:
@@ -70,7 +81,7 @@ def _blocks(answer: PlanAnswer, format_: str) -> Iterator[list[str]]:
         f"Usual, not an answer: {each.low:,} to {each.high:,} {each.unit} for {each.task}{_remark(each.remark)}"
         for each in answer.usual
     ]
-    yield [f"warning  {each}" for each in answer.warnings]
+    yield [f"warning  {each}" for each in answer.warnings[_first(answer) :]]
     yield [f"launch   {launch_command(answer.planned.cut.gpus)}"]
 
 
@@ -108,13 +119,18 @@ def _learning_rate(answer: PlanAnswer) -> list[str]:
     if scaled.rule == "unchanged":
         return [f"Learning rate: {_rate(scaled)}, taken as tuned for this global batch; --base-batch names another."]
     lines = [
-        f"Learning rate: {_rate(scaled)}: {base} for {scaled.base_batch} samples per step x {scaled.factor:.4g} for "
-        f"{scaled.batch} ({scaled.rule} rule of {answer.optimizer}: {scaled.source})."
+        f"Learning rate: {_rate(scaled)}: {base} for {scaled.base_batch:,} samples per step x {scaled.factor:.4g} "
+        f"for {scaled.batch:,} ({scaled.rule} rule of {answer.optimizer}: {scaled.source})."
     ]
     moved = [f"{c.name} {c.before:g} to {c.after:.4g}" for c in scaled.companions if c.after is not None]
-    if moved:
-        lines.append(f"The same rule moves {', '.join(moved)}.")
-    lines += [f"{c.name} {c.before:g}: {c.why}." for c in scaled.companions if c.after is None]
+    missing = [f"for {c.name}, {c.why}" for c in scaled.companions if c.after is None]
+    if missing:
+        lines.append(
+            "Most recipes scale the rate alone, as here. The full rule also moves the betas and eps, but "
+            f"{missing[0]}. Try a few rates around this one."
+        )
+    elif moved:
+        lines.append(f"Most recipes scale the rate alone, as here. The full rule also moves {', '.join(moved)}.")
     return [*lines, *scaled.notes]
 
 
@@ -133,9 +149,28 @@ def _steps(answer: PlanAnswer) -> list[str]:
             "with shuffling they are others each time. --keep-last makes a smaller step of them."
         ]
     return [
-        f"{line} The last of them has {steps.left_over:,} {noun} instead of {steps.global_batch:,}: as a mean over "
-        "fewer it is noisier at the same learning rate."
+        f"{line} The last of an epoch has {steps.left_over:,} {noun} instead of {steps.global_batch:,}: as a mean over "
+        "fewer it is noisier at the same learning rate. Its time is counted as that of a whole one.",
+        *_last_step(answer.planned.cut, steps.left_over, noun),
     ]
+
+
+def _last_step(cut: Cut, left_over: int, noun: str) -> list[str]:
+    """How the GPUs share a last, smaller step, and what accumulates in it."""
+    each = -(-left_over // cut.gpus)
+    said = []
+    if cut.gpus > 1:
+        repeated = each * cut.gpus - left_over
+        equal = f" by repeating {repeated:,} of the epoch's {noun}" if repeated else ""
+        said.append(f"In it each of the {cut.gpus:,} GPUs has {each:,}: DistributedSampler makes them equal{equal}.")
+    micro_batches, rest = -(-each // cut.batch), each % cut.batch
+    if cut.accumulation > 1:
+        last = f", the last of {rest:,}" if rest else ""
+        said.append(
+            f"It accumulates {counted(micro_batches, 'micro-batch', 'micro-batches')}{last}, not "
+            f"{cut.accumulation:,}: divide its summed losses by its own samples."
+        )
+    return [" ".join(said)] if said else []
 
 
 def _warm_up(side: Side) -> list[str]:
@@ -145,7 +180,7 @@ def _warm_up(side: Side) -> list[str]:
     if not warm_up.steps:
         first = f"Warm-up: {warm_up.source}."
     else:
-        share = f"{warm_up.start_factor:.4g} of the full rate"
+        share = f"{warm_up.start_factor:.4g} of the full rate" if warm_up.start_factor else "0"
         if side.rate is not None and side.rate.rate is not None:
             share = f"{side.rate.rate * warm_up.start_factor:.4g}"
         first = f"Warm-up: {counted(warm_up.steps, 'step')}, rising linearly from {share} ({warm_up.source})."

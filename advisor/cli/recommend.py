@@ -20,7 +20,8 @@ from advisor.units import duration, gib, parse_fraction, percent, rate
 
 @click.command()
 @setup_options
-@click.option("--global-batch", type=int, help="Samples per optimizer step over all GPUs; kept exactly.")
+@click.option("--global-batch", type=int, help="Samples per optimizer step over all GPUs; kept exactly. "
+              "`advisor plan` makes a whole plan of it: learning rate, schedule, time.")  # fmt: skip
 @click.option("--gpus", type=int, default=1, show_default=True, help="How many such GPUs train together.")
 @click.option("--current", type=int, metavar="BATCH", help="Your size today: says what moving would gain.")
 @click.option("--max-batch", type=int, default=DEFAULT_MAX_BATCH, show_default=True, help="Search up to this size.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from advisor.cut import BATCH_NORM_SAMPLES, NearestCuts
 from advisor.planning import sources
 from advisor.planning.curves import Curves
@@ -25,22 +27,40 @@ def cautions(curves: Curves, side: Side, near: NearestCuts) -> tuple[str, ...]:
 
 
 def _unequal(near: NearestCuts, curves: Curves) -> list[str]:
-    """The global batch asked for is not the one planned: by how much, why, and what would be exact."""
+    """The global batch asked for is not the one planned: by how much, why, and what would keep it."""
     if not near.difference:
         return []
     gpus, planned = near.cuts[0].gpus, near.cuts[0].global_batch
     how = "more" if near.difference > 0 else "fewer"
-    other = f"; the next nearest is {near.others[0]}" if near.others else ""
-    said = f"Planned is a global batch of {planned}, {abs(near.difference)} {how} than asked{other}"
+    other = f"; the next nearest is {near.others[0]:,}" if near.others else ""
+    said = f"Planned is a global batch of {planned:,}, {abs(near.difference):,} {how} than asked{other}"
     if near.held_by_memory:
-        limit = curves.setup.memory_limit_bytes
-        held = "memory" if limit is None else gib(limit)
-        return [f"No cut of global batch {near.asked} over {counted(gpus, 'GPU')} fits {held}. {said}."]
+        return [f"{_held(near, curves)} {said}. {_room(near, curves)}"]
     exact = exact_gpus(near.asked, gpus)
     return [
-        f"{gpus} GPUs cannot share a global batch of {near.asked} equally. {said}. It would be exact with "
-        f"{' or '.join(map(str, exact))} {'GPU' if exact == [1] else 'GPUs'}."
+        f"{gpus:,} GPUs cannot share a global batch of {near.asked:,} equally. {said}. It would be exact with "
+        f"{' or '.join(f'{count:,}' for count in exact)} {'GPU' if exact == [1] else 'GPUs'}."
     ]
+
+
+def _held(near: NearestCuts, curves: Curves) -> str:
+    """Why memory holds a global batch: a share that is no micro-step alone accumulates, and keeps its gradients."""
+    limit = gib(curves.setup.memory_limit_bytes or 0)
+    return (
+        f"Global batch {near.asked:,} over {counted(near.cuts[0].gpus, 'GPU')} needs accumulation, which keeps "
+        f"gradients, and with them no size that would do fits {limit}."
+    )
+
+
+def _room(near: NearestCuts, curves: Curves) -> str:
+    """The memory or the GPUs that would keep the global batch."""
+    gpus = near.cuts[0].gpus
+    needed = gib(curves.memory(gpus, accumulate=True)[0] * (1 + curves.setup.margin))
+    whole = set((np.flatnonzero(curves.fits(gpus + 1)["fits_whole"]) + 1).tolist())
+    counts = range(gpus + 1, min(near.asked, MAX_GPUS) + 1)
+    enough = next((n for n in counts if near.asked % n == 0 and near.asked // n in whole), None)
+    more = "" if enough is None else f", {enough:,} GPUs would without it"
+    return f"{needed} on each GPU would keep {near.asked:,}{more}; so may a smaller input or another optimizer."
 
 
 def exact_gpus(global_batch: int, gpus: int) -> list[int]:
@@ -54,9 +74,9 @@ def _batch_norm(side: Side, layers: int) -> list[str]:
     batch = side.cut.batch
     if not layers or batch >= BATCH_NORM_SAMPLES:
         return []
-    sync = f"SyncBatchNorm (over the {side.cut.gpus} GPUs: {batch * side.cut.gpus} samples) or GroupNorm"
+    sync = f"SyncBatchNorm (over the {side.cut.gpus:,} GPUs: {batch * side.cut.gpus:,} samples) or GroupNorm"
     accumulated = (
-        f"Accumulation does not help: each of the {side.cut.accumulation} micro-batches is normalised by itself."
+        f"Accumulation does not help: each of the {side.cut.accumulation:,} micro-batches is normalised by itself."
         if side.cut.accumulation > 1
         else "Accumulation would not help: each micro-batch is normalised by itself."
     )
@@ -72,9 +92,9 @@ def _token_means(side: Side, samples: str) -> list[str]:
     cut = side.cut
     if samples != "sequences" or cut.accumulation == cut.gpus == 1:
         return []
-    every = f"on all {cut.gpus} GPUs"
+    every = f"on all {cut.gpus:,} GPUs"
     if cut.accumulation > 1:
-        every = f"in all {cut.accumulation} micro-batches{f' on all {cut.gpus} GPUs' if cut.gpus > 1 else ''}"
+        every = f"in all {cut.accumulation:,} micro-batches{f' {every}' if cut.gpus > 1 else ''}"
     ranks = "DistributedDataParallel averages gradients over ranks, so multiply by their number: " * (cut.gpus > 1)
     return [
         "A loss averaged over the tokens of each micro-batch is not that of the global batch, unless all hold equally "
@@ -88,8 +108,8 @@ def _beyond(side: Side) -> list[str]:
     rate = side.rate
     if rate is None or rate.within_known:
         return []
-    known = f"{rate.known_to:,} {rate.known_where}" if rate.known_to else rate.known_where
-    return [f"The {rate.rule} rule is past the range it was shown to hold in (to {known}): {rate.beyond}."]
+    known = f"to {rate.known_to:,} samples per step, {rate.known_where}" if rate.known_to else rate.known_where
+    return [f"The {rate.rule} rule is past the range it is known for ({known}): {rate.beyond}."]
 
 
 def _poor(near: NearestCuts, curves: Curves) -> Sequence[str]:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from advisor.comparison import HOUR_S
 from advisor.planning.critical_batch import samples_to_target
 from advisor.planning.records import ChangeRow, CriticalBatch, Side
 from advisor.planning.request import Request
-from advisor.units import counted, duration, energy, gib, long_time, rate, span
+from advisor.units import counted, duration, energy, gib, long_time, long_times, rate, span
 
 # What is printed of a side; None: it has no such figure.
 _Shown = Callable[[Side], str | None]
@@ -28,8 +29,8 @@ def change_rows(
 
 
 def _optimizer_rows(before: Side, after: Side) -> Iterator[ChangeRow]:
-    yield ChangeRow("global batch", str(before.global_batch), str(after.global_batch))
-    yield ChangeRow("cut", *(str(side.cut).partition(" = ")[0] for side in (before, after)))
+    yield ChangeRow("global batch", f"{before.global_batch:,}", f"{after.global_batch:,}")
+    yield ChangeRow("cut", before.cut.factors, after.cut.factors)
     yield ChangeRow("learning rate", _rate(before), _rate(after))
     companions = [{c.name: c for c in side.rate.companions} if side.rate else {} for side in (before, after)]
     for name in dict.fromkeys(name for known in companions for name in known):
@@ -51,12 +52,22 @@ def _rate(side: Side) -> str:
 
 def _steps() -> Iterator[tuple[str, _Shown]]:
     yield "warm-up", lambda side: None if side.schedule is None else counted(side.schedule.warm_up.steps, "step")
+    yield "rate divided at", _divided
     yield "steps per epoch", lambda side: None if side.steps is None else f"{side.steps.per_epoch:,}"
+    yield "left over in an epoch", lambda side: None if side.steps is None else f"{side.steps.left_over:,} samples"
     yield "steps of the run", lambda side: None if not side.steps or not side.steps.total else f"{side.steps.total:,}"
 
 
+def _divided(side: Side) -> str | None:
+    if side.schedule is None or side.schedule.shape != "step":
+        return None
+    return (
+        f"steps {', '.join(f'{step:,}' for step in side.schedule.milestones)}" if side.schedule.milestones else "none"
+    )
+
+
 def _to_target(request: Request, critical: CriticalBatch | None) -> Iterator[tuple[str, _Shown]]:
-    """Epochs and time to the target that the run reaches today: estimates, for the range of the critical batch."""
+    """Epochs, time and cost to the target that the run reaches today: estimated for the range of critical batches."""
     if critical is None:
         return
     epochs, size = request.epochs, request.dataset_size
@@ -71,10 +82,18 @@ def _to_target(request: Request, critical: CriticalBatch | None) -> Iterator[tup
         yield "samples to the same target (estimate)", lambda side: _range(factors(side), lambda f: f"x {f:.3g}")
         return
     yield "epochs to the same target (estimate)", lambda side: _range(factors(side), lambda f: f"{epochs * f:.3g}")
-    yield (
-        "time to the same target (estimate)",
-        lambda side: _range(factors(side), lambda f: long_time(f * epochs * size / side.run.samples_per_s)),
-    )
+
+    def times_s(side: Side) -> tuple[float, float]:
+        low, high = sorted(factor * epochs * size / side.run.samples_per_s for factor in factors(side))
+        return low, high
+
+    yield "time to the same target (estimate)", lambda side: long_times(*times_s(side))
+    price = request.price
+    if price is not None:
+        yield (
+            "cost to the same target (estimate)",
+            lambda side: _range(times_s(side), lambda time_s: rate(price / HOUR_S * side.cut.gpus * time_s)),
+        )
 
 
 def _time_and_memory(request: Request) -> Iterator[tuple[str, _Shown]]:
@@ -84,7 +103,7 @@ def _time_and_memory(request: Request) -> Iterator[tuple[str, _Shown]]:
     yield "time per epoch", lambda side: None if side.run.epoch_s is None else long_time(side.run.epoch_s)
     yield f"time for {epochs}", lambda side: None if side.run.run_s is None else long_time(side.run.run_s)
     yield "memory per GPU", lambda side: gib(side.memory_bytes)
-    yield "BatchNorm sees", lambda side: None if (n := side.cuts[0].batch_norm_samples) is None else str(n)
+    yield "BatchNorm sees", lambda side: None if (n := side.cuts[0].batch_norm_samples) is None else f"{n:,}"
     yield f"energy of {epochs}", _energy
     yield f"cost of {epochs}", lambda side: None if side.run.cost is None else rate(side.run.cost)
 

@@ -15,46 +15,55 @@ from advisor.units import counted, duration, gib, percent, rate, span
 
 
 def headline(setup: Setup, side: Side) -> str:
-    """The plan in one line."""
+    """The plan in one line, with the global batch asked for where it could not be kept."""
     run, error = side.run, percent(side.run.error.mean_abs_log)
+    asked = "" if side.global_batch == side.asked_global_batch else f" ({side.asked_global_batch:,} asked)"
     return (
-        f"{side.cut} for {setup.workload.title} on {setup.resolved_gpu.gpu.name}: {duration(run.step_s)} per step, "
-        f"{rate(run.samples_per_s)} {samples_of(setup.workload)}/s +-{error} (predicted)"
+        f"{side.cut}{asked} for {setup.workload.title} on {setup.resolved_gpu.gpu.name}: {duration(run.step_s)} per "
+        f"step, {rate(run.samples_per_s)} {samples_of(setup.workload)}/s +-{error} (predicted)"
     )
 
 
 def reasons(sides: Sides, planned: Side, target: Target | None) -> tuple[str, ...]:
     """Why this cut among those that fit, why this many GPUs, why another global batch, or what that would win."""
     request = sides.request
-    if request.change_global_batch == BEST:
-        return (_why_cut(planned.cuts), _why_best(request, planned))
-    return (_why_cut(planned.cuts), *_why_gpus(sides, planned), *_what_would_be_best(request, target))
+    why_cut, change = _why_cut(planned.cuts), request.change_global_batch
+    if change == BEST:
+        return (why_cut, _why_best(request, planned))
+    unchanged = (f"{planned.global_batch:,} is the global batch asked for: nothing changes.",)
+    same = change is not None and change == request.global_batch
+    return (why_cut, *(unchanged if same else ()), *_why_gpus(sides, planned), *_what_would_be_best(request, target))
 
 
 def _why_cut(cuts: Sequence[RankedCut]) -> str:
     chosen, *others = (ranked for ranked in cuts if ranked.fits)
     if not others:
-        return f"{chosen.cut.batch} per GPU is the only exact cut that fits."
+        return f"{chosen.cut.batch:,} per GPU is the only exact cut that fits."
     fastest = min((chosen, *others), key=lambda ranked: ranked.cut.time_s)
     if fastest is chosen:
         count = counted(len(others) + 1, "exact cut")
-        why = f"{chosen.cut.batch} per GPU has the least predicted time per step of {count} that fit"
+        why = f"{chosen.cut.batch:,} per GPU has the least predicted time per step of {count} that fit"
     else:
         why = (
-            f"{chosen.cut.batch} per GPU takes {percent(chosen.relative_time - 1, 1)} more time than the fastest exact "
-            f"cut, {fastest.cut.batch}, which is no difference, and {_against(chosen, fastest)}"
+            f"{chosen.cut.batch:,} per GPU takes {percent(chosen.relative_time - 1, 1)} more time than the fastest "
+            f"exact cut, {fastest.cut.batch:,}, which is no difference, and {_against(chosen, fastest)}"
         )
     ties = [other for other in others if other.tie]
     if not ties:
         following = min(others, key=lambda ranked: ranked.cut.time_s)
-        return f"{why}; the next, {following.cut.batch}, takes {percent(following.relative_time - 1, 1)} more."
-    named = ", ".join(f"{tie.cut.batch} x {tie.cut.accumulation}" for tie in ties)
+        return f"{why}; the next, {following.cut.batch:,}, takes {_more(following)} more."
+    named = ", ".join(f"{tie.cut.batch:,} x {tie.cut.accumulation:,}" for tie in ties)
     return f"{why}; {named} {'ties' if len(ties) == 1 else 'tie'} with it: less than {percent(choice.TIE)} apart."
+
+
+def _more(ranked: RankedCut) -> str:
+    more = ranked.relative_time - 1
+    return percent(more, 1 if more < 1 else 0)
 
 
 def _against(chosen: RankedCut, fastest: RankedCut) -> str:
     if chosen.batch_norm_samples is not None and chosen.cut.batch > fastest.cut.batch:
-        return f"gives BatchNorm {chosen.cut.batch} samples"
+        return f"gives BatchNorm {chosen.cut.batch:,} samples"
     return f"needs {gib(fastest.memory_bytes - chosen.memory_bytes)} less memory"
 
 
@@ -64,14 +73,21 @@ def _why_gpus(sides: Sides, side: Side) -> tuple[str, ...]:
     if request.objective != "cost" or request.gpus == 1:
         return ()
     if used == request.gpus:
-        return (f"Fewer GPUs than {used} do not cost clearly less per run.",)
+        return (f"Fewer GPUs than {used:,} do not cost clearly less per run.{_no_exchange(request)}",)
     every, _ = sides.side(side.asked_global_batch, request.gpus)
     speed = every.run.samples_per_s / side.run.samples_per_s
     more = request.gpus / used / speed - 1
     return (
-        f"This global batch costs least on {used} of the {request.gpus} GPUs; all {request.gpus} would cost "
-        f"{percent(more)} more and be {speed:.2g} times as fast.",
+        f"This global batch costs least on {used:,} of the {request.gpus:,} GPUs; all {request.gpus:,} would cost "
+        f"{percent(more)} more and be {speed:.2g} times as fast.{_no_exchange(request)}",
     )
+
+
+def _no_exchange(request: Request) -> str:
+    """What a comparison of numbers of GPUs leaves out."""
+    if request.exchange_s:
+        return ""
+    return " Gradient exchange is not in the times, so several GPUs look cheaper than they are: give --exchange."
 
 
 def _what_would_be_best(request: Request, target: Target | None) -> tuple[str, ...]:
@@ -88,9 +104,13 @@ def _what_would_be_best(request: Request, target: Target | None) -> tuple[str, .
 
 
 def _why_best(request: Request, side: Side) -> str:
-    what = {"throughput": "the most samples/s for its size", "time-to-target": "the least time to target",
-            "cost": "the least cost to target"}[request.objective]  # fmt: skip
-    return f"Global batch {side.global_batch:,} on {counted(side.cut.gpus, 'GPU')} is the best there is for {what}."
+    chosen = f"Global batch {side.global_batch:,} on {counted(side.cut.gpus, 'GPU')}"
+    if request.objective == "throughput":
+        return f"{chosen} is what `advisor recommend` names for each GPU: larger ones are hardly faster."
+    if request.objective == "time-to-target":
+        return f"{chosen} reaches the target soonest, as far as the critical batch is known."
+    alone = _no_exchange(request) if request.gpus > 1 else ""
+    return f"{chosen} reaches the target at the least cost, as far as the critical batch is known.{alone}"
 
 
 def why_no_target(setup: Setup, request: Request, critical: CriticalBatch | None) -> str:
@@ -101,8 +121,8 @@ def why_no_target(setup: Setup, request: Request, critical: CriticalBatch | None
             "SAMPLES, or a --task that is alike"
         )
     return (
-        f"global batch {request.global_batch} is more than {MOST_PER_GPU} samples per GPU, up to which time to target "
-        "is searched: use more GPUs or a smaller global batch"
+        f"global batch {request.global_batch:,} is more than {MOST_PER_GPU:,} samples per GPU, up to which time to "
+        "target is searched: use more GPUs or a smaller global batch"
     )
 
 

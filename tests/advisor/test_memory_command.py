@@ -66,7 +66,7 @@ def test_a_step_of_one_micro_batch_changes_no_rate(capsys: pytest.CaptureFixture
 
 def test_an_unequal_share_and_an_unlucky_divisor_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = run(capsys, *UNET, "--global-batch", "1000", "--gpus", "3")
-    assert "3 GPUs cannot share 1000 equally: 999 (-1) is the nearest that they can, 1002 the next." in out
+    assert "3 GPUs cannot share 1,000 equally: 999 (-1) is the nearest that they can, 1,002 the next." in out
     out, _ = run(capsys, *UNET, "--global-batch", "257")  # a prime: 14 * 18 = 252 is nearest
     assert "1 per GPU x 257 accumulation x 1 GPU = 257" in out
     assert "a global batch of 252, 18 per GPU x 14 accumulation, would fill it" in out

@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ def test_the_answer_stands_in_the_first_lines(run) -> None:
     code, out, err = run(ISSUE)
     assert (code, err) == (0, "")
     first, second = out.splitlines()[:2]
-    assert first.startswith("512 per GPU x 1 accumulation x 8 GPUs = 4096 for ResNet-50 on NVIDIA A100-SXM4-80GB: ")
+    assert first.startswith("512 per GPU x 1 accumulation x 8 GPUs = 4,096 for ResNet-50 on NVIDIA A100-SXM4-80GB: ")
     assert "+-" in first
     for words in ("rate 1.6", "1,560 steps of warm-up", "312 steps per epoch", "28,080 in the run", "+-"):
         assert words in second
@@ -45,10 +46,10 @@ def test_the_answer_stands_in_the_first_lines(run) -> None:
 def test_each_part_of_a_plan_is_printed(run) -> None:
     _, out, _ = run(f"{ISSUE} --price 2.5 --exchange 12ms")
     for words in (
-        "0.1 for 256 samples per step x 16 for 4096 (linear rule of sgd: Goyal et al. 2017",
+        "0.1 for 256 samples per step x 16 for 4,096 (linear rule of sgd: Goyal et al. 2017",
         "8,192 images",
         "The last 3,215 images of an epoch fill no whole step and are left out",
-        "Warm-up: 1,560 steps, rising linearly from 0.1",
+        "Warm-up: 1,560 steps, rising linearly from 0.1 ",
         "divided by 10",
         "12.0 ms of it gradient exchange as given",
         "waiting for data, evaluation and checkpoints come on top",
@@ -70,13 +71,68 @@ def test_each_part_of_a_plan_is_printed(run) -> None:
 def test_warnings_are_counted_at_the_top_and_printed_below(run) -> None:
     _, out, _ = run(f"--model resnet50 {A100} --gpus 3 --global-batch 40")
     lines = out.splitlines()
-    assert "2 warnings below." in lines[:4]
+    assert "= 39 (40 asked) for ResNet-50" in lines[0]
+    assert lines[1].startswith("warning  3 GPUs cannot share a global batch of 40 equally. Planned is")
+    assert "1 more warning below." in lines[:4]
     assert [line.split()[1] for line in lines if line.startswith("warning  ")] == ["3", "BatchNorm"]
+
+
+def test_a_global_batch_that_was_kept_is_not_said_to_be_another(run) -> None:
+    _, out, _ = run(f"--model resnet50 {A100} --gpus 8 --global-batch 16")
+    assert "asked)" not in out.splitlines()[0]
+    assert out.splitlines()[1] == "1 warning below."
+
+
+def test_fewer_gpus_than_given_are_said_at_the_top_and_what_that_leaves_out(run) -> None:
+    _, out, _ = run(f"--model resnet50 {A100} --gpus 8 --global-batch 64 --objective cost")
+    assert out.splitlines()[1].startswith("Planned are 1 of the 8 GPUs")
+    assert "several GPUs look cheaper than they are: give --exchange" in out
+    _, out, _ = run(f"--model resnet50 {A100} --gpus 8 --global-batch 64 --objective cost --exchange 1ms")
+    assert "look cheaper" not in out
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        # 50,000 = 50 x 999 + 50; 17 on each of 3 GPUs are 51
+        ("--gpus 3 --global-batch 999 --dataset-size 50000", "each of the 3 GPUs has 17: DistributedSampler makes them "
+         "equal by repeating 1 of the epoch's images."),
+        ("--gpus 2 --global-batch 64 --dataset-size 68", "each of the 2 GPUs has 2: DistributedSampler makes them "
+         "equal."),
+        # 100 = 64 + 36; where 8 fit, 36 are 4 micro-batches of 8 and one of 4
+        ("--global-batch 64 --dataset-size 100 --memory-limit 1700MiB", "It accumulates 5 micro-batches, the last of "
+         "4, not 8: divide its summed losses by its own samples."),
+    ],
+)  # fmt: skip
+def test_a_last_smaller_step_says_what_each_gpu_gets(run, asked: str, said: str) -> None:
+    _, out, _ = run(f"--model resnet50 {A100} {asked} --keep-last --margin 0%")
+    assert said in out
+    assert "The last of an epoch has " in out
+
+
+def test_one_gpu_without_accumulation_shares_no_last_step(run) -> None:
+    _, out, _ = run(f"--model resnet50 {A100} --global-batch 64 --dataset-size 100 --keep-last")
+    assert "The last of an epoch has 36 images instead of 64" in out
+    assert "DistributedSampler" not in out
+    assert "accumulates" not in out
+
+
+def test_a_change_to_what_was_asked_is_said_to_change_nothing(run) -> None:
+    _, out, _ = run(f"{ISSUE} --change-global-batch 4096")
+    assert "4,096 is the global batch asked for: nothing changes." in out
+    assert "Before and after" not in out
+
+
+def test_both_ends_of_a_range_of_times_have_one_unit(run) -> None:
+    _, out, _ = run(f"{ISSUE} --table target")
+    (asked,) = (line for line in out.splitlines() if line.endswith("  asked"))
+    assert re.search(r" \d\.\d\d to \d\.\d\d h ", asked)
+    assert "min to" not in asked
 
 
 def test_a_change_is_said_at_the_top_and_shown_before_and_after(run) -> None:
     _, out, _ = run(f"{ISSUE} --change-global-batch 8192")
-    assert "changed, as asked, from 4096 to 8192" in "".join(out.splitlines()[:4])
+    assert "changed, as asked, from 4,096 to 8,192" in "".join(out.splitlines()[:4])
     (row,) = (line for line in out.splitlines() if line.startswith("learning rate  "))
     assert row.split()[-2:] == ["1.6", "3.2"]
 

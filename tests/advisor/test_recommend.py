@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import advisor
-from advisor import recommend
+from advisor import plan, recommend
 from advisor.errors import AdvisorError, BadInputError, DoesNotFitError, UnknownNameError
 from advisor.gpus import find_gpu
 from advisor.recommendation import samples_of
@@ -45,15 +45,26 @@ def test_a_prime_global_batch_is_kept_and_the_nearest_good_one_named() -> None:
     answer = recommend("resnet50", gpu="a100", global_batch=4099).answer  # prime: its only divisor up to 1024 is 1
     assert answer.cut is not None
     assert (answer.cut.batch, answer.cut.accumulation) == (1, 4099)
-    (note,) = (note for note in answer.notes if "No exact cut of global batch 4099" in note)
-    nearest = int(note.split(": ")[1].split()[0])
+    (note,) = (note for note in answer.notes if "No exact cut of global batch 4,099" in note)
+    nearest = int(note.split(": ")[1].split()[0].replace(",", ""))
     assert nearest % answer.knee == 0
     assert abs(nearest - 4099) <= answer.knee / 2
     assert not any("No exact cut" in n for n in recommend("resnet50", gpu="a100", global_batch=4096).answer.notes)
 
 
-def test_a_global_batch_no_cut_reaches_names_the_nearest() -> None:
-    with pytest.raises(BadInputError, match="999 and 1002 can"):
+@pytest.mark.parametrize(("model", "batch"), [("resnet50", 32), ("vit_b_16", 16)])
+def test_a_cut_is_the_one_that_is_planned_also_where_cuts_tie(
+    model: str, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("advisor.cut.TIE", 0.5)
+    cut = recommend(model, gpu="a100", global_batch=512).answer.cut
+    assert cut is not None
+    assert cut == plan(model, gpu="a100", global_batch=512).answer.planned.cut
+    assert cut.batch == batch
+
+
+def test_a_global_batch_no_cut_reaches_names_the_nearest_and_the_command_that_plans_it() -> None:
+    with pytest.raises(BadInputError, match="999 and 1002 can: `advisor plan` takes the nearest"):
         recommend("resnet50", gpu="a100", global_batch=1000, gpus=3)
 
 

@@ -85,8 +85,24 @@ def test_short_sizes_are_written_as_people_write_them() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "text"),
-    [("14.1 h", "14.3 h", "14.1 to 14.3 h"), ("114 min", "2.19 h", "114 min to 2.19 h"), ("1 x", "1 x", "1 x"),
+    [("14.1 h", "14.3 h", "14.1 to 14.3 h"), ("900 Wh", "1.1 kWh", "900 Wh to 1.1 kWh"), ("1 x", "1 x", "1 x"),
      ("29.1", "30", "29.1 to 30")],
 )  # fmt: skip
 def test_a_range_names_its_unit_once(low: str, high: str, text: str) -> None:
     assert units.span(low, high) == text
+
+
+@pytest.mark.parametrize(
+    ("low_s", "high_s", "text"),
+    [
+        (6840, 7884, "1.90 to 2.19 h"),  # 114 min alone
+        (590, 660, "9.83 to 11.0 min"),
+        (47 * 3600, 50 * 3600, "1.96 to 2.08 days"),
+        (0.9, 1.2, "0.900 to 1.20 s"),
+        (0.45, 0.46, "450 to 460 ms"),
+        (3e-4, 2e-3, "0.300 to 2.00 ms"),
+        (100, 100, "100 s"),
+    ],
+)
+def test_both_ends_of_a_range_of_times_have_one_unit(low_s: float, high_s: float, text: str) -> None:
+    assert units.long_times(low_s, high_s) == text

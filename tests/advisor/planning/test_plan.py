@@ -28,6 +28,7 @@ from advisor.report import measurements
 from advisor.report.records import Origin
 from advisor.report.subject import Measured, MeasuredSteps
 from advisor.step import Setup, prepare
+from advisor.units import gib, long_times, rate, span
 
 A100 = "a100-sxm4-80gb"
 GIB = 2**30
@@ -116,7 +117,7 @@ def test_an_unequal_share_is_planned_as_the_nearest_and_said() -> None:
     assert (answer.planned.asked_global_batch, answer.planned.global_batch) == (1000, 999)
     assert answer.other_global_batches == (1002,)
     said = the(answer.warnings, "cannot share")
-    for words in ("999", "1 fewer than asked", "1002", "exact with 2 or 4 GPUs"):
+    for words in ("999", "1 fewer than asked", "1,002", "exact with 2 or 4 GPUs"):
         assert words in said
 
 
@@ -127,7 +128,20 @@ def test_a_global_batch_that_memory_alone_forbids_is_planned_smaller_and_said() 
     assert whole < kept  # gradients that are kept need room of their own
     answer = decide(replace(setup, memory_limit_bytes=kept - 1), Request(88, 8, "adamw")).answer
     assert (answer.planned.cut.batch, answer.planned.cut.accumulation, answer.planned.global_batch) == (1, 1, 8)
-    assert "80 fewer than asked" in the(answer.warnings, "No cut of global batch 88 over 8 GPUs fits")
+    said = the(answer.warnings, "Global batch 88 over 8 GPUs needs accumulation")
+    assert "80 fewer than asked" in said
+    # 88 on 11 GPUs are 8 on each, and more than 1 does not fit; 1 on each of 88 does.
+    assert f"{gib(kept)} on each GPU would keep 88, 88 GPUs would without it" in said
+    assert answer.headline.startswith("1 per GPU x 1 accumulation x 8 GPUs = 8 (88 asked) for ")
+
+
+def test_memory_that_is_said_to_keep_a_global_batch_keeps_it() -> None:
+    setup = prepare("gpt2-medium", gpu=A100, gpus=8, optimizer="adamw", margin=0.1)
+    kept = int(setup.memory(np.array([1]), accumulate=True).total_bytes[0])
+    held, room = (decide(replace(setup, memory_limit_bytes=limit), Request(88, 8, "adamw")).answer
+                  for limit in (int(1.1 * kept) - 1, int(1.1 * kept) + 1))  # fmt: skip
+    assert f"{gib(1.1 * kept)} on each GPU would keep 88" in held.warnings[0]
+    assert (held.planned.global_batch, room.planned.global_batch) == (8, 88)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +163,7 @@ def test_a_cut_beside_the_best_is_said_to_tie() -> None:
 def test_a_prime_share_names_a_global_batch_that_runs_better_and_keeps_the_one_asked() -> None:
     answer = answer_of(global_batch=4099)
     assert answer.planned.global_batch == 4099
-    assert "would raise the throughput" in the(answer.warnings, "No exact cut of global batch 4099")
+    assert "would raise the throughput" in the(answer.warnings, "No exact cut of global batch 4,099")
 
 
 def test_what_fits_nowhere_says_the_least_that_is_needed() -> None:
@@ -265,10 +279,27 @@ def test_changed_to_a_number_everything_that_follows_is_in_the_table() -> None:
     # (1 + 4096 / B) / (1 + 1024 / B) x 90 epochs: 107.3 at B = 15,000, about 95.8 at 46,900
     assert rows["epochs to the same target (estimate)"] == ("90", "95.8 to 107")
     assert rows["BatchNorm sees"] == ("128", "512")
+    assert rows["left over in an epoch"] == ("143 samples", "3,215 samples")  # 1,281,167 - 1,251 x 1,024
+    assert rows["rate divided at"] == ("steps 37,530, 75,060, 100,080", "steps 9,360, 18,720, 24,960")
+    assert rows["cost to the same target (estimate)"][0] == rows["cost of 90 epochs"][0]  # 90 epochs, less 143 samples
     assert set(rows) >= {
         "global batch", "cut", "warm-up", "time per step", "time per epoch", "time for 90 epochs",
         "time to the same target (estimate)", "memory per GPU", "energy of 90 epochs", "cost of 90 epochs",
     }  # fmt: skip
+
+
+def test_the_table_before_and_after_counts_as_the_plans_of_both_sides_do() -> None:
+    asked = {"gpus": 8, "lr": 0.4, "base_batch": 1024, "dataset_size": 1281167, "epochs": 90, "price": 2.0}
+    rows = {row.what: (row.before, row.after)
+            for row in answer_of(global_batch=1024, change_global_batch=4096, **asked).changes}  # fmt: skip
+    for i, batch in enumerate((1024, 4096)):
+        alone = answer_of(global_batch=batch, **asked)
+        point = next(point for point in alone.target.points if "asked" in point.roles)
+        assert rows["cut"][i] == alone.planned.cut.factors
+        assert rows["warm-up"][i] == f"{alone.planned.schedule.warm_up.steps:,} steps"
+        assert rows["time to the same target (estimate)"][i] == long_times(min(point.time_s), max(point.time_s))
+        low, high = sorted(point.cost)
+        assert rows["cost to the same target (estimate)"][i] == span(rate(low), rate(high))
 
 
 def test_adam_moves_its_betas_and_eps_with_the_batch() -> None:
@@ -295,7 +326,7 @@ def test_a_global_batch_that_is_the_best_already_is_not_said_to_change() -> None
     best = answer_of(gpus=4, change_global_batch="best").planned.global_batch
     answer = answer_of(gpus=4, global_batch=best, change_global_batch="best")
     assert (answer.planned.global_batch, answer.before, answer.changes) == (best, None, ())
-    assert "is the best there is" in answer.reasons[-1]
+    assert "is what `advisor recommend` names" in answer.reasons[-1]
 
 
 @pytest.mark.parametrize("objective", ["time-to-target", "cost"])
@@ -303,7 +334,7 @@ def test_best_for_an_objective_is_what_the_target_says(objective: str) -> None:
     answer = answer_of(gpus=4, change_global_batch="best", objective=objective, **RUN)
     assert answer.target is not None
     assert (answer.planned.global_batch, answer.planned.cut.gpus) == best_for(answer.target, objective)
-    assert "is the best there is" in answer.reasons[-1]
+    assert {"time-to-target": "soonest", "cost": "at the least cost"}[objective] in answer.reasons[-1]
 
 
 def test_a_model_without_a_known_task_needs_a_critical_batch_for_its_target() -> None:
@@ -319,8 +350,8 @@ def test_a_model_without_a_known_task_needs_a_critical_batch_for_its_target() ->
 def test_a_global_batch_beyond_the_search_has_a_plan_and_no_target() -> None:
     answer = answer_of(global_batch=1 << 20)
     assert answer.target is None
-    assert the(answer.notes, "more than 65536 samples per GPU")
-    with pytest.raises(BadInputError, match="65536"):
+    assert the(answer.notes, "more than 65,536 samples per GPU")
+    with pytest.raises(BadInputError, match="65,536"):
         answer_of(global_batch=1 << 20, objective="time-to-target")
 
 
