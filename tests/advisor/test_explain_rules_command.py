@@ -46,6 +46,7 @@ def test_text_is_wrapped_to_the_terminal(
     longer = [line for line in out.splitlines() if len(line) > most]
     assert all(" " not in line.strip() for line in longer), longer  # one word that does not fit, such as an address
     assert max(map(len, out.splitlines())) > most - 15 or columns == 30
+    assert all(word in out for rule in RULES for word in rule.source.split())  # an address stays whole
 
 
 def test_named_rules_come_alone_in_the_order_given(capsys: pytest.CaptureFixture[str]) -> None:

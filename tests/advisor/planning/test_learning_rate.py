@@ -46,6 +46,14 @@ def test_a_smaller_batch_lowers_the_rate_and_says_why() -> None:
     assert not any("diverge" in note for note in scale_rate("sgd", batch=512, base_batch=256).notes)
 
 
+@pytest.mark.parametrize("optimizer", PLAN_OPTIMIZERS)
+def test_notes_are_those_of_the_optimizer(optimizer: str) -> None:
+    said = " ".join(scale_rate(optimizer, batch=1024, base_batch=256).notes)
+    assert ("velocity" in said) == (optimizer == "sgd")
+    assert ("mostly noise" in said) == (optimizer in ("adam", "adamw"))
+    assert ("weight decay" in said) == (optimizer == "adamw")
+
+
 def test_the_same_batch_leaves_everything_as_it_is() -> None:
     scaled = scale_rate("adamw", batch=96, base_batch=96, lr=3e-4)
     assert (scaled.rule, scaled.factor, scaled.rate) == ("unchanged", 1.0, 3e-4)

@@ -55,7 +55,8 @@ def test_a_part_of_an_epoch_counts_and_is_rounded_up(epochs: float, total: int) 
 
 
 def test_epochs_are_the_decimal_that_was_written() -> None:
-    assert count_steps(30, 1, epochs=0.1).total == 3  # 0.1 * 30 is 3.0000000000000004 to a computer
+    assert math.ceil(0.07 * 100) == 8  # 7.000000000000001 to a computer
+    assert count_steps(100, 1, epochs=0.07).total == 7
 
 
 def test_a_run_without_epochs_has_no_length() -> None:
@@ -163,6 +164,8 @@ def test_a_short_sgd_run_is_at_its_full_rate_before_it_is_first_divided() -> Non
 def test_the_user_s_own_warm_up_is_taken() -> None:
     steps = imagenet()
     assert make_schedule("sgd", steps, warmup_epochs=2.5).warm_up.steps == 780
+    assert make_schedule("sgd", steps, warmup_epochs=0.2).warm_up.steps == 62  # of 62.4
+    assert make_schedule("sgd", steps, warmup_epochs=2.5).warm_up.source == "as asked"
     assert make_schedule("sgd", steps, warmup_steps=7).warm_up.steps == 7
     none = make_schedule("adamw", steps, warmup_steps=0)
     assert (none.warm_up.steps, factor_at(none, 0)) == (0, 1)
@@ -257,7 +260,40 @@ def test_a_framework_that_asks_past_the_end_gets_the_end(shape: str, end: float)
 def test_each_optimizer_has_a_usual_shape_with_a_source(optimizer: str, shape: str, power: float) -> None:
     schedule = make_schedule(optimizer, imagenet())
     assert (schedule.shape, schedule.power) == (shape, power)
+    assert schedule.gamma == (0.1 if shape == "step" else 1)
     assert "arXiv" in schedule.source
+
+
+@pytest.mark.parametrize(
+    ("shape", "source"),
+    [
+        ("step", "1706.02677"),
+        ("cosine", "1608.03983"),
+        ("linear", "1904.00962"),
+        ("polynomial", "1708.03888"),
+        ("constant", "as asked"),
+    ],
+)
+def test_a_shape_that_is_not_the_optimizer_s_own_has_its_own_source(shape: str, source: str) -> None:
+    optimizer = "adamw" if shape != "cosine" else "sgd"
+    assert source in make_schedule(optimizer, imagenet(), shape=shape).source
+
+
+@given(st.integers(1, 40), st.integers(1, 500))
+def test_milestones_of_runs_of_whole_ninths_are_ends_of_epochs(ninth: int, per_epoch: int) -> None:
+    schedule = make_schedule("sgd", count_steps(per_epoch, 1, epochs=9 * ninth))
+    assert schedule.milestones == tuple(epochs * ninth * per_epoch for epochs in (3, 6, 8))
+
+
+@given(st.sampled_from(SHAPES), st.integers(1, 200), st.integers(0, 20), st.integers(2, 9), st.data())
+def test_a_smaller_batch_has_the_same_rate_at_the_same_part_of_the_run(
+    shape: str, total: int, warm: int, times: int, data: st.DataObject
+) -> None:
+    assume(warm < total and (shape != "step" or warm * 3 <= total))
+    large = make_schedule("adamw", a_run(total), shape=shape, warmup_steps=warm)
+    small = make_schedule("adamw", a_run(total * times), shape=shape, warmup_steps=warm * times)
+    step = data.draw(st.integers(0, total - 1))
+    assert factor_at(small, step * times) == pytest.approx(factor_at(large, step))
 
 
 def test_an_unknown_shape_is_answered_with_the_nearest() -> None:
@@ -316,6 +352,20 @@ def test_a_smooth_shape_is_shown_at_every_tenth_of_the_run() -> None:
     schedule = make_schedule("lars", imagenet())
     assert [row.epoch for row in schedule.rows[:-1]] == [0, 5, 9, 18, 27, 36, 45, 54, 63, 72, 81]
     assert [row.what for row in schedule.rows if row.epoch in (9, 45)] == ["10 % of the run", "halfway"]
+
+
+def test_no_tenth_of_the_run_is_shown_within_the_warm_up() -> None:
+    schedule = make_schedule("adamw", a_run(100), warmup_steps=40)
+    assert [row.step for row in schedule.rows] == [0, 40, 50, 60, 70, 80, 90, 99]
+
+
+def test_a_constant_schedule_is_its_warm_up_and_nothing_more() -> None:
+    schedule = make_schedule("sgd", a_run(100), shape="constant", warmup_steps=10)
+    assert [(row.step, row.factor, row.what) for row in schedule.rows] == [
+        (0, 0, "warm-up begins"),
+        (10, 1, "full rate"),
+        (99, 1, "last step"),
+    ]
 
 
 def test_a_table_without_a_rate_has_factors_alone() -> None:
