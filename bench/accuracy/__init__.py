@@ -53,11 +53,18 @@ def _kernels(options: argparse.Namespace) -> str | None:
     return kernels.section(options.data, options.recorded)
 
 
+def _target(options: argparse.Namespace) -> str:
+    from bench.accuracy import target
+
+    return target.section(options.data)
+
+
 SECTIONS: dict[str, Callable[[argparse.Namespace], str | None]] = {
     "gemm": _gemm,
     "calibration": _calibration,
     "step": _step,
     "kernels": _kernels,
+    "target": _target,
 }
 NEEDS = {"step": "--traces", "kernels": "--recorded"}
 

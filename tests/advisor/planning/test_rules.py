@@ -269,6 +269,20 @@ def test_larger_batches_that_are_no_faster_are_those_of_the_accuracy_report() ->
         assert row is not None and f"times {row[1]}" in text and written in text
 
 
+def test_critical_batches_and_their_choice_are_those_of_the_accuracy_report() -> None:
+    rows = table("Critical batches from MLPerf's reference points")
+    text = BY_ID["critical-batch"].evidence
+    assert len(rows) == 8 and "fits eight of" in text
+    for column, words in (("median", "median errors of"), ("left out", "within")):
+        shares = [float(row[column]) for row in rows]
+        assert f"{words} {min(shares):.1f} to {max(shares):.1f} %" in text
+    chosen = table("The best batch of a public trace")
+    assert len({row["accuracy"] for row in chosen}) == 6
+    for column, words in (("regret", "B_crit loses"), ("its regret", "fastest epoch")):
+        lost = [int(row[column]) for row in chosen]
+        assert f"{words} {min(lost)} to {max(lost)} %" in BY_ID["time-to-target"].evidence
+
+
 def test_memory_coefficients_are_the_shipped_ones() -> None:
     known = load_step_profile().memory
     text = text_of(BY_ID["step-memory"])
