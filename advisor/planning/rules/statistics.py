@@ -125,16 +125,16 @@ RULES = (
         source=f"for: {sources.KESKAR_2016}; {sources.FORET_2020}. Against: {sources.DINH_2017}; {sources.GOYAL_2017}; "
         f"{sources.HOFFER_2017}; {sources.SHALLUE_2018}; {sources.ANDRIUSHCHENKO_2023}",
         confidence="contested",
-        evidence="Keskar 2016 compares two batch sizes per network; Shallue 2018 finds no evidence of a loss in 35 "
-        "workloads.",
+        evidence="Keskar 2016 compares two batch sizes per network; Hoffer 2017 closes the gap on three of its "
+        "networks; Shallue 2018 finds no evidence of a loss in 35 workloads.",
     ),
     Rule(
         id="flat-minima-remedies",
         group="statistics",
         title="Augmentation, weight averaging, label smoothing",
         statement="What people add to repair large batches. Each often helps, at any batch size. That it helps because "
-        "minima get flatter, or helps large batches in particular, is not settled. Keskar 2016 tried augmentation and "
-        "found less of a gap, with minima as sharp. Stochastic weight averaging finds flatter solutions that "
+        "minima get flatter, or helps large batches in particular, is not settled. With augmentation Keskar 2016 "
+        "found the gap all but closed, minima still sharp. Stochastic weight averaging finds flatter solutions that "
         "generalise better; renew BatchNorm's statistics afterwards (torch.optim.swa_utils.update_bn). Label smoothing "
         "helps accuracy and calibration, and hurts distillation. Add them for their own sake.",
         formula="SWA: w = mean of weights along the run; label smoothing: (1 - e) one-hot + e / classes",
