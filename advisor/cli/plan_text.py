@@ -9,10 +9,10 @@ from advisor.cli.plan_tables import TABLES
 from advisor.cli.setup_options import setup_lines
 from advisor.cut import Cut
 from advisor.planning.build import TrainingPlan
-from advisor.planning.changes import epochs_text
+from advisor.planning.changes import energy_text, epochs_text
 from advisor.planning.launch import launch_command
 from advisor.planning.records import CriticalBatch, PlanAnswer, ScaledRate, Side
-from advisor.units import counted, duration, energy, gib, long_time, percent, rate
+from advisor.units import counted, duration, gib, long_time, long_times, percent, rate, span
 
 MOST_CUTS = 8  # rows of the table of cuts; `--table cuts` has all
 
@@ -31,18 +31,23 @@ def render(found: TrainingPlan, format_: str) -> str:
 
 
 def summary(answer: PlanAnswer) -> list[str]:
-    """What a user came for, below the headline: what is not as asked, rate, steps, time; how many warnings follow."""
-    side = answer.planned
+    """What a user came for, below the headline: what is not as asked, rate, steps, time, energy and cost."""
+    side, run = answer.planned, answer.planned.run
     told = []
     if side.rate is not None and (side.rate.rate is not None or side.rate.factor != 1):
-        told.append(f"learning rate {_rate(side.rate)}")
+        past = "" if side.rate.within_known else " (past the range its rule is known for)"
+        told.append(f"learning rate {_rate(side.rate)}{past}")
     if side.schedule is not None and side.schedule.warm_up.steps:
         told.append(f"{counted(side.schedule.warm_up.steps, 'step')} of warm-up")
     if side.steps is not None:
         told.append(f"{side.steps.per_epoch:,} steps per epoch")
-        if side.steps.total is not None and side.run.run_s is not None:
-            told.append(f"{side.steps.total:,} in the run: {long_time(side.run.run_s)} +-{_error(side)}")
-    lines = [f"warning  {each}" for each in answer.warnings[: _first(answer)]]
+        if side.steps.total is not None and run.run_s is not None:
+            told.append(f"{side.steps.total:,} in the run: {long_time(run.run_s)} +-{_error(side)}")
+    if (used := energy_text(side)) is not None:
+        told.append(used)
+    if run.cost is not None:
+        told.append(f"cost {rate(run.cost)}")
+    lines = []
     if answer.before is not None:
         lines.append(
             f"The global batch is changed, as asked, from {answer.before.global_batch:,} to {side.global_batch:,}: all "
@@ -52,18 +57,29 @@ def summary(answer: PlanAnswer) -> list[str]:
         lines.append(f"Planned are {side.cut.gpus:,} of the {answer.gpus:,} GPUs, as objective {answer.objective} may.")
     if told:
         lines.append(f"{', '.join(told)[0].upper()}{', '.join(told)[1:]}")
-    more = len(answer.warnings) - _first(answer)
-    if more:
-        lines.append(f"{counted(more, 'more warning' if _first(answer) else 'warning')} below.")
-    return lines
+    return [*lines, *_same_target(answer)]
 
 
-def _first(answer: PlanAnswer) -> int:
-    """How many warnings stand at the top: that of a global batch that could not be kept."""
-    return int(answer.planned.global_batch != answer.planned.asked_global_batch)
+def _same_target(answer: PlanAnswer) -> list[str]:
+    """What the target takes with the planned global batch, where the run is known at another."""
+    side, target = answer.planned, answer.target
+    epochs = None if side.steps is None else side.steps.epochs
+    if target is None or epochs is None or target.known_at == side.global_batch:
+        return []
+    here = (side.global_batch, side.cut.gpus)
+    return [
+        f"Estimate by the critical batch: the target of {epochs_text(epochs)} at {target.known_at:,} takes "
+        f"{span(*(f'{factor * epochs:.3g}' for factor in sorted(point.samples_factor)))} epochs here, "
+        f"{long_times(*sorted(point.time_s))}."
+        for point in target.points
+        if (point.global_batch, point.gpus) == here and point.time_s is not None
+    ]
 
 
 def _blocks(answer: PlanAnswer, format_: str) -> Iterator[list[str]]:
+    yield [f"warning  {each}" for each in answer.warnings]
+    if answer.changes:
+        yield [_table(answer, "changes", format_)]
     yield [_table(answer, "cuts", format_)]
     yield [*_left_out(answer), *answer.reasons, *_memory(answer)]
     yield [*_learning_rate(answer), *_steps(answer), *_warm_up(answer.planned)]
@@ -71,17 +87,13 @@ def _blocks(answer: PlanAnswer, format_: str) -> Iterator[list[str]]:
         yield [_table(answer, "schedule", format_)]
     yield _time_and_money(answer)
     if answer.target is not None:
-        yield [*_critical(answer.target.critical), _known(answer)]
-        yield [_table(answer, "target", format_)]
         yield [answer.target.sentence]
-    if answer.changes:
-        yield ["Before and after:"]
-        yield [_table(answer, "changes", format_)]
+        yield [_table(answer, "target", format_)]
+        yield [*_critical(answer.target.critical), _known(answer)]
     yield [
         f"Usual, not an answer: {each.low:,} to {each.high:,} {each.unit} for {each.task}{_remark(each.remark)}"
         for each in answer.usual
     ]
-    yield [f"warning  {each}" for each in answer.warnings[_first(answer) :]]
     yield [f"launch   {launch_command(answer.planned.cut.gpus)}"]
 
 
@@ -203,24 +215,23 @@ def _time_and_money(answer: PlanAnswer) -> list[str]:
     ]
     gpus = counted(side.cut.gpus, "GPU")
     if run.energy_j is not None and run.power is not None:
-        limit = "at most " if run.power.kind == "at most" else ""
         alone = "the GPU alone, " if side.cut.gpus == 1 else f"the {gpus} alone, each "
-        lines.append(f"Energy: {limit}{energy(run.energy_j)} ({alone}{run.power}).")
+        lines.append(f"Energy: {energy_text(side)} ({alone}{run.power}).")
     elif run.power is None:
         lines.append("Energy: unknown, as the power of this GPU is; --power gives it.")
     if run.cost is not None and run.price_per_hour is not None:
         each = "an hour" if side.cut.gpus == 1 else "an hour each"
-        lines.append(f"Cost: {rate(run.cost)} for {gpus} at {rate(run.price_per_hour)} {each}.")
+        lines.append(
+            f"Cost: {rate(run.cost)} for {gpus} at {rate(run.price_per_hour)} {each}, as uncertain as the time."
+        )
     elif run.price_per_hour is not None:
         lines.append("Cost: of a run whose length is unknown; give --dataset-size and --epochs.")
     return lines
 
 
 def _critical(critical: CriticalBatch) -> list[str]:
-    span = (
-        _about(critical.low) if critical.low == critical.high else f"{_about(critical.low)} to {_about(critical.high)}"
-    )
-    lines = [f"Critical batch of {critical.title}: {span} {critical.unit}, where samples to target have doubled."]
+    samples = span(_about(critical.low), _about(critical.high))
+    lines = [f"Critical batch of {critical.title}: {samples} {critical.unit}, where samples to target have doubled."]
     for value in critical.values:
         error = "" if value.error is None else f", median error {percent(value.error)}"
         known = "" if value.measured is None else f", from batches {value.measured[0]:,} to {value.measured[1]:,}"

@@ -10,23 +10,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import msgspec
 
-from advisor.cut import LeastTimes
+from advisor.cut import Cut, LeastTimes
 from advisor.errors import BadInputError
 from advisor.planning.cautions import cautions
 from advisor.planning.changes import change_rows
 from advisor.planning.critical_batch import critical_batch as find_critical_batch
 from advisor.planning.curves import Curves, curves_of
 from advisor.planning.power import PowerSource, power_source
-from advisor.planning.records import SCHEMA_VERSION, CriticalBatch, PlanAnswer, Target
-from advisor.planning.request import MOST_PER_GPU, PREDICTED_AS, Request, checked
+from advisor.planning.records import (
+    SCHEMA_VERSION,
+    CriticalBatch,
+    Objective,
+    PlanAnswer,
+    PlanOptimizer,
+    Shape,
+    Target,
+)
+from advisor.planning.request import BEST, MOST_PER_GPU, PREDICTED_AS, Best, Request, checked
 from advisor.planning.sentences import headline, notes, reasons, why_no_target
 from advisor.planning.sides import Sides
-from advisor.planning.target import best_for, find_target
+from advisor.planning.target import best_for, find_target, with_planned
 from advisor.planning.usual import usual_ranges
+from advisor.recipe import Precision
 from advisor.recommendation import DEFAULT_MAX_BATCH, GpuFacts, ModelFacts, samples_of
 from advisor.recommendation import decide as recommend_from
 from advisor.step import Setup, prepare
@@ -34,12 +43,27 @@ from advisor.workload import Workload
 
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import Unpack
 
     from advisor.planning.snippets import Snippet
 
 # Time to target is searched up to so many samples per GPU, and as far around the global batch asked.
 SEARCHED_PER_GPU = 1 << 14
 AROUND_ASKED = 4
+
+
+class _SetupOptions(TypedDict, total=False):
+    """Arguments of `advisor.step.prepare` that `plan` hands on."""
+
+    input_shape: tuple[int, ...] | None
+    seq_len: int | None
+    layout: Literal["nhwc", "nchw"] | None
+    precision: Precision | None
+    mode: Literal["train"]
+    recipe: str
+    memory_limit: str | int | None
+    margin: str | float | None
+    profile: str | Path | None
 
 
 @dataclass(frozen=True)
@@ -73,7 +97,7 @@ def plan(
     global_batch: int,
     gpu: str = "auto",
     gpus: int = 1,
-    optimizer: str = "sgd",
+    optimizer: PlanOptimizer = "sgd",
     lr: float | None = None,
     base_batch: int | None = None,
     dataset_size: int | None = None,
@@ -81,17 +105,17 @@ def plan(
     drop_last: bool = True,
     warmup_epochs: float | None = None,
     warmup_steps: int | None = None,
-    schedule: str | None = None,
-    change_global_batch: int | str | None = None,
+    schedule: Shape | None = None,
+    change_global_batch: int | Best | None = None,
     task: str | None = None,
     critical_batch: float | None = None,
-    objective: str = "throughput",
+    objective: Objective = "throughput",
     price: float | None = None,
     power_w: float | None = None,
     exchange_s: float | None = None,
     records: str | Path | Sequence[str | Path] = (),
     max_batch: int = DEFAULT_MAX_BATCH,
-    **setup: Any,
+    **setup: Unpack[_SetupOptions],
 ) -> TrainingPlan:
     """Plan the training of `model` with `global_batch` samples per optimizer step over `gpus` GPUs.
 
@@ -122,8 +146,8 @@ def plan(
         critical_batch=critical_batch, objective=objective, price=price, power_w=power_w, exchange_s=exchange_s,
         max_batch=max_batch,
     )  # fmt: skip
-    if setup.setdefault("mode", "train") != "train":
-        raise BadInputError(f"a plan is of training, and mode {setup['mode']!r} is none: leave it out")
+    if (mode := setup.pop("mode", "train")) != "train":
+        raise BadInputError(f"a plan is of training, and mode {mode!r} is none: leave it out")
     prepared = prepare(model, gpu=gpu, gpus=request.gpus, optimizer=PREDICTED_AS[request.optimizer], **setup)
     power = power_source(prepared, gpu=gpu, given=request.power, profile=setup.get("profile"), records=records)
     return decide(prepared, request, power=power)
@@ -138,12 +162,16 @@ def decide(setup: Setup, request: Request, *, power: PowerSource | None = None) 
     sides = Sides(curves, request, power)
     critical = find_critical_batch(setup.workload, task=request.task, given=request.critical_batch)
     recommended = recommend_from(setup, max_batch=request.max_batch).batch_size
-    target = _target(curves, request, critical, recommended=recommended)
-    planned, near = sides.side(request.global_batch, sides.gpus_for(request.global_batch))
-    before = None
-    if request.change_global_batch is not None:
-        asked, (planned, near) = planned, sides.side(*_changed(sides, target, recommended=recommended))
-        before = asked if planned.cut != asked.cut else None  # it may be the best already
+    asked, near = sides.side(request.global_batch, sides.gpus_for(request.global_batch))
+    planned = asked
+    if isinstance(request.change_global_batch, int):
+        planned, near = sides.side(request.change_global_batch, sides.gpus_for(request.change_global_batch))
+    target = _target(curves, request, critical, recommended=recommended, listed=planned.cut)
+    if request.change_global_batch == BEST:
+        planned, near = sides.side(*_best(request, target, recommended=recommended))
+    if target is not None:
+        target = with_planned(target, planned.global_batch, planned.cut.gpus)
+    before = asked if planned.cut != asked.cut else None  # the global batch asked for may be the best
     gpu = setup.resolved_gpu.gpu
     workload = setup.workload
     answer = PlanAnswer(
@@ -173,10 +201,12 @@ def decide(setup: Setup, request: Request, *, power: PowerSource | None = None) 
     return TrainingPlan(setup, answer)
 
 
-def _target(curves: Curves, request: Request, critical: CriticalBatch | None, *, recommended: int) -> Target | None:
+def _target(
+    curves: Curves, request: Request, critical: CriticalBatch | None, *, recommended: int, listed: Cut
+) -> Target | None:
     """Time to target over the global batch; None where no critical batch is known, or the global batch is too large.
 
-    `recommended` is the batch per GPU for throughput.
+    `recommended` is the batch per GPU for throughput. The global batch of `listed` is among those listed.
     """
     share = request.global_batch / request.gpus
     if critical is None or share > MOST_PER_GPU:
@@ -186,7 +216,7 @@ def _target(curves: Curves, request: Request, critical: CriticalBatch | None, *,
     run_samples = None
     if request.epochs is not None and request.dataset_size is not None:
         run_samples = request.epochs * request.dataset_size
-    largest = min(MOST_PER_GPU, max(SEARCHED_PER_GPU, AROUND_ASKED * request.global_batch))
+    largest = min(MOST_PER_GPU, max(SEARCHED_PER_GPU, AROUND_ASKED * request.global_batch, listed.global_batch))
     asked = curves.cuts(request.global_batch, request.gpus).cuts[0].global_batch
 
     @cache
@@ -198,14 +228,12 @@ def _target(curves: Curves, request: Request, critical: CriticalBatch | None, *,
         gpus=request.gpus, asked=asked, known_at=request.known_at, critical=critical,
         curve=curves.line(), known_samples=run_samples, exchange_s=request.exchange_s,
         price=request.price, objective=request.objective, most_throughput=recommended * request.gpus,
+        listed=(listed.global_batch, listed.gpus),
     )  # fmt: skip
 
 
-def _changed(sides: Sides, target: Target | None, *, recommended: int) -> tuple[int, int]:
-    """The global batch to change to, and on how many GPUs."""
-    request = sides.request
-    if isinstance(request.change_global_batch, int):
-        return request.change_global_batch, sides.gpus_for(request.change_global_batch)
+def _best(request: Request, target: Target | None, *, recommended: int) -> tuple[int, int]:
+    """The best global batch for the objective, and on how many GPUs."""
     if target is None:
         return recommended * request.gpus, request.gpus
     return best_for(target, request.objective)

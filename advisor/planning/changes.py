@@ -104,7 +104,7 @@ def _time_and_memory(request: Request) -> Iterator[tuple[str, _Shown]]:
     yield f"time for {epochs}", lambda side: None if side.run.run_s is None else long_time(side.run.run_s)
     yield "memory per GPU", lambda side: gib(side.memory_bytes)
     yield "BatchNorm sees", lambda side: None if (n := side.cuts[0].batch_norm_samples) is None else f"{n:,}"
-    yield f"energy of {epochs}", _energy
+    yield f"energy of {epochs}", energy_text
     yield f"cost of {epochs}", lambda side: None if side.run.cost is None else rate(side.run.cost)
 
 
@@ -113,7 +113,8 @@ def epochs_text(epochs: float) -> str:
     return f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
 
 
-def _energy(side: Side) -> str | None:
+def energy_text(side: Side) -> str | None:
+    """As printed: "5.58 kWh", or "at most 5.58 kWh" where only a limit of the power is known; None: unknown."""
     run = side.run
     if run.energy_j is None or run.power is None:
         return None

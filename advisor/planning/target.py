@@ -26,6 +26,7 @@ AROUND = {0.25: "a quarter of it", 0.5: "half of it", 2.0: "twice as large", 4.0
 EVERY_COUNT = 64  # up to so many GPUs objective "cost" tries every number of them, beyond it powers of two
 NEAR_FACTOR = 0.1  # a size this far from half or twice the asked one is not called that
 MARGIN = 2.0  # how far a curve goes beyond what is named or near the best
+PLANNED = "planned"
 NONE = 0.005  # a loss below this is said to be none
 
 Pair = tuple[float, float]
@@ -88,6 +89,17 @@ def best_for(target: Target, objective: Objective) -> tuple[int, int]:
         return target.cheapest
     batch = target.most_throughput if objective == "throughput" else target.compromise
     return batch, max(point.gpus for point in target.points)
+
+
+def with_planned(target: Target, global_batch: int, gpus: int) -> Target:
+    """Name the point that is planned, where it is not the one asked for."""
+    points = (
+        replace(point, roles=(PLANNED, *point.roles))
+        if (point.global_batch, point.gpus) == (global_batch, gpus) and "asked" not in point.roles
+        else point
+        for point in target.points
+    )
+    return replace(target, points=tuple(points))
 
 
 # The search -----------------------------------------------------------------------------------------------------------
@@ -223,6 +235,7 @@ def find_target(
     price: float | None = None,
     objective: Objective = "throughput",
     most_throughput: int | None = None,
+    listed: tuple[int, int] | None = None,
 ) -> Target:
     """Time to target on `gpus` GPUs over every global batch they can share, for both ends of the critical batch.
 
@@ -231,7 +244,8 @@ def find_target(
     unknown, so that times are relative alone). `exchange_s` is added to every step on several GPUs, whatever their
     number. `price` is that of one GPU for an hour. Objective "cost" also tries fewer GPUs. `most_throughput` is the
     global batch recommended for throughput; left out, that with the most samples/s without accumulation. `asked` is
-    taken as the nearest global batch that can be shared and fits.
+    taken as the nearest global batch that can be shared and fits. `listed` is a further global batch to list, and its
+    number of GPUs; `with_planned` says what it is.
 
     Raises DoesNotFitError where nothing fits, BadInputError where `asked` is larger than all that `times_of` holds.
     """
@@ -250,6 +264,9 @@ def find_target(
         cheap, i = search.cheapest()
         cheapest = int(cheap.batch[i]), cheap.gpus
         _add_counts(named, search, cheap)
+    for each in (*search.counts, sizes):
+        if listed is not None and each.gpus == listed[1] and each.batch[each.nearest(listed[0])] == listed[0]:
+            named.setdefault((each, each.nearest(listed[0])), [])
     points = [search.point(of, i, tuple(roles)) for (of, i), roles in named.items()]
     asked_at, fastest = sizes.nearest(asked), search.fastest()
     extra_s = exchange_s if gpus > 1 else 0.0
