@@ -52,7 +52,8 @@ _OPTIONS = (
                  "one for the objective, and show all that follows before and after."),
     click.option("--objective", type=click.Choice(OBJECTIVES), default=OBJECTIVES[0], show_default=True,
                  help="What is best. cost may plan fewer GPUs."),
-    click.option("--task", help="Whose critical batch to take.  [default: the model's own task]"),
+    click.option("--task", help="Whose critical batch to take: imagenet, cifar10, detection, bert, llm, ...; an "
+                 "unknown one lists all.  [default: the model's own task]"),
     click.option("--critical-batch", type=float, metavar="SAMPLES", help="Your own critical batch: at this size the "
                  "samples to target have doubled."),
     click.option("--price", type=float, help="Per hour of one GPU, in any currency."),

@@ -15,6 +15,7 @@ import pytest
 
 from advisor import plan
 from advisor.cli import main
+from advisor.planning.critical_batch import task_names
 
 A100 = "--gpu a100-sxm4-80gb"
 ISSUE = (
@@ -320,3 +321,10 @@ def test_planning_imports_no_heavy_library() -> None:
     code = f"import sys; from advisor.cli import main; {job}; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("set()")
+
+
+def test_the_help_names_tasks_that_there_are(run) -> None:
+    _, out, _ = run("--help")
+    named = re.search(r"critical batch to take:([^.]*)\.\.\.", out)
+    assert named is not None
+    assert {name.strip() for name in named[1].split(",") if name.strip()} <= set(task_names())
