@@ -166,6 +166,24 @@ def test_both_ends_of_a_range_of_times_have_one_unit(run) -> None:
     assert "min to" not in asked
 
 
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        (1024, "The full rule also moves beta1 0.9 to 0.6, beta2 0.999 to 0.996, eps 1e-08 to 5e-09."),
+        (4096, "The full rule also moves the betas and eps, but for beta1, 1 - 16 x (1 - 0.9) is not above 0, so the "
+               "rule has no value here. Try a few rates around this one."),
+    ],
+)  # fmt: skip
+def test_a_user_of_adam_is_told_what_most_do_and_what_the_full_rule_asks_for(run, batch: int, said: str) -> None:
+    _, out, _ = run(f"--model resnet50 {A100} --gpus 8 --global-batch {batch} --optimizer adamw --base-batch 256")
+    assert f"Most recipes scale the rate alone, as here. {said}\n" in out
+
+
+def test_past_its_range_a_rule_says_how_far_it_is_known(run) -> None:
+    _, out, _ = run(f"--model resnet50 {A100} --gpus 8 --global-batch 16384 --optimizer sgd --base-batch 256")
+    assert "past the range it is known for (to 8,192 samples per step, ResNet-50 on ImageNet): LARS reached" in out
+
+
 def test_a_change_is_said_at_the_top_and_shown_before_and_after(run) -> None:
     _, out, _ = run(f"{ISSUE} --change-global-batch 8192")
     assert "changed, as asked, from 4,096 to 8,192" in "".join(out.splitlines()[:4])
