@@ -14,6 +14,7 @@ import numpy as np
 from advisor.errors import BadInputError, BrokenFileError
 from advisor.gpus import Gpu, ResolvedGpu, find_gpu, resolve_gpu
 from advisor.measured import profile_bytes, read_measured_profile
+from advisor.step import is_number
 from advisor.units import counted
 
 if TYPE_CHECKING:
@@ -121,9 +122,8 @@ def prices_of(price: float | Mapping[str, float] | None, compared: Sequence[Entr
 
 def check_price(value: float) -> float:
     """Return a price if it is a positive number within `PRICES`; otherwise raise BadInputError."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     least, most = PRICES
-    if not number or not least <= value <= most:  # also where it is NaN
+    if not is_number(value) or not least <= value <= most:  # also where it is NaN
         raise BadInputError(
             f"price {value!r} is no positive number ({least:g} to {most:g}): give what one GPU costs per hour, "
             "such as 2.5"

@@ -243,6 +243,11 @@ def check_batches(batches: Iterable[int]) -> np.ndarray:
     return sizes
 
 
+def is_number(value: object) -> bool:
+    """Whether a value is a real number of Python or NumPy. NaN is one, True is none."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
 def check_count(what: str, value: int, *, limit: int) -> int:
     """Return `value` if it is a whole number from 1 to `limit`; otherwise raise BadInputError."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value <= limit:

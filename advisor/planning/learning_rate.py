@@ -10,7 +10,7 @@ from typing import Literal, cast
 from advisor.errors import BadInputError, UnknownNameError
 from advisor.planning import sources
 from advisor.planning.records import PLAN_OPTIMIZERS, Companion, PlanOptimizer, ScaledRate
-from advisor.step import check_count
+from advisor.step import check_count, is_number
 
 RATES = (1e-15, 1e6)  # what an optimizer can use, and no slip of the keys
 MAX_GLOBAL_BATCH = 1 << 30  # samples per optimizer step
@@ -113,9 +113,8 @@ def scale_rate(optimizer: str, *, batch: int, base_batch: int, lr: float | None 
 
 def check_rate(what: str, value: float) -> float:
     """Return a rate if it is a number within `RATES`; otherwise raise BadInputError."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     least, most = RATES
-    if not number or not least <= value <= most:  # also where it is NaN
+    if not is_number(value) or not least <= value <= most:  # also where it is NaN
         raise BadInputError(f"{what} {value!r} is no positive number from {least:g} to {most:g}: give one such as 0.1")
     return float(value)
 

@@ -12,7 +12,7 @@ from advisor.planning.records import OBJECTIVES, SHAPES, Objective, PlanOptimize
 from advisor.planning.schedule import MAX_DATASET, check_epochs
 from advisor.recipe import Optimizer
 from advisor.recommendation import DEFAULT_MAX_BATCH
-from advisor.step import check_count
+from advisor.step import check_count, is_number
 from advisor.units import DAY_S
 
 MAX_GPUS = 1 << 16
@@ -90,10 +90,8 @@ def checked(
     check_count("global batch", global_batch, limit=MAX_GLOBAL_BATCH)
     check_count("number of GPUs", gpus, limit=MAX_GPUS)
     check_count("largest batch to search", max_batch, limit=1 << 16)
-    if lr is not None:
-        check_rate("learning rate", lr)
-    if base_batch is not None:
-        check_count("base batch", base_batch, limit=MAX_GLOBAL_BATCH)
+    if not isinstance(drop_last, bool):
+        raise BadInputError(f"drop_last {drop_last!r} is neither True nor False")
     _check_run(dataset_size, epochs, drop_last, given={
         "a warm-up": warmup_epochs is not None or warmup_steps is not None, "a schedule": schedule is not None,
     })  # fmt: skip
@@ -109,10 +107,10 @@ def checked(
         global_batch=int(global_batch),
         gpus=int(gpus),
         optimizer=check_optimizer(optimizer),
-        lr=lr,
-        base_batch=base_batch,
-        dataset_size=dataset_size,
-        epochs=epochs,
+        lr=None if lr is None else check_rate("learning rate", lr),
+        base_batch=None if base_batch is None else check_count("base batch", base_batch, limit=MAX_GLOBAL_BATCH),
+        dataset_size=None if dataset_size is None else int(dataset_size),
+        epochs=None if epochs is None else float(epochs),
         drop_last=drop_last,
         warmup_epochs=warmup_epochs,
         warmup_steps=warmup_steps,
@@ -155,7 +153,7 @@ def _check_change(change: int | str | None) -> int | Best | None:
 
 def _check_power(value: float) -> float:
     least, most = POWERS_W
-    if not _is_number(value) or not least <= value <= most:  # also where it is NaN
+    if not is_number(value) or not least <= value <= most:  # also where it is NaN
         raise BadInputError(
             f"power {value!r} is no number of watts from {least:g} to {most:g}: give what one GPU draws"
         )
@@ -163,13 +161,9 @@ def _check_power(value: float) -> float:
 
 
 def _check_exchange(value: float) -> float:
-    if not _is_number(value) or not 0 < value <= DAY_S:  # also where it is NaN
+    if not is_number(value) or not 0 < value <= DAY_S:  # also where it is NaN
         raise BadInputError(
             f"gradient exchange {value!r} is no number of seconds above 0, up to a day: give what you measured, or "
             "leave it out where backward hides all of it"
         )
     return float(value)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -22,6 +22,8 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import cast
 
+import numpy as np
+
 from advisor.errors import BadInputError, UnknownNameError
 from advisor.planning import sources
 from advisor.planning.learning_rate import ADAM_BETA2, MAX_GLOBAL_BATCH, check_optimizer
@@ -35,7 +37,7 @@ from advisor.planning.records import (
     Steps,
     WarmUp,
 )
-from advisor.step import check_count
+from advisor.step import check_count, is_number
 from advisor.units import counted
 
 MAX_DATASET = 10**15  # samples
@@ -237,16 +239,15 @@ def check_epochs(value: float) -> float:
 
 
 def _check_number(what: str, value: float, *, least: float, most: float) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not least <= value <= most:  # also where it is NaN
+    if not is_number(value) or not least <= value <= most:  # also where it is NaN
         raise BadInputError(f"{what} {value!r} is no number from {least:g} to {most:g}")
     return float(value)
 
 
 def _check_steps(value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
         raise BadInputError(f"warm-up steps {value!r} is no whole number from 0 on")
-    return value
+    return int(value)
 
 
 def _exactly(value: float) -> Fraction:

@@ -125,6 +125,8 @@ def test_a_share_that_no_cut_fits_moves_to_the_nearest_that_has_one_and_says_why
     found = cut(1000, 4, fits=NONE)  # 250 per GPU, whole steps fit up to 48
     assert (found.cuts[0].global_batch, found.difference, found.others) == (192, -808, ())
     assert found.held_by_memory
+    found = cut(15, 8, fits=NONE, fits_whole=np.arange(1, 65) == 1)  # 16 is nearer, but 2 on each do not fit
+    assert (found.cuts[0].global_batch, found.held_by_memory) == (8, True)
     sevens = np.arange(1, 65) == 7  # only 7 fits: 14, 21, ... with accumulation
     found = cut(20, 1, fits=sevens, fits_whole=NONE)
     assert [(c.batch, c.accumulation) for c in found.cuts] == [(7, 3)]

@@ -52,11 +52,11 @@ def test_a_prime_global_batch_is_kept_and_the_nearest_good_one_named() -> None:
     assert not any("No exact cut" in n for n in recommend("resnet50", gpu="a100", global_batch=4096).answer.notes)
 
 
-@pytest.mark.parametrize(("model", "batch"), [("resnet50", 32), ("vit_b_16", 16)])
+@pytest.mark.parametrize(("model", "batch"), [("resnet50", 32), ("vit_b_16", 8)])
 def test_a_cut_is_the_one_that_is_planned_also_where_cuts_tie(
     model: str, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("advisor.cut.TIE", 0.5)
+    monkeypatch.setattr("advisor.cut.TIE", 0.6)  # 16 images take 51 % more time
     cut = recommend(model, gpu="a100", global_batch=512).answer.cut
     assert cut is not None
     assert cut == plan(model, gpu="a100", global_batch=512).answer.planned.cut

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from advisor.errors import AdvisorError, BadInputError
-from advisor.planning.build import plan
+from advisor.planning.build import TrainingPlan, plan
 
 
-def asked(**options: Any) -> None:
-    plan("resnet18", gpu="rtx-3060", **{"global_batch": 64, "input_shape": (3, 32, 32), "max_batch": 64, **options})
+def asked(**options: Any) -> TrainingPlan:
+    return plan(
+        "resnet18", gpu="rtx-3060", **{"global_batch": 64, "input_shape": (3, 32, 32), "max_batch": 64, **options}
+    )
 
 
 @pytest.mark.parametrize("watts", [0, 0.5, -3, 2e5, math.nan, math.inf, "300", True])
@@ -34,6 +37,7 @@ def test_no_exchange_is_said_by_leaving_it_out(seconds: Any) -> None:
         ({"epochs": 3, "dataset_size": "1000"}, "dataset size '1000' is no whole number"),
         ({"epochs": 3, "dataset_size": 1e6}, "dataset size 1000000.0 is no whole number"),
         ({"task": 3}, "task 3 is no name"),
+        ({"drop_last": "no", "dataset_size": 1000}, "drop_last 'no' is neither True nor False"),
     ],
 )
 def test_values_of_another_type_are_named_not_computed_with(options: dict[str, Any], named: str) -> None:
@@ -44,3 +48,32 @@ def test_values_of_another_type_are_named_not_computed_with(options: dict[str, A
 def test_records_may_be_one_path() -> None:
     with pytest.raises(AdvisorError, match=r"nowhere\.db does not exist"):
         asked(records="nowhere.db")
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    options = {
+        "global_batch": 60, "gpus": 2, "lr": 0.25, "base_batch": 30, "dataset_size": 1000, "epochs": 2.5,
+        "warmup_epochs": 0.5, "change_global_batch": 30, "critical_batch": 900, "price": 2.5, "power_w": 250,
+        "exchange_s": 0.125, "max_batch": 32,
+    }  # fmt: skip
+    kinds = {int: np.int64, float: np.float32}  # what these hold exactly
+    same = asked(**{name: kinds[type(value)](value) for name, value in options.items()})
+    assert same.to_json() == asked(**options).to_json()
+    steps = {"dataset_size": 1000, "epochs": 3}
+    assert asked(warmup_steps=np.int32(4), **steps).to_json() == asked(warmup_steps=4, **steps).to_json()
+
+
+def test_a_model_of_your_own_is_planned() -> None:
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(), torch.nn.Linear(8, 10),
+    )  # fmt: skip
+    answer = plan(
+        model, gpu="rtx-3060", input_shape=(3, 32, 32), global_batch=100, gpus=2, lr=0.1, dataset_size=1000, epochs=3
+    ).answer
+    assert answer.planned.cut.batch * answer.planned.cut.accumulation == 50
+    assert answer.planned.cuts[0].batch_norm_samples == answer.planned.cut.batch
+    assert answer.planned.steps is not None
+    assert answer.planned.steps.total == 30
+    assert answer.model.samples == "images"
