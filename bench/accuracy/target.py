@@ -66,7 +66,8 @@ def benchmarks_part(found: Sequence[Fitted]) -> Iterator[str]:
         "benchmark's model, target and optimizer alone: for ImageNet McCandlish et al. 2018 give 15,000, and a "
         "plan computes with both."
     )
-    yield "Not used, by limits that are chosen and not derived (gpt3 just misses one):"
+    yield "The limits are chosen, not derived; gpt3 just misses one."
+    yield "Benchmarks not used:"
     yield table(
         ["benchmark", "points", "batches", "critical batch", ends, "why not"],
         [[*_benchmark(one)[:5], one.reason or ""] for one in found if one.reason is not None],
@@ -247,6 +248,7 @@ def trace_part(data: Path) -> Iterator[str]:
         "at 8 as at 128 images, and a line cannot bend so. A plan searches the predicted curve and shows the line "
         "beside it."
     )
+    yield "Seconds per epoch, measured and by the line:"
     yield table(
         ["batch", "epoch (s)", "line (s)", "error"],
         [[f"{batch:,}", f"{seconds:.1f}", f"{ours_s:.1f}", f"{100 * error:+.0f}"]

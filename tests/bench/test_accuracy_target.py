@@ -105,7 +105,7 @@ def test_logarithms_move_no_exact_fit_and_noisy_ones_a_little() -> None:
 def test_what_is_used_and_what_is_not_have_a_table_each() -> None:
     used, unused = fit_benchmark("resnet", rows(0.01)), fit_benchmark("unet", rows(0.01)[:3])
     text = "\n\n".join(benchmarks_part([used, unused]))
-    first, second = text.split("Not used")
+    first, second = text.split("not used")
     assert "| resnet" in first and "| unet" not in first and "| resnet" not in second
     assert "3 fit rows of one round" in second
     assert "standard error of a point is 1.0 to 1.0 %" in first  # 5 % over the root of 25 runs
