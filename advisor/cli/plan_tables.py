@@ -34,9 +34,9 @@ def schedule_table(answer: PlanAnswer) -> _Rows:
 
 def target_table(answer: PlanAnswer) -> _Rows:
     """What each global batch takes to the target, by global batch."""
-    points = _there(answer.target, "target").points
-    priced = any(point.relative_cost != point.relative_time for point in points)
-    return [_target_row(point, priced=priced) for point in points]
+    target = _there(answer.target, "target")
+    fewer = target.cheapest is not None  # GPUs were tried; on all of them the cost goes with the time
+    return [_target_row(point, relative_cost=fewer) for point in target.points]
 
 
 def changes_table(answer: PlanAnswer) -> _Rows:
@@ -89,7 +89,7 @@ def _schedule_row(row: ScheduleRow) -> dict[str, str]:
     }
 
 
-def _target_row(point: TargetPoint, *, priced: bool) -> dict[str, str]:
+def _target_row(point: TargetPoint, *, relative_cost: bool) -> dict[str, str]:
     shown = {
         "global batch": f"{point.global_batch:,}",
         "GPUs": f"{point.gpus:,}",
@@ -99,7 +99,7 @@ def _target_row(point: TargetPoint, *, priced: bool) -> dict[str, str]:
     if point.time_s is not None:
         shown["time to target"] = long_times(min(point.time_s), max(point.time_s))
     shown["of best time"] = _range(point.relative_time, _times)
-    if priced:
+    if relative_cost:
         shown["of least cost"] = _range(point.relative_cost, _times)
     if point.cost is not None:
         shown["cost"] = _range(point.cost, rate)

@@ -54,7 +54,7 @@ def summary(answer: PlanAnswer) -> list[str]:
             "that follows stands below, before and after."
         )
     if side.cut.gpus < answer.gpus:
-        lines.append(f"Planned are {side.cut.gpus:,} of the {answer.gpus:,} GPUs, as objective {answer.objective} may.")
+        lines.append(f"Planned on {side.cut.gpus:,} of the {answer.gpus:,} GPUs: objective {answer.objective}.")
     if told:
         lines.append(f"{', '.join(told)[0].upper()}{', '.join(told)[1:]}")
     return [*lines, *_same_target(answer)]
@@ -67,12 +67,15 @@ def _same_target(answer: PlanAnswer) -> list[str]:
     if target is None or epochs is None or target.known_at == side.global_batch:
         return []
     here = (side.global_batch, side.cut.gpus)
+    point = next((point for point in target.points if (point.global_batch, point.gpus) == here), None)
+    if point is None or point.time_s is None:
+        return []
+    takes = span(*(f"{factor * epochs:.3g}" for factor in sorted(point.samples_factor)))
+    if takes == f"{epochs:.3g}":  # as near as can be told
+        return []
     return [
         f"Estimate by the critical batch: the target of {epochs_text(epochs)} at {target.known_at:,} takes "
-        f"{span(*(f'{factor * epochs:.3g}' for factor in sorted(point.samples_factor)))} epochs here, "
-        f"{long_times(*sorted(point.time_s))}."
-        for point in target.points
-        if (point.global_batch, point.gpus) == here and point.time_s is not None
+        f"{takes} epochs here, {long_times(*sorted(point.time_s))}."
     ]
 
 

@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 
 from advisor import plan
-from advisor.cli import main
+from advisor.cli import cli, main
 from advisor.planning.critical_batch import task_names
 
 A100 = "--gpu a100-sxm4-80gb"
@@ -121,7 +122,7 @@ def test_a_global_batch_that_was_kept_is_not_said_to_be_another(run) -> None:
 
 def test_fewer_gpus_than_given_are_said_at_the_top_and_what_that_leaves_out(run) -> None:
     _, out, _ = run(f"--model resnet50 {A100} --gpus 8 --global-batch 64 --objective cost")
-    assert out.splitlines()[1].startswith("Planned are 1 of the 8 GPUs")
+    assert out.splitlines()[1].startswith("Planned on 1 of the 8 GPUs")
     assert "several GPUs look cheaper than they are: give --exchange" in out
     _, out, _ = run(f"--model resnet50 {A100} --gpus 8 --global-batch 64 --objective cost --exchange 1ms")
     assert "look cheaper" not in out
@@ -157,6 +158,21 @@ def test_a_change_to_what_was_asked_is_said_to_change_nothing(run) -> None:
     _, out, _ = run(f"{ISSUE} --change-global-batch 4096")
     assert "4,096 is the global batch asked for: nothing changes." in out
     assert "Before and after" not in out
+
+
+@pytest.mark.parametrize("gpus", [1, 3, 8])  # 3 x a third is not always one to a computer
+def test_cost_beside_time_is_shown_where_fewer_gpus_were_tried(run, gpus: int) -> None:
+    asked = f"--model resnet50 {A100} --gpus {gpus} --global-batch 999 --table target"
+    assert "of least cost" not in run(asked)[1]
+    assert "of least cost" in run(f"{asked} --objective cost")[1]
+
+
+def test_the_epochs_to_the_same_target_are_said_where_they_are_others(run) -> None:
+    _, out, _ = run(f"{ISSUE}")
+    # 90 x (1 + 4096 / B) / (1 + 256 / B): 112.7 at B = 15,000, 97.3 at 46,910
+    assert "the target of 90 epochs at 256 takes 97.3 to 113 epochs here, 1.89 to 2.19 h." in out
+    _, out, _ = run(f"--model resnet50 {A100} --gpus 3 --global-batch 1000 --dataset-size 5000 --epochs 1")
+    assert "Estimate by the critical batch" not in out  # 999 for 1,000 moves nothing that can be told
 
 
 def test_both_ends_of_a_range_of_times_have_one_unit(run) -> None:
@@ -346,3 +362,16 @@ def test_the_help_names_tasks_that_there_are(run) -> None:
     named = re.search(r"critical batch to take:([^.]*)\.\.\.", out)
     assert named is not None
     assert {name.strip() for name in named[1].split(",") if name.strip()} <= set(task_names())
+
+
+@pytest.mark.parametrize(
+    ("option", "begun", "completed"),
+    [
+        ("--optimizer", "la", ["lars", "lamb"]),
+        ("--emit", "l", ["lightning"]),
+        ("--task", "b", ["bert", "billion-word"]),
+    ],
+)
+def test_the_shell_completes_names(option: str, begun: str, completed: list[str]) -> None:
+    complete = ShellComplete(cli, {}, "advisor", "_ADVISOR_COMPLETE")
+    assert [item.value for item in complete.get_completions(["plan", option], begun)] == completed

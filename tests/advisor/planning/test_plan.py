@@ -160,6 +160,13 @@ def test_a_cut_beside_the_best_is_said_to_tie() -> None:
     assert "256 x 2 ties with it" in answer.reasons[0]  # 1.7 % slower
 
 
+def test_cuts_within_two_per_cent_of_the_fastest_tie() -> None:
+    cuts = [
+        replace(cut, time_s=time_s) for cut, time_s in zip(CURVES.cuts(4, 1).cuts, (1.0, 1.019, 1.021), strict=True)
+    ]
+    assert [ranked.tie for ranked in CURVES.ranked(tuple(cuts))] == [True, True, False]
+
+
 def test_a_prime_share_names_a_global_batch_that_runs_better_and_keeps_the_one_asked() -> None:
     answer = answer_of(global_batch=4099)
     assert answer.planned.global_batch == 4099
@@ -259,6 +266,13 @@ def test_cost_takes_as_many_gpus_as_tie_with_the_cheapest(resnet: Setup) -> None
     least = min(cost.values())
     assert answer.planned.cut.gpus == max(n for n in cost if cost[n] <= 1.02 * least)
     assert answer.gpus == 8
+
+
+def test_memory_is_that_of_the_gpus_that_are_planned() -> None:
+    fewer = answer_of(global_batch=64, gpus=8, objective="cost").planned
+    alone, several = answer_of(global_batch=64).planned, answer_of(global_batch=512, gpus=8).planned
+    assert (fewer.cut.gpus, several.cut.batch) == (1, 64)
+    assert fewer.memory_bytes == alone.memory_bytes < several.memory_bytes  # several keep buckets of gradients
 
 
 def test_the_cheapest_number_of_gpus_is_the_given_one_where_no_other_shares_exactly(resnet: Setup) -> None:
