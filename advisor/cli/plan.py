@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from advisor.cli.options import add_options
 from advisor.cli.output import emit, output_options, render_rows
@@ -25,10 +26,21 @@ from advisor.cli.setup_options import (
 )
 from advisor.errors import BadInputError
 from advisor.planning.build import TrainingPlan, plan
+from advisor.planning.critical_batch import task_names
 from advisor.planning.records import OBJECTIVES, PLAN_OPTIMIZERS, SHAPES
 from advisor.plots.canvas import check_path
 from advisor.recommendation import DEFAULT_MAX_BATCH
 from advisor.units import parse_duration
+
+_FRAMEWORKS = "torch|lightning|hf|deepspeed|keras"
+
+
+def _complete(names: Sequence[str]) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Completion of an option whose errors name what is nearest, as those of click.Choice do not."""
+    return lambda _context, _parameter, incomplete: [
+        CompletionItem(name) for name in names if name.startswith(incomplete)
+    ]
+
 
 _OPTIONS = (
     MODEL_OPTION,
@@ -37,7 +49,7 @@ _OPTIONS = (
                  "kept: only its cut is chosen."),
     click.option("--gpus", type=int, default=1, show_default=True, help="How many such GPUs train together."),
     click.option("--optimizer", metavar="|".join(PLAN_OPTIMIZERS), default=PLAN_OPTIMIZERS[0], show_default=True,
-                 help="sgd is with momentum."),
+                 shell_complete=_complete(PLAN_OPTIMIZERS), help="sgd is with momentum."),
     click.option("--lr", type=float, help="Your learning rate; it is scaled to the planned global batch."),
     click.option("--base-batch", type=int, metavar="SAMPLES", help="Samples per step that the rate was tuned for, and "
                  "that reach the target in --epochs.  [default: the global batch]"),
@@ -52,8 +64,8 @@ _OPTIONS = (
                  "one for the objective, and show all that follows before and after."),
     click.option("--objective", type=click.Choice(OBJECTIVES), default=OBJECTIVES[0], show_default=True,
                  help="What is best. cost may plan fewer GPUs."),
-    click.option("--task", help="Whose critical batch to take: imagenet, cifar10, detection, bert, llm, ...; an "
-                 "unknown one lists all.  [default: the model's own task]"),
+    click.option("--task", shell_complete=_complete(task_names()), help="Whose critical batch to take: imagenet, "
+                 "cifar10, detection, bert, llm, ...; an unknown one lists all.  [default: the model's own task]"),
     click.option("--critical-batch", type=float, metavar="SAMPLES", help="Your own critical batch: at this size the "
                  "samples to target have doubled."),
     click.option("--price", type=float, help="Per hour of one GPU, in any currency."),
@@ -70,7 +82,7 @@ _OPTIONS = (
     PROFILE_OPTION,
     click.option("--max-batch", type=int, default=DEFAULT_MAX_BATCH, show_default=True,
                  help="Search up to this size per GPU."),
-    click.option("--emit", "framework", metavar="torch|lightning|hf|deepspeed|keras",
+    click.option("--emit", "framework", metavar=_FRAMEWORKS, shell_complete=_complete(_FRAMEWORKS.split("|")),
                  help="Print code or settings that train as planned, and nothing else."),
     click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.png",
                  help="Draw time to target over the global batch (PNG, SVG or PDF)."),
