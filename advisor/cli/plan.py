@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 from advisor.cli.options import add_options
 from advisor.cli.output import emit, output_options, render_rows
 from advisor.cli.plan_tables import MISSING, TABLES, plain_table
-from advisor.cli.plan_text import render
+from advisor.cli.plan_text import not_as_asked, render
 from advisor.cli.setup_options import (
     GPU_OPTION,
     MARGIN_OPTION,
@@ -115,6 +115,9 @@ def command(
     if plot is not None and found.answer.target is None:
         raise BadInputError(f"--plot draws time to target, and this plan has none: {MISSING['target']}")
     say_gpu(found.setup)
+    if framework is not None or table is not None or format_ == "csv":  # a part of the plan, which says less
+        for said in not_as_asked(found.answer):
+            click.echo(f"advisor: {said}", err=True)
     if framework is not None:
         snippet = found.emit(framework)
         emit(snippet.text.rstrip("\n"), output)

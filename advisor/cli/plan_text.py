@@ -40,7 +40,7 @@ def summary(answer: PlanAnswer) -> list[str]:
     if side.schedule is not None and side.schedule.warm_up.steps:
         told.append(f"{counted(side.schedule.warm_up.steps, 'step')} of warm-up")
     if side.steps is not None:
-        told.append(f"{side.steps.per_epoch:,} steps per epoch")
+        told.append(f"{counted(side.steps.per_epoch, 'step')} per epoch")
         if side.steps.total is not None and run.run_s is not None:
             told.append(f"{side.steps.total:,} in the run: {long_time(run.run_s)} +-{_error(side)}")
     if (used := energy_text(side)) is not None:
@@ -53,11 +53,22 @@ def summary(answer: PlanAnswer) -> list[str]:
             f"The global batch is changed, as asked, from {answer.before.global_batch:,} to {side.global_batch:,}: all "
             "that follows stands below, before and after."
         )
-    if side.cut.gpus < answer.gpus:
-        lines.append(f"Planned on {side.cut.gpus:,} of the {answer.gpus:,} GPUs: objective {answer.objective}.")
+    lines += _fewer_gpus(answer)
     if told:
         lines.append(f"{', '.join(told)[0].upper()}{', '.join(told)[1:]}")
     return [*lines, *_same_target(answer)]
+
+
+def not_as_asked(answer: PlanAnswer) -> list[str]:
+    """What a plan could not keep of what was asked, or planned otherwise."""
+    side = answer.planned
+    kept = side.global_batch == side.asked_global_batch
+    return [*(() if kept else answer.warnings[:1]), *_fewer_gpus(answer)]
+
+
+def _fewer_gpus(answer: PlanAnswer) -> list[str]:
+    used = answer.planned.cut.gpus
+    return [f"Planned on {used:,} of the {answer.gpus:,} GPUs: objective {answer.objective}."] * (used < answer.gpus)
 
 
 def _same_target(answer: PlanAnswer) -> list[str]:

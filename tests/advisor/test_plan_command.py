@@ -274,6 +274,16 @@ def test_a_snippet_is_alone_on_stdout_and_its_notes_are_not(run) -> None:
     assert "advisor: " in err
 
 
+@pytest.mark.parametrize("part", ["--emit torch", "--emit deepspeed", "--table cuts", "--format csv"])
+def test_a_part_of_a_plan_says_on_stderr_what_is_not_as_asked(run, part: str) -> None:
+    _, _, err = run(f"--model resnet50 {A100} --gpus 3 --global-batch 1000 {part}")
+    assert "advisor: 3 GPUs cannot share a global batch of 1,000 equally. Planned is a global batch of 999" in err
+    _, _, err = run(f"--model resnet50 {A100} --gpus 8 --global-batch 64 --objective cost {part}")
+    assert "advisor: Planned on 1 of the 8 GPUs: objective cost." in err
+    _, _, err = run(f"--model resnet50 {A100} --gpus 8 --global-batch 4096 {part}")
+    assert "Planned" not in err
+
+
 def test_a_snippet_can_be_a_file(run, tmp_path: Path) -> None:
     path = tmp_path / "train.py"
     code, out, _ = run(f"{ISSUE} --emit torch --output {path}")
