@@ -9,7 +9,7 @@ from advisor.cli.plan_tables import TABLES
 from advisor.cli.setup_options import setup_lines
 from advisor.cut import Cut
 from advisor.planning.build import TrainingPlan
-from advisor.planning.changes import energy_text, epochs_text
+from advisor.planning.changes import companion_text, energy_text, epochs_text
 from advisor.planning.launch import launch_command
 from advisor.planning.records import CriticalBatch, PlanAnswer, ScaledRate, Side
 from advisor.units import counted, duration, gib, long_time, long_times, percent, rate, span
@@ -148,7 +148,7 @@ def _learning_rate(answer: PlanAnswer) -> list[str]:
         f"Learning rate: {_rate(scaled)}: {base} for {scaled.base_batch:,} samples per step x {scaled.factor:.4g} "
         f"for {scaled.batch:,} ({scaled.rule} rule of {answer.optimizer}: {scaled.source})."
     ]
-    moved = [f"{c.name} {c.before:g} to {c.after:.4g}" for c in scaled.companions if c.after is not None]
+    moved = [f"{c.name} {c.before:g} to {companion_text(c.after)}" for c in scaled.companions if c.after is not None]
     missing = [f"for {c.name}, {c.why}" for c in scaled.companions if c.after is None]
     if missing:
         lines.append(

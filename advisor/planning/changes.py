@@ -38,8 +38,15 @@ def _optimizer_rows(before: Side, after: Side) -> Iterator[ChangeRow]:
         shown = []
         for known in companions:
             value = known[name].after if name in known else default
-            shown.append("no value of the rule" if value is None else f"{value:.3g}" if value < 0.1 else f"{value:.5g}")
+            shown.append("no value of the rule" if value is None else companion_text(value))
         yield ChangeRow(name, *shown)
+
+
+def companion_text(value: float) -> str:
+    """Print a beta or an epsilon: "0.984", "2.26e-07"; "1 - 1.95e-06" where it would look like 1."""
+    if value < 0.1:
+        return f"{value:.3g}"
+    return f"1 - {1 - value:.3g}" if 0.99995 <= value < 1 else f"{value:.5g}"
 
 
 def _rate(side: Side) -> str:

@@ -385,3 +385,18 @@ def test_the_help_names_tasks_that_there_are(run) -> None:
 def test_the_shell_completes_names(option: str, begun: str, completed: list[str]) -> None:
     complete = ShellComplete(cli, {}, "advisor", "_ADVISOR_COMPLETE")
     assert [item.value for item in complete.get_completions(["plan", option], begun)] == completed
+
+
+def test_a_beta_next_to_one_is_not_printed_as_one(run) -> None:
+    # kappa = 8 / 4,096 = 1/512: beta2 = 1 - 0.001 / 512 = 1 - 1.95e-6
+    adam = f"--model resnet50 {A100} --optimizer adam --lr 0.001 --base-batch 4096"
+    _, out, _ = run(f"{adam} --global-batch 8")
+    assert "beta2 0.999 to 1 - 1.95e-06" in out
+    _, out, _ = run(f"{adam} --global-batch 4096 --change-global-batch 8 --table changes")
+    (line,) = (line for line in out.splitlines() if line.startswith("beta2"))
+    assert line.split(maxsplit=1)[1].split("  ")[-1].strip() == "1 - 1.95e-06"
+
+
+def test_one_step_is_one_step(run) -> None:
+    _, out, _ = run(f"--model resnet50 {A100} --global-batch 64 --dataset-size 64 --epochs 1 --lr 0.1")
+    assert "1 step per epoch, 1 in the run" in out
