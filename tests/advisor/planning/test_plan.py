@@ -167,6 +167,27 @@ def test_cuts_within_two_per_cent_of_the_fastest_tie() -> None:
     assert [ranked.tie for ranked in CURVES.ranked(tuple(cuts))] == [True, True, False]
 
 
+def test_the_search_for_a_target_cuts_as_a_plan_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advisor.cut.TIE", 0.6)  # 16 images take 51 % more time than 512, and BatchNorm wants 32
+    times = CURVES.least_times(1, 512)
+    for share in (48, 512):
+        cut = CURVES.cuts(share, 1).cuts[0]
+        assert (times.batch[share - 1], times.time_s[share - 1]) == (cut.batch, cut.time_s)
+    assert times.batch[511] == 32
+
+
+def test_the_next_larger_cut_that_does_not_fit_is_listed_last() -> None:
+    room = int(TOTALS[False][True][1])  # 2 images, their gradients kept
+    setup = replace(CURVES.setup, memory_limit_bytes=room, margin=0.0)
+    curves = Curves(setup, CURVES.batches, CURVES.step_time_s, CURVES.update_time_s)
+    ranked = curves.ranked(curves.cuts(12, 1).cuts)
+    assert [(each.cut.batch, each.cut.accumulation, each.fits) for each in ranked] == [
+        (2, 6, True), (1, 12, True), (3, 4, False)
+    ]  # fmt: skip
+    assert ranked[-1].memory_bytes == TOTALS[False][True][2]
+    assert ranked[-1].cut.samples_per_s == pytest.approx(12 / ranked[-1].cut.time_s)
+
+
 def test_a_prime_share_names_a_global_batch_that_runs_better_and_keeps_the_one_asked() -> None:
     answer = answer_of(global_batch=4099)
     assert answer.planned.global_batch == 4099
