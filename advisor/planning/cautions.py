@@ -109,7 +109,11 @@ def _beyond(side: Side) -> list[str]:
     if rate is None or rate.within_known:
         return []
     known = f"to {rate.known_to:,} samples per step, {rate.known_where}" if rate.known_to else rate.known_where
-    return [f"The {rate.rule} rule is past the range it is known for ({known}): {rate.beyond}."]
+    if rate.rule == "unchanged":
+        what = f"Global batch {rate.batch:,} is past the range that the rule of the rate is known for"
+    else:
+        what = f"The {rate.rule} rule is past the range it is known for"
+    return [f"{what} ({known}): {rate.beyond}."]
 
 
 def _poor(near: NearestCuts, curves: Curves) -> Sequence[str]:

@@ -250,6 +250,12 @@ def test_a_rate_past_its_known_range_is_warned_of() -> None:
     assert "8,192" in the(beyond.warnings, "past the range")
 
 
+def test_past_the_known_range_a_rate_that_is_not_scaled_is_warned_of_as_such() -> None:
+    said = the(answer_of(global_batch=16384, gpus=16, lr=0.1).warnings, "past the range")
+    assert said.startswith("Global batch 16,384 is past the range that the rule of the rate is known for (to 8,192")
+    assert "LARS" in said
+
+
 @pytest.mark.parametrize(("optimizer", "alike"), [("lars", "sgd"), ("lamb", "adamw")])
 def test_layerwise_optimizers_are_predicted_as_what_they_scale_and_that_is_said(optimizer: str, alike: str) -> None:
     answer, other = answer_of(optimizer=optimizer), answer_of(optimizer=alike)
