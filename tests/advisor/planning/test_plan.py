@@ -447,6 +447,13 @@ def test_a_last_smaller_step_counts_as_a_whole_one() -> None:
     assert kept.run.epoch_s == pytest.approx(4 * kept.run.step_s)
 
 
+@pytest.mark.parametrize(("asked", "steps"), [({"warmup_steps": 7}, 7), ({"warmup_epochs": 0.5}, 50)])
+def test_your_own_schedule_and_warm_up_are_planned(asked: dict[str, float], steps: int) -> None:
+    schedule = answer_of(dataset_size=25600, epochs=10, schedule="cosine", **asked).planned.schedule
+    assert schedule is not None
+    assert (schedule.shape, schedule.warm_up.steps) == ("cosine", steps)  # 100 steps per epoch
+
+
 def test_without_a_dataset_there_is_a_cut_and_no_run() -> None:
     side = answer_of(price=2.0).planned
     assert (side.rate, side.steps, side.schedule) == (None, None, None)
