@@ -110,8 +110,6 @@ def _interval(columns: Floats, squares: float) -> tuple[float, float]:
     # a second coefficient of r times the first is kept where a r^2 + 2 b r + c >= 0
     sums, products = columns.sum(axis=0), columns.T @ columns
     c, b, _, a = (np.outer(sums, sums) - bound * products).ravel()
-    if a > 0 and b * b < a * c:
-        return 0.0, math.inf
     root = math.sqrt(max(b * b - a * c, 0.0))
     least, most = (-b + root) / a, math.inf if a > 0 else (-b - root) / a
     return float(1 / most), math.inf if least <= 0 else float(1 / least)

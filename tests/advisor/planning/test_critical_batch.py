@@ -95,6 +95,18 @@ def test_points_that_determine_no_critical_batch_are_refused(
     assert "\n" not in str(caught.value)
 
 
+def test_no_critical_batch_is_believed_a_hundred_times_outside_the_batches() -> None:
+    def doubling_at(critical: float) -> float:
+        return fit_critical_batch([1, 2, 4], [1 + batch / critical for batch in (1, 2, 4)]).critical_batch
+
+    assert doubling_at(399) == pytest.approx(399)
+    assert doubling_at(0.011) == pytest.approx(0.011)
+    with pytest.raises(BadInputError, match="hardly rise with the batch from 1 to 4.* measure larger batches"):
+        doubling_at(401)
+    with pytest.raises(BadInputError, match="rise as fast as the batch from 1 to 4.* measure smaller batches"):
+        doubling_at(0.0099)
+
+
 # The interval of a fit
 
 BATCHES = np.array([100.0, 200, 400, 800, 1600])
@@ -213,6 +225,7 @@ def test_language_modelling_counts_sequences_of_the_models_own_length() -> None:
     kaplan, _, llama = found.values
     assert kaplan.samples == pytest.approx(2e8 / 3.3 ** (1 / 0.21) / 1024)
     assert llama.samples == pytest.approx(84.04 * 8192 / 1024, rel=1e-3)  # sequences of 8,192
+    assert llama.measured == (128, 1024)  # 16 to 128 of those
     assert "of 8,192" in (llama.note or "") and "672 sequences of 1,024" in (llama.note or "")
     half = critical_batch(msgspec.structs.replace(workload, input_shape=(512,)))
     assert half is not None

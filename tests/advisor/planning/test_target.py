@@ -210,6 +210,43 @@ def test_the_sentence_says_what_the_compromise_loses_at_most() -> None:
     assert f"{target.compromise:,} loses {100 * (max(compromise.relative_time) - 1):.1f} % at most" in target.sentence
 
 
+def test_the_compromise_loses_the_same_at_either_end() -> None:
+    target = target_of(known(1600, 25_600))
+    at = target.curve.relative_time[target.curve.global_batch.index(target.compromise)]
+    assert at[0] == pytest.approx(at[1], rel=2e-3)
+
+
+def test_losses_below_half_a_per_cent_are_none() -> None:
+    # T goes as 10 / B + 0.03125 + B / 64000 around 800: 0.05630 at 860, 0.1 % more; 0.05786 at 1100, 3 % more
+    assert "the asked one takes no longer" in target_of(known(1600), asked=860).sentence
+    assert "the asked one takes 2 % longer" in target_of(known(1600), asked=1080).sentence
+
+
+def test_a_size_far_from_a_quarter_is_not_called_one() -> None:
+    roles = [role for point in target_of(known(1600), gpus=64, asked=64).points for role in point.roles]
+    assert "twice as large" in roles
+    assert not {"a quarter of it", "half of it"} & set(roles)  # 16 and 32 are fewer than the GPUs
+
+
+def test_a_curve_ends_at_twice_what_is_named_or_near_the_best() -> None:
+    target = target_of(known(1600), asked=1024, most_throughput=2048)  # near the best up to 1152, 4096 four times asked
+    assert max(target.curve.global_batch) == 8192
+    assert min(target.curve.global_batch) == 128  # 256 is a quarter of the asked one
+
+
+def test_only_cost_tries_fewer_gpus() -> None:
+    asked: list[int] = []
+
+    def times_of(gpus: int) -> LeastTimes:
+        asked.append(gpus)
+        return on_a_line(gpus)
+
+    assert target_of(known(1600), objective="time-to-target", times_of=times_of).cheapest is None
+    assert asked == [4]
+    target_of(known(1600), objective="cost", times_of=times_of)
+    assert sorted(asked[1:]) == [1, 2, 3, 4]
+
+
 def test_a_batch_that_cannot_be_shared_is_taken_as_the_nearest_that_can() -> None:
     target = target_of(known(1600), gpus=4, asked=1025)
     assert next(point for point in target.points if "asked" in point.roles).global_batch == 1024
@@ -298,6 +335,12 @@ def test_tried_numbers_of_gpus_are_fewer_than_there_are(gpus: int) -> None:
     assert all(1 <= count < gpus for count in counts)
     assert list(counts) == sorted(set(counts))
     assert (1 in counts) == (gpus > 1)
+
+
+def test_every_number_of_gpus_is_tried_up_to_64() -> None:
+    assert gpu_counts(64) == tuple(range(1, 64))
+    assert gpu_counts(65) == (1, 2, 4, 8, 16, 32, 64)
+    assert gpu_counts(128) == (1, 2, 4, 8, 16, 32, 64)
 
 
 # A public trace: ShuffleNetV2 on CIFAR-100, V100 at 250 W, Adadelta at one learning rate for all batches
