@@ -304,7 +304,8 @@ def test_exchange_costs_on_several_gpus_and_not_on_one() -> None:
     step_s = answer_of(global_batch=4096).planned.run.step_s
     assert answer_of(**asked).planned.cut.gpus == 8
     # Of 1.5 % of the step on one GPU: two pay 3 % more in all, no tie. Were it paid on one, too, they would tie.
-    assert answer_of(exchange_s=0.015 * step_s, **asked).planned.cut.gpus == 1
+    alone = answer_of(exchange_s=0.015 * step_s, **asked).planned
+    assert (alone.cut.gpus, alone.run.exchange_s, alone.run.step_s) == (1, 0.0, step_s)
 
 
 def test_memory_is_that_of_the_gpus_that_are_planned() -> None:
@@ -412,8 +413,14 @@ def test_a_global_batch_beyond_the_search_has_a_plan_and_no_target() -> None:
 
 
 def test_exchange_is_part_of_every_step_on_several_gpus() -> None:
-    plain, slower = answer_of(gpus=8), answer_of(gpus=8, exchange_s=0.012)
+    run = {"dataset_size": 2560, "epochs": 3, "price": 2.0}
+    plain, slower = answer_of(gpus=8, **run), answer_of(gpus=8, exchange_s=0.012, **run)
     assert slower.planned.run.step_s == pytest.approx(plain.planned.run.step_s + 0.012)
+    step_s = slower.planned.run.step_s
+    assert slower.planned.run.samples_per_s == pytest.approx(256 / step_s)
+    assert slower.planned.run.epoch_s == pytest.approx(10 * step_s)
+    assert slower.planned.run.run_s == pytest.approx(30 * step_s)
+    assert slower.planned.run.cost == pytest.approx(8 * 2.0 * 30 * step_s / 3600)
     assert slower.planned.cuts == plain.planned.cuts
     assert the(plain.notes, "not in the predicted times")
     assert not any("not in the predicted times" in note for note in slower.notes)
