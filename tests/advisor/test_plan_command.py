@@ -59,6 +59,7 @@ def test_each_part_of_a_plan_is_printed(run) -> None:
         "400 W",
         "8 GPUs at 2.50 an hour each",
         "Critical batch of image classification on ImageNet: 15,000 to 46,9",
+        "46,910 images: fitted, 90 % interval 42,100 to 52,500, from batches 1,632 to 67,840, median error 3 %",
         "McCandlish et al. 2018",
         "reaches its target at a global batch of 256 in 90 epochs",
         "recommended for throughput",
@@ -400,3 +401,19 @@ def test_a_beta_next_to_one_is_not_printed_as_one(run) -> None:
 def test_one_step_is_one_step(run) -> None:
     _, out, _ = run(f"--model resnet50 {A100} --global-batch 64 --dataset-size 64 --epochs 1 --lr 0.1")
     assert "1 step per epoch, 1 in the run" in out
+
+
+def test_fewer_gpus_than_asked_are_planned_apart_from_the_same_batch_on_all(run) -> None:
+    line = f"{ISSUE} --global-batch 64 --objective cost"
+    _, out, _ = run(f"{line} --table target")
+    rows = [row.split() for row in out.splitlines() if row.startswith("            64 ")]
+    assert [(row[1], row[-1]) for row in rows] == [("1", "planned"), ("8", "asked")]
+    assert sum("planned" in row for row in out.splitlines()) == 1
+    _, out, _ = run(line)
+    assert re.search(r"takes 88\.9 to 89\.6 epochs here, 15\.\d to 15\.\d h\.", out)  # on 1 GPU; on 8 it is 4 h
+
+
+def test_a_change_far_beyond_what_was_asked_is_compared_too(run) -> None:
+    _, out, _ = run(f"--model resnet50 {A100} --gpus 8 --global-batch 256 --change-global-batch 262144 --table target")
+    assert out.splitlines()[-1].split()[0] == "262,144"
+    assert out.splitlines()[-1].endswith("  planned")
