@@ -74,7 +74,8 @@ class Benchmark:
 
 BENCHMARKS = {  # of those that the rules let in
     "bert": Benchmark("bert", "BERT-Large on Wikipedia", "sequences", "sequences",
-                      note="sequences of up to 512 tokens, of mixed length, from a checkpoint; not converted"),
+                      note="continued from a checkpoint, and smaller from the start; sequences of up to 512 tokens, "
+                      "of mixed length, not converted"),
     "dlrm_dcnv2": Benchmark("recommendation", "DLRM-DCNv2 on Criteo", "samples", "epochs"),
     "llama31_8b": Benchmark("llm", "Llama-3.1-8B on C4", "sequences", "sequences", 8192),
     "resnet": Benchmark("imagenet", "ResNet-50 on ImageNet", "images", "epochs", note="each batch with a tuned rate"),

@@ -10,6 +10,7 @@ from advisor.cli.setup_options import setup_lines
 from advisor.cut import Cut
 from advisor.planning.build import TrainingPlan
 from advisor.planning.changes import companion_text, energy_text, epochs_text
+from advisor.planning.critical_batch import LEVEL
 from advisor.planning.launch import launch_command
 from advisor.planning.records import CriticalBatch, PlanAnswer, ScaledRate, Side
 from advisor.units import counted, duration, gib, long_time, long_times, percent, rate, span
@@ -249,6 +250,8 @@ def _critical(critical: CriticalBatch) -> list[str]:
     for value in critical.values:
         error = "" if value.error is None else f", median error {percent(value.error)}"
         known = "" if value.measured is None else f", from batches {value.measured[0]:,} to {value.measured[1]:,}"
+        if value.interval is not None:
+            known = f", {percent(LEVEL)} interval {span(*map(_about, value.interval))}{known}"
         lines.append(f"  {_about(value.samples)} {value.unit}: {value.kind}{known}{error} ({value.source})")
         if value.note:
             lines[-1] += f"; {value.note}"

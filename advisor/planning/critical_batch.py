@@ -346,7 +346,7 @@ def _values(key: str) -> list[tuple[CriticalValue, int | None]]:
         if fit.task == key:
             value = CriticalValue(
                 key, fit.title, fit.critical_batch, fit.unit, "fitted", f"fitted to {MLPERF_RCP}", fit.median_error,
-                fit.batches, fit.note,
+                fit.batches, fit.note, fit.interval,
             )  # fmt: skip
             found.append((value, fit.sample_tokens))
     return found
@@ -377,4 +377,5 @@ def _in_samples(value: CriticalValue, sample_tokens: int | None, workload: Workl
     scale = samples / value.samples
     measured = value.measured and (max(1, round(value.measured[0] * scale)), max(1, round(value.measured[1] * scale)))
     note = how if value.note is None else f"{value.note}; {how}"
-    return dataclasses.replace(value, samples=samples, unit="sequences", measured=measured, note=note)
+    ends = value.interval and (value.interval[0] * scale, value.interval[1] * scale)
+    return dataclasses.replace(value, samples=samples, unit="sequences", measured=measured, note=note, interval=ends)

@@ -120,6 +120,7 @@ class CriticalValue:
     error: float | None  # median |fit / measured - 1| of samples to target, of a fitted one
     measured: tuple[int, int] | None  # least and largest global batch that a fitted one stands on
     note: str | None
+    interval: tuple[float, float] | None = None  # that holds a fitted one with a probability of 90 %
 
 
 @dataclass(frozen=True)

@@ -101,9 +101,9 @@ def test_no_critical_batch_is_believed_a_hundred_times_outside_the_batches() -> 
 
     assert doubling_at(399) == pytest.approx(399)
     assert doubling_at(0.011) == pytest.approx(0.011)
-    with pytest.raises(BadInputError, match="hardly rise with the batch from 1 to 4.* measure larger batches"):
+    with pytest.raises(BadInputError, match=r"hardly rise with the batch from 1 to 4.* measure larger batches"):
         doubling_at(401)
-    with pytest.raises(BadInputError, match="rise as fast as the batch from 1 to 4.* measure smaller batches"):
+    with pytest.raises(BadInputError, match=r"rise as fast as the batch from 1 to 4.* measure smaller batches"):
         doubling_at(0.0099)
 
 
@@ -192,6 +192,8 @@ def test_imagenet_is_a_range_because_its_sources_differ(resnet: Workload) -> Non
     assert fitted.error is not None
     assert 0.02 < fitted.error < 0.05
     assert fitted.measured == (1632, 67840)
+    assert fitted.interval == (42_100, 52_500)
+    assert found.values[0].interval is None
 
 
 @pytest.mark.parametrize(
@@ -226,6 +228,7 @@ def test_language_modelling_counts_sequences_of_the_models_own_length() -> None:
     assert kaplan.samples == pytest.approx(2e8 / 3.3 ** (1 / 0.21) / 1024)
     assert llama.samples == pytest.approx(84.04 * 8192 / 1024, rel=1e-3)  # sequences of 8,192
     assert llama.measured == (128, 1024)  # 16 to 128 of those
+    assert llama.interval == pytest.approx((8 * 67.9, 8 * 105))
     assert "of 8,192" in (llama.note or "") and "672 sequences of 1,024" in (llama.note or "")
     half = critical_batch(msgspec.structs.replace(workload, input_shape=(512,)))
     assert half is not None
