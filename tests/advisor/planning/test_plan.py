@@ -218,6 +218,20 @@ def test_batch_norm_with_two_images_on_each_gpu_is_warned_of() -> None:
         assert words in said
 
 
+@pytest.mark.parametrize(("batch", "warned"), [(31, True), (32, False)])
+def test_batch_norm_is_warned_of_under_32_samples_on_each_gpu(batch: int, warned: bool) -> None:
+    answer = answer_of(global_batch=8 * batch, gpus=8)
+    assert answer.planned.cut.batch == batch
+    assert any("BatchNorm" in warning for warning in answer.warnings) == warned
+
+
+def test_two_accumulations_are_said_not_to_help_batch_norm() -> None:
+    room = int(TOTALS[False][True][15])  # 16 images, their gradients kept
+    answer = answer_of(global_batch=32, memory_limit=room, margin=0.0)
+    assert answer.planned.cut.accumulation == 2
+    assert "each of the 2 micro-batches is normalised by itself" in the(answer.warnings, "BatchNorm")
+
+
 def test_on_one_gpu_accumulation_is_said_not_to_help_batch_norm() -> None:
     said = the(answer_of(global_batch=64, memory_limit="2GiB").warnings, "BatchNorm")
     assert "each of the " in said
@@ -240,6 +254,18 @@ def test_token_means_are_warned_of_with_the_formula() -> None:
     assert f"the sum of the token losses {every}, over the count of tokens in them" in said
     assert f"2 x (sum of its token losses) / (tokens {every})" in said  # DDP divides by its 2 ranks
     assert "transformers #34191" in said
+
+
+def test_token_means_of_several_gpus_are_warned_of_without_accumulation() -> None:
+    answer = answer_of("gpt2", global_batch=8, gpus=2)
+    assert answer.planned.cut.accumulation == 1
+    assert "Right is the sum of the token losses on all 2 GPUs, over" in the(answer.warnings, "tokens")
+
+
+def test_token_means_on_one_gpu_are_not_multiplied_by_ranks() -> None:
+    said = the(answer_of("gpt2", global_batch=96, memory_limit="24GiB").warnings, "tokens")
+    assert "Loss of a micro-batch = (sum of its token losses) / (tokens in all" in said
+    assert "DistributedDataParallel" not in said
 
 
 def test_one_micro_batch_on_one_gpu_has_one_mean() -> None:
