@@ -411,6 +411,10 @@ def test_fewer_gpus_than_asked_are_planned_apart_from_the_same_batch_on_all(run)
     assert sum("planned" in row for row in out.splitlines()) == 1
     _, out, _ = run(line)
     assert re.search(r"takes 88\.9 to 89\.6 epochs here, 15\.\d to 15\.\d h\.", out)  # on 1 GPU; on 8 it is 4 h
+    _, out, _ = run(f"{line} --change-global-batch best --table target")  # 564 is cheapest on 2 GPUs and on 4
+    (planned,) = (row for row in out.splitlines() if "planned" in row)
+    assert planned.split()[:2] == ["564", "2"]
+    assert sum(row.startswith("           564 ") for row in out.splitlines()) == 2
 
 
 def test_a_change_far_beyond_what_was_asked_is_compared_too(run) -> None:
