@@ -369,7 +369,7 @@ def test_changed_to_a_number_everything_that_follows_is_in_the_table() -> None:
 
 
 def test_the_table_before_and_after_counts_as_the_plans_of_both_sides_do() -> None:
-    asked = {"gpus": 8, "lr": 0.4, "base_batch": 1024, "dataset_size": 1281167, "epochs": 90, "price": 2.0}
+    asked = {"gpus": 8, "lr": 0.1, "base_batch": 256, "dataset_size": 1281167, "epochs": 90, "price": 2.0}
     rows = {row.what: (row.before, row.after)
             for row in answer_of(global_batch=1024, change_global_batch=4096, **asked).changes}  # fmt: skip
     for i, batch in enumerate((1024, 4096)):
