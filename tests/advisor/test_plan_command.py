@@ -215,6 +215,32 @@ def test_a_long_table_of_cuts_is_cut_and_says_so(run) -> None:
     assert "--table cuts has 22 slower cuts more." in out
 
 
+def test_a_long_table_of_cuts_ends_with_the_one_that_does_not_fit(run) -> None:
+    _, out, _ = run(f"--model resnet50 {A100} --global-batch 720 --memory-limit 8GiB")
+    rows = out.split("\n\n")[1].splitlines()[2:]
+    assert len(rows) == 8
+    assert [row.endswith("does not fit") for row in rows] == [False] * 7 + [True]
+
+
+def test_without_samples_left_over_and_without_a_rate_the_plan_says_so(run) -> None:
+    _, out, _ = run(f"--model resnet50 {A100} --global-batch 256 --dataset-size 25600 --epochs 90 --optimizer adam")
+    assert "No images are left over." in out
+    assert "rising linearly from 0 (2 / (1 - beta2)" in out
+
+
+def test_csv_has_the_figures_of_the_plan(run) -> None:
+    answer = plan("resnet50", gpu="a100-sxm4-80gb", global_batch=256, dataset_size=25600, epochs=9).answer
+    asked = f"--model resnet50 {A100} --global-batch 256 --dataset-size 25600 --epochs 9 --format csv"
+    cuts, points = (list(csv.DictReader(io.StringIO(run(f"{asked}{table}")[1]))) for table in ("", " --table target"))
+    assert [(float(row["memory_bytes"]), row["tie"]) for row in cuts] == [
+        (ranked.memory_bytes, str(ranked.tie)) for ranked in answer.planned.cuts
+    ]
+    assert len({row["tie"] for row in cuts}) == 2
+    for row, point in zip(points, answer.target.points, strict=True):
+        assert float(row["time_s_low_critical"]) == pytest.approx(point.time_s[0])
+        assert float(row["time_s_high_critical"]) == pytest.approx(point.time_s[1])
+
+
 def test_a_cut_that_does_not_fit_is_shown_as_such(run) -> None:
     _, out, _ = run("--model gpt2 --gpu rtx4090 --global-batch 64 --optimizer adamw --table cuts")
     rows = out.splitlines()[2:]
@@ -329,6 +355,7 @@ def test_a_gpu_that_was_not_named_exactly_is_said_once_on_stderr(run) -> None:
         ("--global-batch 256 --task imagenett", "Nearest: imagenet"),
         ("--global-batch 256 --gpus 2 --exchange fast", "12ms"),
         ("--global-batch 256 --exchange 1ms", "between GPUs"),
+        ("--global-batch 256 --records nowhere.db", "nowhere.db does not exist"),
         ("--global-batch 256 --table schedule", "no table schedule: give --dataset-size"),
         ("--global-batch 256 --table changes", "no table changes"),
         ("--global-batch 256 --table target --model unet", "no table target"),

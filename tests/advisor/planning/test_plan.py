@@ -188,6 +188,26 @@ def test_the_next_larger_cut_that_does_not_fit_is_listed_last() -> None:
     assert ranked[-1].cut.samples_per_s == pytest.approx(12 / ranked[-1].cut.time_s)
 
 
+def test_the_next_cut_that_is_named_is_the_next_fastest() -> None:
+    answer = answer_of(global_batch=64)
+    least, following = sorted(ranked.cut.time_s for ranked in answer.planned.cuts)[:2]
+    assert f"the next, 32, takes {following / least - 1:.1%} more".replace("%", " %") in answer.reasons[0]
+
+
+def test_a_cut_that_ties_for_less_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advisor.cut.TIE", 0.6)
+    answer = answer_of(global_batch=512)
+    fastest = min(answer.planned.cuts, key=lambda ranked: ranked.cut.time_s)
+    assert f"needs {gib(fastest.memory_bytes - answer.planned.memory_bytes)} less memory" in answer.reasons[0]
+
+
+def test_a_target_on_several_gpus_holds_their_memory(resnet: Setup) -> None:
+    room = int(TOTALS[False][False][63])  # 64 on one GPU; several need more
+    answer = decide(replace(resnet, memory_limit_bytes=room, margin=0.0), Request(1024, 8)).answer
+    assert answer.target is not None
+    assert max(point.cut.batch for point in answer.target.points) < 64
+
+
 def test_the_knee_is_that_of_a_recommendation() -> None:
     assert CURVES.knee(1)[0] == recommend("resnet50", gpu=A100).knee
 
@@ -397,9 +417,23 @@ def test_without_a_rate_the_table_has_the_factor() -> None:
     assert rows["learning rate"] == ("as it is", "x 2")
 
 
-def test_best_for_throughput_is_the_recommended_batch_on_each_gpu() -> None:
-    answer = answer_of(gpus=4, change_global_batch="best")
-    assert answer.planned.global_batch == 4 * recommend("resnet50", gpu=A100, gpus=4).batch_size
+@pytest.mark.parametrize("model", ["resnet50", "unet"])  # with a critical batch, and without
+def test_best_for_throughput_is_the_recommended_batch_on_each_gpu(model: str) -> None:
+    answer = answer_of(model, gpus=4, change_global_batch="best")
+    assert answer.planned.global_batch == 4 * recommend(model, gpu=A100, gpus=4).batch_size
+
+
+def test_cost_chooses_the_gpus_of_the_batch_it_is_changed_to() -> None:
+    answer = answer_of(global_batch=4096, gpus=8, objective="cost", change_global_batch=64)
+    assert answer.before is not None
+    assert (answer.before.cut.gpus, answer.planned.cut.gpus) == (8, 1)
+
+
+def test_what_all_gpus_would_cost_is_said() -> None:
+    one, every = (answer_of(global_batch=64, gpus=gpus).planned.run for gpus in (1, 8))
+    said = answer_of(global_batch=64, gpus=8, objective="cost").reasons[1]
+    assert f"all 8 would cost {100 * (8 * every.step_s / one.step_s - 1):.0f} % more" in said
+    assert f"be {one.step_s / every.step_s:.2g} times as fast" in said
 
 
 def test_a_global_batch_that_is_the_best_already_is_not_said_to_change() -> None:
@@ -425,6 +459,11 @@ def test_a_model_without_a_known_task_needs_a_critical_batch_for_its_target() ->
     given = answer_of("unet", global_batch=64, objective="time-to-target", critical_batch=500).target
     assert given is not None
     assert (given.critical.low, given.critical.high) == (500, 500)
+
+
+def test_time_to_target_is_searched_to_65536_samples_on_each_gpu() -> None:
+    assert answer_of(global_batch=1 << 16).target is not None
+    assert answer_of(global_batch=(1 << 16) + 1).target is None
 
 
 def test_a_global_batch_beyond_the_search_has_a_plan_and_no_target() -> None:
