@@ -470,6 +470,13 @@ def test_contrastive_losses_of_parts_are_not_the_loss_of_the_whole() -> None:
     assert loss(similarity) > parts + 0.3
 
 
+def test_more_samples_than_goyals_90_epochs_at_8192_images_are_what_the_form_asks_for() -> None:
+    known = critical_batch(load_workload("resnet50"))
+    assert known is not None
+    more = [(1 + 8192 / end) / (1 + 256 / end) - 1 for end in (known.high, known.low)]
+    assert f"asks for {100 * more[0]:.0f} to {100 * more[1]:.0f} % more" in BY_ID["critical-batch"].evidence
+
+
 def test_what_sources_say_of_imagenet_is_the_range_that_plans_print() -> None:
     known = critical_batch(load_workload("resnet50"), task="imagenet")
     assert known is not None
