@@ -20,6 +20,7 @@ from advisor.errors import AdvisorError, BadInputError, DoesNotFitError, Unknown
 from advisor.planning.build import TrainingPlan, decide
 from advisor.planning.cautions import exact_gpus
 from advisor.planning.curves import Curves, curves_of
+from advisor.planning.launch import launch_command
 from advisor.planning.records import PlanAnswer
 from advisor.planning.request import Request
 from advisor.planning.sides import Sides
@@ -531,6 +532,15 @@ def test_without_a_dataset_there_is_a_cut_and_no_run() -> None:
     assert (side.rate, side.steps, side.schedule) == (None, None, None)
     assert (side.run.epoch_s, side.run.run_s, side.run.energy_j, side.run.cost) == (None, None, None, None)
     assert side.run.price_per_hour == 2.0
+
+
+@pytest.mark.parametrize(
+    ("gpus", "words"),
+    [(1, "python train.py"), (8, "torchrun --standalone --nproc-per-node=8 "), (16, "--nnodes=2 --nproc-per-node=8 "),
+     (12, "torchrun --standalone --nproc-per-node=12 ")],
+)  # fmt: skip
+def test_a_script_is_started_once_on_each_gpu(gpus: int, words: str) -> None:
+    assert words in launch_command(gpus)
 
 
 # The answer as a whole ------------------------------------------------------------------------------------------------
