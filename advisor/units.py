@@ -15,7 +15,7 @@ _FACTORS = {
     "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40,
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
 }  # fmt: skip
-_SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0}
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0}
 DAY_S = 86400.0
 
 
@@ -32,14 +32,14 @@ def parse_bytes(text: str) -> Fraction:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in a time such as "12ms", "250 us", "1.5 s" or "0.012".
+    """Seconds in a time such as "12ms", "250 us" or "1.5 s".
 
-    Raises BadInputError where the text is no time of up to a day.
+    Raises BadInputError where the text is no time of up to a day, or has no unit.
     """
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?)\s*([a-zA-Z]*)\s*", text)
     value = float(match[1]) * _SECONDS.get(match[2].lower(), math.nan) if match else math.nan
     if not value <= DAY_S:  # also where it is NaN
-        raise BadInputError(f"{text!r} is no time of up to a day: write it like 12ms, 250us or 0.5s")
+        raise BadInputError(f"{text!r} is no time of up to a day with its unit: write it like 12ms, 250us or 0.5s")
     return value
 
 

@@ -12,7 +12,7 @@ from advisor.planning.build import TrainingPlan
 from advisor.planning.changes import companion_text, energy_text, epochs_text
 from advisor.planning.critical_batch import LEVEL
 from advisor.planning.launch import launch_command
-from advisor.planning.records import CriticalBatch, PlanAnswer, ScaledRate, Side
+from advisor.planning.records import CriticalBatch, PlanAnswer, ScaledRate, Side, Target
 from advisor.units import counted, duration, gib, long_time, long_times, percent, rate, span
 
 MOST_CUTS = 8  # rows of the table of cuts; `--table cuts` has all
@@ -104,7 +104,7 @@ def _blocks(answer: PlanAnswer, format_: str) -> Iterator[list[str]]:
     if answer.target is not None:
         yield [answer.target.sentence]
         yield [_table(answer, "target", format_)]
-        yield [*_critical(answer.target.critical), _known(answer)]
+        yield [*_critical(answer.target.critical), *_closed_form(answer.target, answer.planned), _known(answer)]
     yield [
         f"Usual, not an answer: {each.low:,} to {each.high:,} {each.unit} for {each.task}{_remark(each.remark)}"
         for each in answer.usual
@@ -125,7 +125,12 @@ def _table(answer: PlanAnswer, name: str, format_: str) -> str:
 
 def _left_out(answer: PlanAnswer) -> list[str]:
     more = len(answer.planned.cuts) - MOST_CUTS
-    return [f"--table cuts has {counted(more, 'slower cut')} more."] if more > 0 else []
+    said = [f"--table cuts has {counted(more, 'slower cut')} more."] if more > 0 else []
+    if answer.planned.run.exchange_s:
+        said.append(
+            f"The steps of this table are without the {duration(answer.planned.run.exchange_s)} of gradient exchange."
+        )
+    return said
 
 
 def _memory(answer: PlanAnswer) -> list[str]:
@@ -257,6 +262,19 @@ def _critical(critical: CriticalBatch) -> list[str]:
             lines[-1] += f"; {value.note}"
     assumed = critical.assumed
     return [*lines, *([f"{assumed[0].upper()}{assumed[1:]}."] if assumed else [])]
+
+
+def _closed_form(target: Target, side: Side) -> list[str]:
+    """The best global batch of the formula, beside that of the search."""
+    if not target.t0_s or not target.t1_s:
+        return []
+    exchange = " and the exchange" if side.run.exchange_s else ""
+    best = span(*(f"{end:,.0f}" for end in sorted(target.closed_form)))
+    return [
+        f"As a line a step on a GPU takes t0 = {duration(target.t0_s)} and t1 = {duration(target.t1_s)} per sample, "
+        f"off by {percent(target.line_error)} at most. With t0{exchange} the best of the formula sqrt(GPUs x critical "
+        f"batch x t0 / t1) is {best}; the search above takes the curve itself."
+    ]
 
 
 def _known(answer: PlanAnswer) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from advisor.cut import BATCH_NORM_SAMPLES, NearestCuts
 from advisor.planning import sources
 from advisor.planning.curves import Curves
-from advisor.planning.records import Side
+from advisor.planning.records import ScaledRate, Side
 from advisor.planning.request import MAX_GPUS
 from advisor.recommendation import poor_cut, samples_of
 from advisor.units import counted, gib
@@ -21,7 +21,7 @@ def cautions(curves: Curves, side: Side, near: NearestCuts) -> tuple[str, ...]:
         *_unequal(near, curves),
         *_batch_norm(side, curves.setup.workload.batch_norm_layers),
         *_token_means(side, samples_of(curves.setup.workload)),
-        *_beyond(side),
+        *past_range(side.rate),
         *_poor(near, curves),
     )
 
@@ -32,7 +32,8 @@ def _unequal(near: NearestCuts, curves: Curves) -> list[str]:
         return []
     gpus, planned = near.cuts[0].gpus, near.cuts[0].global_batch
     how = "more" if near.difference > 0 else "fewer"
-    other = f"; the next nearest is {near.others[0]:,}" if near.others else ""
+    others = (curves.cuts(other, gpus).cuts[0] for other in near.others)
+    other = "".join(f"; the next nearest is {cut.global_batch:,} ({cut.factors})" for cut in others)
     said = f"Planned is a global batch of {planned:,}, {abs(near.difference):,} {how} than asked{other}"
     if near.held_by_memory:
         return [f"{_held(near, curves)} {said}. {_room(near, curves)}"]
@@ -104,8 +105,8 @@ def _token_means(side: Side, samples: str) -> list[str]:
     ]
 
 
-def _beyond(side: Side) -> list[str]:
-    rate = side.rate
+def past_range(rate: ScaledRate | None) -> list[str]:
+    """That a rate's rule was not shown to hold at this batch, and what was used there instead."""
     if rate is None or rate.within_known:
         return []
     known = f"to {rate.known_to:,} samples per step, {rate.known_where}" if rate.known_to else rate.known_where

@@ -145,7 +145,7 @@ class TargetPoint:
     global_batch: int
     gpus: int
     cut: Cut
-    roles: tuple[str, ...]  # "asked", "best", "recommended for throughput", "twice as large", ...
+    roles: tuple[str, ...]  # "asked", "best", "recommended for throughput", "twice the asked", ...
     samples_factor: tuple[float, float]  # samples to target over those of the batch the run is known at
     time_s: tuple[float, float] | None  # to target; None: without epochs and dataset only the ratio is known
     relative_time: tuple[float, float]  # over that of the best global batch

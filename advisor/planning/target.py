@@ -8,7 +8,7 @@ N sqrt((t0 / t1) B_crit / N): the derivative of (1/B + 1/B_crit) (t0 + t1 B / N)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -22,9 +22,12 @@ from advisor.planning.critical_batch import samples_to_target
 from advisor.planning.records import CriticalBatch, Objective, Target, TargetCurve, TargetPoint
 from advisor.units import counted, percent, rate
 
-AROUND = {0.25: "a quarter of it", 0.5: "half of it", 2.0: "twice as large", 4.0: "four times as large"}
+AROUND_ASKED = {
+    0.25: "a quarter of the asked", 0.5: "half the asked", 2.0: "twice the asked", 4.0: "four times the asked",
+}  # fmt: skip
+AROUND_BEST = {0.5: "half the best", 2.0: "twice the best"}
 EVERY_COUNT = 64  # up to so many GPUs objective "cost" tries every number of them, beyond it powers of two
-NEAR_FACTOR = 0.1  # a size this far from half or twice the asked one is not called that
+NEAR_FACTOR = 0.1  # a size this far from half or twice another one is not called that
 MARGIN = 2.0  # how far a curve goes beyond what is named or near the best
 PLANNED = "planned"
 NONE = 0.005  # a loss below this is said to be none
@@ -290,8 +293,7 @@ def find_target(
         most_throughput_loses=_pair(relative[:, fastest] - 1),
         sentence="",
     )
-    worst = float(relative[:, compromise].max()) - 1
-    return replace(target, sentence=_sentence(target, gpus, worst, searched_to=int(sizes.batch[-1])))
+    return replace(target, sentence=_sentence(target, gpus, sizes.batch, relative.max(axis=0)))
 
 
 def _curve(search: _Search, named: list[int]) -> TargetCurve:
@@ -329,21 +331,27 @@ def _named(search: _Search, asked: int, best: tuple[int, int], compromise: int) 
     """The sizes on all GPUs that the answer lists."""
     sizes = search.sizes
     asked_at = sizes.nearest(asked)
-    roles: list[tuple[int, str]] = [(asked_at, "asked")]
-    for factor, role in AROUND.items():
-        i = sizes.nearest(factor * float(sizes.batch[asked_at]))
-        if abs(sizes.batch[i] / sizes.batch[asked_at] / factor - 1) <= NEAR_FACTOR:
-            roles.append((i, role))
+    roles: list[tuple[int, str]] = [(asked_at, "asked"), *_around(sizes, asked_at, AROUND_ASKED)]
     if best[0] == best[1]:
         roles.append((best[0], "best"))
     else:
         roles += [(i, f"best at a critical batch of {rate(end)}") for i, end in zip(best, search.ends, strict=True)]
         roles.append((compromise, "best compromise"))
+    if compromise != asked_at:
+        roles += _around(sizes, compromise, AROUND_BEST)
     roles.append((search.fastest(), "recommended for throughput"))
     named: _Named = {}
     for i, role in roles:
         named.setdefault((sizes, i), []).append(role)
     return named
+
+
+def _around(sizes: _Sizes, at: int, factors: Mapping[float, str]) -> Iterator[tuple[int, str]]:
+    """The sizes that are so many times another one, near enough to be called that."""
+    for factor, role in factors.items():
+        i = sizes.nearest(factor * float(sizes.batch[at]))
+        if abs(sizes.batch[i] / sizes.batch[at] / factor - 1) <= NEAR_FACTOR:
+            yield i, role
 
 
 def _add_counts(named: _Named, search: _Search, cheapest: _Sizes) -> None:
@@ -357,19 +365,25 @@ def _add_counts(named: _Named, search: _Search, cheapest: _Sizes) -> None:
                 roles.append("cheapest")
 
 
-def _sentence(target: Target, gpus: int, worst: float, *, searched_to: int) -> str:
-    """The answer in one sentence; `worst` is what the compromise loses at most."""
-    critical, near = target.critical, target.near_best
-    beyond = " (no larger one was searched)" if target.best[1] == searched_to else ""
+def _sentence(target: Target, gpus: int, batches: Ints, worst: Floats) -> str:
+    """The answer in one sentence; `worst` is the time of each batch over the best, at the end that suits it worse."""
+    critical, near = target.critical, batches[worst <= 1 + TOLERANCE]
+    beyond = " (no larger one was searched)" if target.best[1] == batches[-1] else ""
+    losses = []
     if target.best[0] != target.best[1]:
-        near_it = f"{target.compromise:,} loses {'next to nothing' if worst < NONE else f'{percent(worst, 1)} at most'}"
-    else:
-        near_it = f"batches that run well lose {percent(TOLERANCE)} at most from {near[0][0]:,} to {near[0][1]:,}"
+        least = float(worst.min()) - 1
+        losses.append(
+            f"{target.compromise:,} loses {'next to nothing' if least < NONE else f'{percent(least, 1)} at most'}"
+        )
+    if len(near) > 1:
+        losses.append(f"batches that run well from {near[0]:,} to {near[-1]:,} lose {percent(TOLERANCE)} at most")
+    losses.append(f"the asked one takes {_loss(target.asked_loses)}")
+    losses.append(
+        f"the one recommended for throughput ({target.most_throughput:,}) {_loss(target.most_throughput_loses)}"
+    )
     return (
         f"On {counted(gpus, 'GPU')} the target is reached soonest at a global batch of {_span(target.best)}{beyond}, "
-        f"if the critical batch is {_span((critical.low, critical.high))} {critical.unit}; {near_it}, the asked one "
-        f"takes {_loss(target.asked_loses)}, the one recommended for throughput ({target.most_throughput:,}) "
-        f"{_loss(target.most_throughput_loses)}."
+        f"if the critical batch is {_span((critical.low, critical.high))} {critical.unit}; {', '.join(losses)}."
     )
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import math
 import re
 import subprocess
 import sys
@@ -69,6 +70,17 @@ def test_each_part_of_a_plan_is_printed(run) -> None:
         "error    ",
     ):
         assert words in out
+
+
+@pytest.mark.parametrize(("exchange", "extra_s"), [("", 0.0), ("--exchange 12ms", 0.012)])
+def test_the_best_of_the_formula_stands_beside_that_of_the_search(run, exchange: str, extra_s: float) -> None:
+    target = json.loads(run(f"{ISSUE} {exchange} --format json")[1])["target"]
+    ends = (math.sqrt(8 * critical * (target["t0_s"] + extra_s) / target["t1_s"]) for critical in (15_000, 46_910))
+    low, high = (f"{end:,.0f}" for end in ends)
+    _, out, _ = run(f"{ISSUE} {exchange}")
+    assert f"t0 / t1) is {low} to {high};" in out
+    assert f"t0 = {1000 * target['t0_s']:.2f} ms and t1 = " in out
+    assert ("without the 12.0 ms of gradient exchange" in out) == bool(exchange)  # those of the table of cuts
 
 
 def test_warnings_stand_above_every_table(run) -> None:
@@ -354,6 +366,7 @@ def test_a_gpu_that_was_not_named_exactly_is_said_once_on_stderr(run) -> None:
         ("--global-batch 256 --optimizer sdg", "Nearest: sgd"),
         ("--global-batch 256 --task imagenett", "Nearest: imagenet"),
         ("--global-batch 256 --gpus 2 --exchange fast", "12ms"),
+        ("--global-batch 256 --gpus 2 --exchange 12", "with its unit"),
         ("--global-batch 256 --exchange 1ms", "between GPUs"),
         ("--global-batch 256 --records nowhere.db", "nowhere.db does not exist"),
         ("--global-batch 256 --table schedule", "no table schedule: give --dataset-size"),

@@ -56,13 +56,13 @@ def test_long_times_are_read_easily(time_s: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "time_s"), [("12ms", 0.012), ("1.5 s", 1.5), ("250us", 0.00025), ("0.012", 0.012), ("2 min", 120.0)]
+    ("text", "time_s"), [("12ms", 0.012), ("1.5 s", 1.5), ("250us", 0.00025), ("2 min", 120.0)]
 )
 def test_times_are_read_in_the_units_they_are_printed_in(text: str, time_s: float) -> None:
     assert units.parse_duration(text) == pytest.approx(time_s)
 
 
-@pytest.mark.parametrize("text", ["", "ms", "-1ms", "nan", "inf", "1e99s", "12 apples", "12 ms 3"])
+@pytest.mark.parametrize("text", ["", "12", "0.012", "ms", "-1ms", "nan", "inf", "1e99s", "12 apples", "12 ms 3"])
 def test_no_time_is_refused(text: str) -> None:
     with pytest.raises(BadInputError, match="no time"):
         units.parse_duration(text)

@@ -43,7 +43,8 @@ RULES = (
         group="choosing a size",
         title="What is too close to call",
         statement=f"Two sizes whose predicted throughputs differ by no more than {percent(choice.TIE)} are said to "
-        "tie. So it is in a comparison with your size today, and between plans that cost nearly the same.",
+        "tie. So it is in a comparison with your size today, between cuts of a global batch, and between plans that "
+        "cost nearly the same.",
         formula=f"tie: |v1 - v2| <= {choice.TIE:g} max(v1, v2)",
         known_range="Sizes on one GPU, where most errors of the prediction are shared. Two GPUs need more: see "
         "gpu-comparison.",

@@ -26,10 +26,10 @@ RULES = (
         id="cut",
         group="keeping the run",
         title="The fastest exact cut, and its ties",
-        statement="Of all exact cuts that fit, the one with the least predicted time per global step is planned. Cuts "
-        f"within {percent(cut.TIE, 1)} of it are ties, and the smallest micro-batch among them wins, because it needs "
-        "the least memory. With BatchNorm in the model, a tied micro-batch of at least "
-        f"{cut.BATCH_NORM_SAMPLES} samples comes first; where there is none, the largest.",
+        statement="Of all exact cuts that fit, the one with the least predicted time per global step is planned. Of "
+        f"cuts within {percent(cut.TIE, 1)} of it the smallest micro-batch wins, as it needs the least memory. With "
+        f"BatchNorm in the model, a micro-batch of at least {cut.BATCH_NORM_SAMPLES} samples among them comes first; "
+        "where there is none, the largest. Slower cuts that are too close to call are said to tie: see tie.",
         formula="time of a global step = accumulation x (step(b) - update) + update, b = batch per GPU",
         known_range="Exchange of gradients between GPUs is not in the predicted step.",
         source="a choice of ours",

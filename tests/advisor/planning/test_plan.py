@@ -118,7 +118,12 @@ def test_an_unequal_share_is_planned_as_the_nearest_and_said() -> None:
     assert (answer.planned.asked_global_batch, answer.planned.global_batch) == (1000, 999)
     assert answer.other_global_batches == (1002,)
     said = the(answer.warnings, "cannot share")
-    for words in ("999", "1 fewer than asked", "1,002", "exact with 2 or 4 GPUs"):
+    for words in (
+        "999",
+        "1 fewer than asked",
+        "1,002 (334 per GPU x 1 accumulation x 3 GPUs)",
+        "exact with 2 or 4 GPUs",
+    ):
         assert words in said
 
 

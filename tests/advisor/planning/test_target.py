@@ -179,15 +179,39 @@ def test_more_gpus_are_never_slower_and_never_cheaper(gpus: int) -> None:
 def test_what_lies_around_the_asked_batch_is_listed_with_its_roles() -> None:
     target = target_of(known(1600, 6400), asked=1024)
     roles = {point.global_batch: point.roles for point in target.points}
-    assert roles[256] == ("a quarter of it",)
-    assert roles[512] == ("half of it",)
+    assert roles[256] == ("a quarter of the asked",)
+    assert roles[512] == ("half the asked",)
     assert roles[1024] == ("asked",)
-    assert roles[2048] == ("twice as large",)
-    assert roles[4096] == ("four times as large",)
+    assert roles[2048] == ("twice the asked",)
+    assert roles[4096] == ("four times the asked",)
     assert roles[800] == ("best at a critical batch of 1,600",)
     assert roles[1600] == ("best at a critical batch of 6,400",)
     assert any("best compromise" in role for role in roles.values())
     assert list(roles) == sorted(roles)
+
+
+@pytest.mark.parametrize("asked", [64, 8192])
+def test_a_smaller_and_a_larger_batch_than_the_best_are_listed_wherever_the_asked_one_lies(asked: int) -> None:
+    points = {role: point for point in target_of(known(1600), asked=asked).points for role in point.roles}
+    assert [points[role].global_batch for role in ("half the best", "best", "twice the best")] == [400, 800, 1600]
+    # time goes as 10/B + 0.03125 + B/64000: 0.0625 at 400 and at 1,600, 0.05625 at 800
+    assert points["half the best"].relative_time == pytest.approx((10 / 9, 10 / 9))
+    assert points["twice the best"].relative_time == pytest.approx((10 / 9, 10 / 9))
+
+
+def test_where_the_best_is_asked_for_what_lies_around_it_is_named_once() -> None:
+    roles = {point.global_batch: point.roles for point in target_of(known(1600), asked=800).points}
+    assert roles[400] == ("half the asked",)
+    assert roles[1600] == ("twice the asked",)
+
+
+def test_the_sentence_has_the_batches_that_lose_little_at_either_end() -> None:
+    batches = np.arange(4, 4 * LARGEST + 1, 4)
+    times = [(1 / batches + 1 / end) * (T0_S + T1_S * batches / 4) for end in (1600, 6400)]
+    near = batches[np.max([time / time.min() for time in times], axis=0) <= 1.03]
+    assert f"run well from {near[0]:,} to {near[-1]:,} lose 3 % at most" in target_of(known(1600, 6400)).sentence
+    # of ends far apart no batch suits both
+    assert "run well" not in target_of(known(1600, 25_600)).sentence
 
 
 def test_a_curve_holds_what_is_named_and_four_sizes_of_each_doubling() -> None:
@@ -224,8 +248,8 @@ def test_losses_below_half_a_per_cent_are_none() -> None:
 
 def test_a_size_far_from_a_quarter_is_not_called_one() -> None:
     roles = [role for point in target_of(known(1600), gpus=64, asked=64).points for role in point.roles]
-    assert "twice as large" in roles
-    assert not {"a quarter of it", "half of it"} & set(roles)  # 16 and 32 are fewer than the GPUs
+    assert "twice the asked" in roles
+    assert not {"a quarter of the asked", "half the asked"} & set(roles)  # 16 and 32 are fewer than the GPUs
 
 
 def test_a_curve_ends_at_twice_what_is_named_or_near_the_best() -> None:
