@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from advisor import choice
 from advisor.choice import Bools, Floats, Ints
 from advisor.errors import BadInputError, DoesNotFitError
 from advisor.units import counted
@@ -125,16 +126,25 @@ def nearest_cuts(
     """Every cut that fits of `global_batch` over `gpus`, or of the nearest global batch that has one, best first.
 
     `fits` is for several micro-steps per global step, which keep their gradients, `fits_whole` for one alone. Of two
-    global batches equally near the smaller is cut. Of cuts that tie the smallest micro-batch is first. With
-    `batch_norm` it is the smallest of those with BATCH_NORM_SAMPLES or more; where none has, the largest.
+    global batches equally near the smaller is cut, unless the larger has clearly more samples/s (`choice.TIE`). Of cuts
+    that tie the smallest micro-batch is first. With `batch_norm` it is the smallest of those with BATCH_NORM_SAMPLES or
+    more; where none has, the largest.
 
     Raises BadInputError for fewer samples than GPUs, DoesNotFitError where no global batch fits.
     """
     found = nearest_global_batches(global_batch, gpus, fits=fits, fits_whole=fits_whole)
-    per_gpu = found[0] // gpus
-    fitting = np.where(np.arange(1, len(fits) + 1) == per_gpu, fits_whole, fits)
-    cuts = _ranked(per_gpu, gpus, step_time_s, update_time_s, fitting, batch_norm=batch_norm)
-    return NearestCuts(global_batch, cuts, found[1:])
+
+    def cuts(reached: int) -> tuple[Cut, ...]:
+        per_gpu = reached // gpus
+        fitting = np.where(np.arange(1, len(fits) + 1) == per_gpu, fits_whole, fits)
+        return _ranked(per_gpu, gpus, step_time_s, update_time_s, fitting, batch_norm=batch_norm)
+
+    nearest = cuts(found[0])
+    if len(found) == 2 and sum(found) == 2 * global_batch:  # as far on either side
+        larger = cuts(found[1])
+        if larger[0].samples_per_s > (1 + choice.TIE) * nearest[0].samples_per_s:
+            return NearestCuts(global_batch, larger, found[:1])
+    return NearestCuts(global_batch, nearest, found[1:])
 
 
 def nearest_global_batches(global_batch: int, gpus: int, *, fits: Bools, fits_whole: Bools) -> tuple[int, ...]:

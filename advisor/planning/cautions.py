@@ -12,7 +12,7 @@ from advisor.planning.curves import Curves
 from advisor.planning.records import ScaledRate, Side
 from advisor.planning.request import MAX_GPUS
 from advisor.recommendation import poor_cut, samples_of
-from advisor.units import counted, gib
+from advisor.units import counted, duration, gib
 
 
 def cautions(curves: Curves, side: Side, near: NearestCuts) -> tuple[str, ...]:
@@ -33,7 +33,12 @@ def _unequal(near: NearestCuts, curves: Curves) -> list[str]:
     gpus, planned = near.cuts[0].gpus, near.cuts[0].global_batch
     how = "more" if near.difference > 0 else "fewer"
     others = (curves.cuts(other, gpus).cuts[0] for other in near.others)
-    other = "".join(f"; the next nearest is {cut.global_batch:,} ({cut.factors})" for cut in others)
+    as_near = abs(near.difference)
+    other = "".join(
+        f"; {'as near is' if abs(cut.global_batch - near.asked) == as_near else 'the next nearest is'} "
+        f"{cut.global_batch:,} ({cut.factors}: {duration(cut.time_s)} per step)"
+        for cut in others
+    )
     said = f"Planned is a global batch of {planned:,}, {abs(near.difference):,} {how} than asked{other}"
     if near.held_by_memory:
         return [f"{_held(near, curves)} {said}. {_room(near, curves)}"]

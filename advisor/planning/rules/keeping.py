@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor import cut
+from advisor import choice, cut
 from advisor.planning import sources
 from advisor.planning.rules.record import Rule
 from advisor.units import percent
@@ -14,8 +14,9 @@ RULES = (
         title="The global batch stays as asked",
         statement="The global batch, the samples behind one optimizer step, is part of your experiment. A plan cuts it "
         "into samples per GPU, accumulation and GPUs, and leaves it alone. Where the GPUs cannot share it equally, the "
-        "nearest that they can share is planned, with the difference said. It changes only where you ask for that, and "
-        "then everything that follows from it is shown before and after.",
+        "nearest that they can share is planned, with the difference said; of two equally near the smaller, unless the "
+        f"larger runs more than {percent(choice.TIE)} faster. It changes only where you ask for that, and then "
+        "everything that follows from it is shown before and after.",
         formula="global batch = batch per GPU x accumulation x GPUs",
         known_range="Always.",
         source="arithmetic; the same contract as MosaicML Composer's",

@@ -29,7 +29,7 @@ from advisor.report import measurements
 from advisor.report.records import Origin
 from advisor.report.subject import Measured, MeasuredSteps
 from advisor.step import Setup, prepare
-from advisor.units import gib, long_times, rate, span
+from advisor.units import duration, gib, long_times, rate, span
 
 A100 = "a100-sxm4-80gb"
 GIB = 2**30
@@ -118,13 +118,17 @@ def test_an_unequal_share_is_planned_as_the_nearest_and_said() -> None:
     assert (answer.planned.asked_global_batch, answer.planned.global_batch) == (1000, 999)
     assert answer.other_global_batches == (1002,)
     said = the(answer.warnings, "cannot share")
-    for words in (
-        "999",
-        "1 fewer than asked",
-        "1,002 (334 per GPU x 1 accumulation x 3 GPUs)",
-        "exact with 2 or 4 GPUs",
-    ):
+    step = duration(answer_of(global_batch=1002, gpus=3).planned.run.step_s)
+    other = f"the next nearest is 1,002 (334 per GPU x 1 accumulation x 3 GPUs: {step} per step)"
+    for words in ("999", "1 fewer than asked", other, "exact with 2 or 4 GPUs"):
         assert words in said
+
+
+def test_of_two_equally_near_the_faster_is_planned_and_the_other_said() -> None:
+    # 496 is 62 on each GPU, 2 x 31, as 31 do not fit; 504 is 63, 3 x 21
+    answer = answer_of(model="gpt2-medium", gpus=8, global_batch=500, optimizer="adam")
+    assert (answer.planned.cut.batch, answer.planned.global_batch) == (21, 504)
+    assert "as near is 496 (2 per GPU x 31 accumulation x 8 GPUs" in the(answer.warnings, "cannot share")
 
 
 def test_a_global_batch_that_memory_alone_forbids_is_planned_smaller_and_said() -> None:
