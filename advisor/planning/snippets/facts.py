@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from advisor.cut import BATCH_NORM_SAMPLES, Cut
+from advisor.planning.cautions import past_range
 from advisor.planning.launch import NODE_GPUS, launch_command
 from advisor.planning.learning_rate import ADAM_BETA1, ADAM_BETA2, ADAM_EPS
 from advisor.planning.records import PlanAnswer, PlanOptimizer, ScaledRate, Schedule, Steps
@@ -20,6 +21,7 @@ class Fill:
 
     name: str  # of the constant
     what: str
+    option: str  # that would fill it
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Facts:
     optimizer: PlanOptimizer
     settings: Recipe
     rate: ScaledRate | None
+    origin: str | None  # where the rate is from and how far its rule is known; None: as given
+    past_range: str | None  # that the rule is not known to hold here; None: it is
     steps: Steps | None
     schedule: Schedule | None
     fills: tuple[Fill, ...]
@@ -79,6 +83,13 @@ class Facts:
         return self.settings.precision == "fp16" and self.settings.grad_scaler
 
     @property
+    def own_hf_schedule(self) -> bool:
+        """Whether one of the Trainer's own schedules has the plan's rate: it has no steps, and warms up from 0."""
+        if self.schedule is None or self.schedule.shape == "step":
+            return False
+        return self.schedule.warm_up.steps == 0 or self.schedule.warm_up.start_factor == 0
+
+    @property
     def betas(self) -> tuple[float, float]:
         """Of Adam, AdamW and LAMB."""
         return ADAM_BETA1, ADAM_BETA2
@@ -123,6 +134,8 @@ def gather(answer: PlanAnswer) -> Facts:
         optimizer=answer.optimizer,
         settings=answer.settings,
         rate=side.rate,
+        origin=_origin(side.rate),
+        past_range=next(map(plain, past_range(side.rate)), None),
         steps=side.steps,
         schedule=side.schedule,
         fills=_fills(side.rate, side.steps),
@@ -131,14 +144,26 @@ def gather(answer: PlanAnswer) -> Facts:
     )
 
 
+def _origin(rate: ScaledRate | None) -> str | None:
+    if rate is None or rate.factor == 1:
+        return None
+    base = "the rate" if rate.base_rate is None else number(rate.base_rate)
+    known = f"{f'to {rate.known_to:,} samples per step, ' if rate.known_to else ''}{rate.known_where}"
+    return plain(
+        f"{base} at {rate.base_batch} samples per step x {number(rate.factor)}: {rate.rule} rule, known {known} "
+        f"({rate.source})."
+    )
+
+
 def _fills(rate: ScaledRate | None, steps: Steps | None) -> tuple[Fill, ...]:
     fills = []
     if rate is None:
-        fills.append(Fill("LEARNING_RATE", "the learning rate of this global batch"))
+        fills.append(Fill("LEARNING_RATE", "the learning rate of this global batch", "--lr"))
     elif rate.rate is None:
-        fills.append(Fill("BASE_LEARNING_RATE", f"the learning rate tuned for {rate.base_batch} samples per step"))
+        what = f"the learning rate tuned for {rate.base_batch} samples per step"
+        fills.append(Fill("BASE_LEARNING_RATE", what, "--lr"))
     if steps is None or steps.epochs is None:
-        fills.append(Fill("EPOCHS", "how many times the run sees the dataset"))
+        fills.append(Fill("EPOCHS", "how many times the run sees the dataset", "--dataset-size and --epochs"))
     return tuple(fills)
 
 

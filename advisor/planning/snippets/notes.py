@@ -1,4 +1,4 @@
-"""What a framework does otherwise than the plan, or cannot say: a line each."""
+"""What a user must do or know beside a snippet: a line each."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from advisor.units import counted
 
 def notes(facts: Facts, framework: str) -> tuple[str, ...]:
     """The notes of one framework's snippet, those of every framework first."""
-    own = {"torch": _torch, "lightning": _lightning, "hf": _hf, "deepspeed": _deepspeed, "keras": _keras}
+    own = {"torch": _of_torch_optimizer, "lightning": _lightning, "hf": _hf, "deepspeed": _deepspeed, "keras": _keras}
     return (*_common(facts), *own[framework](facts))
 
 
 def _common(facts: Facts) -> list[str]:
-    found = ["Momentum, betas, weight decay and clipping are not planned: the snippet has common ones, put yours in."]
+    found = [] if facts.past_range is None else [facts.past_range]
+    constants, values = ("Betas, eps", f"{facts.betas}, {facts.eps:g}") if facts.momentum is None else (
+        "Momentum", f"{facts.momentum:g}"
+    )  # fmt: skip
+    found.append(
+        f"{constants}, weight decay and clipping are no part of the plan, so put yours in: here they are {values}, 0 "
+        "and none."
+    )
     if facts.fills:
-        names = ", ".join(fill.name for fill in facts.fills)
-        found.append(f"To fill in: {names}; --lr, --base-batch, --dataset-size and --epochs fill them.")
+        found.append(f"To fill in: {', '.join(f'{fill.name} (or give {fill.option})' for fill in facts.fills)}.")
     if facts.schedule is None:
         found.append("The rate is constant: a schedule needs --dataset-size and --epochs.")
     if facts.settings.attention == "unfused":
         found.append("The plan is of attention written out; the snippet leaves it to the model.")
     return found
-
-
-def _torch(facts: Facts) -> list[str]:
-    return _of_torch_optimizer(facts)
 
 
 def _lightning(facts: Facts) -> list[str]:
@@ -39,19 +41,11 @@ def _lightning(facts: Facts) -> list[str]:
 
 def _hf(facts: Facts) -> list[str]:
     found = _of_torch_optimizer(facts)
-    if facts.optimizer in ("lars", "lamb"):
-        found.append(f"TrainingArguments' optim has no {facts.optimizer.upper()}: the class is given to the Trainer.")
-    if facts.optimizer == "adam":
-        found.append("TrainingArguments' optim has AdamW alone, no Adam: the class is given to the Trainer.")
-    if facts.optimizer == "sgd":
-        found.append('optim="sgd" alone has no momentum: the class and its momentum are given to the Trainer.')
-    if facts.schedule is None or _own_schedule(facts):
-        found.append("The Trainer applies weight decay to weights only, not to biases and norms.")
     if facts.tokens:
         found.append(
             "The loss is the mean over the tokens of the global batch only where the model takes num_items_in_batch "
             "(its forward has **kwargs, as those of transformers) or compute_loss_func does; otherwise micro-batches "
-            "count alike, however many tokens they have. average_tokens_across_devices counts them over all GPUs."
+            "count alike, however many tokens they have."
         )
     elif facts.cut.accumulation > 1:
         found.append(
@@ -68,27 +62,27 @@ def _hf(facts: Facts) -> list[str]:
     return found
 
 
-def _own_schedule(facts: Facts) -> bool:
-    """Whether one of the Trainer's own schedules has the plan's rate; they warm up from 0."""
-    schedule = facts.schedule
-    if schedule is None or schedule.shape == "step":
-        return False
-    return schedule.warm_up.steps == 0 or schedule.warm_up.start_factor == 0
-
-
 def _deepspeed(facts: Facts) -> list[str]:
     cut = facts.cut
+    gpus = f"{counted(facts.nodes, 'machine')} of {cut.gpus // facts.nodes} GPUs" if facts.nodes > 1 else (
+        counted(cut.gpus, "GPU")
+    )  # fmt: skip
+    hosts = "--hostfile HOSTS" if facts.nodes > 1 else f"--num_gpus {cut.gpus}"
     found = [
-        f"Run it with: deepspeed --num_gpus {cut.gpus} train.py --deepspeed_config FILE; it must be "
-        f"{counted(cut.gpus, 'GPU')}, as train_batch_size is {cut.batch} x {cut.accumulation} x {cut.gpus}.",
-        "Not in this file: the dataset, epochs, and dropping the last samples of an epoch.",
+        f"Give the file to deepspeed.initialize as config, and run on exactly {gpus}: deepspeed {hosts} train.py",
+        "Not in the file: the dataset, epochs, dropping the last samples of an epoch"
+        f"{', channels_last' if facts.settings.layout == 'nhwc' else ''}.",
     ]
     if cut.accumulation > 1:
         found.append(
             f"DeepSpeed counts {cut.accumulation} micro-batches to each step, across the ends of epochs, too: end an "
             f"epoch at a multiple of {cut.accumulation}."
         )
-    found += _of_deepspeed_rate(facts)
+    if facts.origin is not None:
+        found.append(f"lr: {facts.origin}")
+    if facts.moved:
+        found.append(f"Not applied, though the rule would move them with the rate: {'; '.join(facts.moved)}.")
+    found += _of_deepspeed_schedule(facts)
     if facts.optimizer == "lars":
         found.append(
             "DeepSpeed has no LARS: pass optimizer=timm.optim.Lars(model.parameters(), lr=..., momentum=..., "
@@ -99,9 +93,8 @@ def _deepspeed(facts: Facts) -> list[str]:
     if facts.settings.autocast:
         name = facts.settings.precision
         found.append(
-            "The plan is of autocast, so is torch_autocast, which an old DeepSpeed has not. "
-            f'"{name}": {{"enabled": true}} would keep the weights themselves in {name.upper()}: another memory, other '
-            "arithmetic."
+            "torch_autocast is autocast, as planned, and needs DeepSpeed 0.18. "
+            f'"{name}": {{"enabled": true}} would keep the weights themselves in {name.upper()}.'
         )
     if facts.tokens:
         found.append(
@@ -111,30 +104,29 @@ def _deepspeed(facts: Facts) -> list[str]:
     return found
 
 
-def _of_deepspeed_rate(facts: Facts) -> list[str]:
+def _of_deepspeed_schedule(facts: Facts) -> list[str]:
     schedule, scheduler = facts.schedule, make_scheduler(facts)
-    if schedule is None:
+    if schedule is None or (scheduler is None and schedule.shape == "constant" and not schedule.warm_up.steps):
         return []
     exact = (
         "lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, rate_factor) in "
         "deepspeed.initialize, with rate_factor of `--emit torch`"
     )
     if scheduler is None:
-        if schedule.shape == "constant" and not schedule.warm_up.steps:
-            return []
-        return [f"DeepSpeed has no scheduler for this {schedule.shape} schedule: give {exact}; without it the rate is "
-                "constant."]  # fmt: skip
+        return [
+            f"DeepSpeed has no scheduler for this {schedule.shape} schedule, so the rate is constant but for {exact}."
+        ]
     if scheduler["type"] == "WarmupLR":
         return ["WarmupLR takes step 0 at the rate of step 1, and has the planned rate from there on."]
     return [
-        f"{scheduler['type']} is up to one step late during warm-up and takes the first step at rate 0; after warm-up "
-        f"it has the planned rate. Exact: no scheduler here, and {exact}."
+        f"{scheduler['type']} is up to one step late during warm-up; after it the rate is the planned one. Exact: no "
+        f"scheduler here, and {exact}."
     ]
 
 
 def _keras(facts: Facts) -> list[str]:
     cut = facts.cut
-    found = ["Keras' weight_decay is decoupled for every optimizer; torch's SGD and Adam add it to the gradient."]
+    found = []
     if facts.optimizer in ("sgd", "lars"):
         found.append(
             "Keras' momentum has the rate within it, torch's has not: they differ while the rate changes "
@@ -147,12 +139,12 @@ def _keras(facts: Facts) -> list[str]:
         )
     if cut.gpus > 1:
         found.append(
-            f"The batch that fit takes is that of all GPUs together, {cut.batch * cut.gpus}. fit shares it among GPUs "
-            "on the JAX backend; on TensorFlow build and compile within tf.distribute.MirroredStrategy().scope(), on "
-            "torch there is no such thing but DistributedDataParallel by hand."
+            f"The batch that fit takes is that of all GPUs together, {cut.batch * cut.gpus}: on the JAX backend fit "
+            "shares it among them, and BatchNormalization sees all of it. TensorFlow: build and compile within "
+            "tf.distribute.MirroredStrategy().scope() instead; torch: DistributedDataParallel by hand."
         )
-    if facts.few_for_batch_norm:
-        found.append("BatchNormalization on JAX takes its statistics over the whole batch of all GPUs together.")
+    if facts.nodes > 1:
+        found.append("The script is for one machine: across several, Keras shares out a tf.data.Dataset alone.")
     if facts.smaller_step:
         found.append("Keras ends no step early: an epoch's last step is filled with samples it has seen already.")
     if facts.loss_scaling and cut.accumulation > 1:
@@ -166,10 +158,8 @@ def _of_torch_optimizer(facts: Facts) -> list[str]:
     """Where LARS and LAMB are from, and what theirs does by itself."""
     if TORCH_OPTIMIZERS[facts.optimizer].module == "torch.optim":
         return []
-    only = "adapts only weights with decay unless always_adapt=True"
-    if facts.optimizer == "lars":
-        return [f"torch has no LARS: this is timm's (pip install timm). It {only}; its trust coefficient is 0.001."]
     return [
-        f"torch has no LAMB: this is timm's (pip install timm). It {only}, and clips the gradient's norm at 1 unless "
-        "max_grad_norm=None."
+        f"torch has no {facts.optimizer.upper()}: this is timm's (pip install timm). always_adapt=True gives every "
+        "weight a trust ratio; without it only those with weight decay have one, which is usual once biases and norms "
+        "are a group without decay."
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import textwrap
 from dataclasses import dataclass
@@ -41,7 +42,18 @@ def render(facts: Facts, framework: str) -> str:
     if optimizer.module == "torch.optim" and not facts.settings.foreach:
         arguments = (*arguments, "foreach=False")
     text = _environment().get_template(f"{framework}.py.j2").render(f=facts, optimizer=optimizer, arguments=arguments)
-    return re.sub("\n{4,}", "\n\n\n", text).rstrip("\n") + "\n"  # a macro leaves its own line end
+    text = re.sub("\n{4,}", "\n\n\n", text).rstrip("\n") + "\n"  # a macro leaves its own line end
+    return _without_unused_constants(text)
+
+
+def _without_unused_constants(text: str) -> str:
+    """`text` without constants that no line reads: which these are depends on nearly every choice of a plan."""
+    names = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)]
+    unused = {n.id for n in names if n.id.isupper()} - {n.id for n in names if isinstance(n.ctx, ast.Load)}
+    if not unused:
+        return text
+    lines = text.splitlines(keepends=True)
+    return _without_unused_constants("".join(line for line in lines if line.split(" = ")[0] not in unused))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Runs a snippet in child processes beside a small my_training.py, and trains the same on whole global batches."""
+"""Runs snippets in child processes, each beside a small my_training.py, and trains the same on whole global batches."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import json
 import os
 import runpy
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from advisor.planning.records import PlanAnswer
 from advisor.planning.schedule import factor_at
@@ -32,37 +35,85 @@ class Ran:
     exchanges: int  # of gradients, in the first process
 
 
-def run(plan: PlanAnswer, framework: str, folder: Path, *, samples: int, fill: dict[str, float] | None = None) -> Ran:
-    """Run the snippet of `plan`; what it marks FILL IN is set from `fill`, nothing else is changed."""
-    text = emit(plan, framework).text
-    for name, value in (fill or {}).items():
-        assert f"\n{name} = None  # FILL IN" in text
-        text = text.replace(f"\n{name} = None  # FILL IN", f"\n{name} = {value!r}  # FILL IN")
-    folder.joinpath("train.py").write_text(text, encoding="utf-8")
-    mine = {"lightning": "torch"}.get(framework, framework)
-    shutil.copy(HERE / f"training_{mine}.py", folder / "my_training.py")
-    shutil.copy(HERE / "recording.py", folder)
-    shutil.copy(HERE / "training_torch.py", folder)
-    if framework in ("lightning", "hf") or "timm" in text:  # these import torchvision
-        shutil.copy(HERE / "sitecustomize.py", folder)
-    gpus = plan.planned.cut.gpus
-    kind = "sequences" if plan.model.samples == "sequences" else "images"
-    command = [sys.executable, "train.py"]
-    if gpus > 1 and framework in ("torch", "hf"):  # as the snippet's own comment has it
-        launch = ["torchrun", "--standalone", f"--nproc-per-node={gpus}", "train.py"]
-        assert " ".join(launch) in text
-        command = [sys.executable, "-m", "torch.distributed.run", *launch[1:]]
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**child_environment(), "SAMPLES": str(samples), "KIND": kind},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return _read(folder)
+def runner(framework: str, *imports: str) -> Any:
+    """A fixture, a `Runner` for the tests of a module: a server makes `imports` once for all of them."""
+
+    @pytest.fixture(scope="module")
+    def run() -> Iterator[Runner]:
+        if not hasattr(os, "fork"):
+            pytest.skip("snippets are run in forked processes")
+        with subprocess.Popen(
+            [sys.executable, str(HERE / "server.py"), *imports], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True, env=child_environment(framework),
+        ) as server:  # fmt: skip
+            yield Runner(framework, server)
+            server.kill()
+
+    return run
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs snippets of one framework in processes of its server."""
+
+    framework: str
+    server: subprocess.Popen[str]
+
+    def __call__(
+        self,
+        plan: PlanAnswer,
+        folder: Path,
+        *,
+        samples: int,
+        fill: dict[str, float] | None = None,
+        launched: bool = False,
+    ) -> Ran:
+        """Run the snippet of `plan`; what it marks FILL IN is set from `fill`, nothing else is changed.
+
+        `launched`: by the command that the snippet names, instead of in the server's processes.
+        """
+        text = emit(plan, self.framework).text
+        for name, value in (fill or {}).items():
+            assert f"\n{name} = None  # FILL IN" in text
+            text = text.replace(f"\n{name} = None  # FILL IN", f"\n{name} = {value!r}  # FILL IN")
+        folder.joinpath("train.py").write_text(text, encoding="utf-8")
+        mine = {"lightning": "torch"}.get(self.framework, self.framework)
+        shutil.copy(HERE / f"training_{mine}.py", folder / "my_training.py")
+        kind = "sequences" if plan.model.samples == "sequences" else "images"
+        environment = {"SAMPLES": str(samples), "KIND": kind}
+        if launched:
+            self._launch(text.split("\n#     ")[1].split("\n")[0].split(), folder, environment)
+        else:
+            self.script("train.py", folder, processes=plan.planned.cut.gpus, environment=environment)
+        return _read(folder)
+
+    def script(self, name: str, folder: Path, *, processes: int = 1, environment: dict[str, str] | None = None) -> str:
+        """Run a script of `folder`; what its first process printed. AssertionError where one fails."""
+        environment = dict(environment or {})
+        if processes > 1:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                environment.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free.getsockname()[1]))
+        job = {
+            "folder": str(folder), "script": name, "processes": processes, "environment": environment,
+            "limit_s": LIMIT_S,
+        }  # fmt: skip
+        assert self.server.stdin is not None and self.server.stdout is not None
+        self.server.stdin.write(json.dumps(job) + "\n")
+        self.server.stdin.flush()
+        codes = json.loads(self.server.stdout.readline())
+        outputs = [folder.joinpath(f"output{rank}.txt").read_text() for rank in range(processes)]
+        assert codes == [0] * processes, "\n".join(outputs)[-4000:]
+        return outputs[0]
+
+    def _launch(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        program = {"python": [], "torchrun": ["-m", "torch.distributed.run"]}[command[0]]
+        done = subprocess.run(
+            [sys.executable, *program, *command[1:]], cwd=folder,
+            env={**child_environment(self.framework), **environment}, capture_output=True, text=True,
+            timeout=LIMIT_S, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-4000:]
 
 
 def expected_rates(plan: PlanAnswer, rate: float) -> list[float]:
@@ -106,11 +157,12 @@ def train_whole_batches(ran: Ran, optimizer: Any, *, samples: int, kind: str, ra
     return [weight.detach().numpy() for weight in weights]
 
 
-def child_environment() -> dict[str, str]:
-    """Of a child on the processor alone, which finds what was copied beside its script."""
+def child_environment(framework: str) -> dict[str, str]:
+    """Of a child on the processor alone, which finds what a user's my_training.py is made of."""
+    site = () if framework == "keras" else (str(HERE / "site"),)  # the others, timm too, import torchvision
     return {
         **{name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")},
-        "PYTHONPATH": os.pathsep.join([".", str(HERE.parents[3])]),
+        "PYTHONPATH": os.pathsep.join([".", *site, str(HERE), str(HERE.parents[3])]),
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
         "KERAS_BACKEND": "torch",

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +8,11 @@ import pytest
 
 from advisor.planning.snippets import emit
 from tests.advisor.planning.example import example_plan
-from tests.advisor.planning.snippets.running import (
-    HERE,
-    child_environment,
-    close,
-    expected_rates,
-    run,
-    train_whole_batches,
-)
+from tests.advisor.planning.snippets.running import close, expected_rates, runner, train_whole_batches
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
+run = runner("hf", "transformers.trainer")
 
 
 def weights(folder: Path) -> list[Any]:
@@ -31,12 +22,12 @@ def weights(folder: Path) -> list[Any]:
     return [saved[f"weights.{i}"] for i in range(4)]
 
 
-def test_the_trainers_own_schedule_has_the_planned_rate(tmp_path: Path) -> None:
+def test_the_trainers_own_schedule_has_the_planned_rate(run: Any, tmp_path: Path) -> None:
     # 21 samples make 2 steps of 8, and the Trainer would make a third of the micro-batch left
     plan = example_plan(
         gpus=1, optimizer="adamw", base_batch=8, dataset_size=21, epochs=3, warmup_steps=2, shape="cosine"
     )
-    ran = run(plan, "hf", tmp_path, samples=21)
+    ran = run(plan, tmp_path, samples=21)
     assert 'lr_scheduler_type="cosine"' in tmp_path.joinpath("train.py").read_text()
     assert [len(set(step)) for step in ran.samples] == [8] * 6
     assert ran.rates == pytest.approx(expected_rates(plan, 0.1), rel=1e-12)
@@ -44,10 +35,9 @@ def test_the_trainers_own_schedule_has_the_planned_rate(tmp_path: Path) -> None:
     close(weights(tmp_path), whole, within=1e-4)
 
 
-@pytest.mark.slow
-def test_two_processes_count_tokens_alike_under_a_schedule_of_ours(tmp_path: Path) -> None:
+def test_two_processes_count_tokens_alike_under_a_schedule_of_ours(run: Any, tmp_path: Path) -> None:
     plan = example_plan(optimizer="sgd", samples="sequences", dataset_size=38, epochs=1.5, warmup_steps=1)
-    ran = run(plan, "hf", tmp_path, samples=38)
+    ran = run(plan, tmp_path, samples=38)
     assert [len(set(step)) for step in ran.samples] == [16] * 3
     assert ran.rates == pytest.approx(expected_rates(plan, 0.2), rel=1e-12)
     assert ran.exchanges == 3
@@ -57,18 +47,19 @@ def test_two_processes_count_tokens_alike_under_a_schedule_of_ours(tmp_path: Pat
 
 # What each file gives TrainingArguments, and the rates of the scheduler that the Trainer makes of it.
 CHILD = """
-import ast, json, sys
+import ast, json, pathlib
 import torch
 from transformers import TrainingArguments, get_scheduler
 
 said = []
-for path in sys.argv[1:]:
-    statements = ast.parse(open(path).read()).body
+for path in sorted(pathlib.Path().glob('plan*.py')):
+    statements = ast.parse(path.read_text()).body
     named = [s for s in statements if isinstance(s, ast.Assign)]
     wanted = [s for s in named if s.targets[0].id.isupper() or s.targets[0].id == "arguments"]
     found = {"TrainingArguments": TrainingArguments, "torch": torch}
     exec(compile(ast.Module(wanted, []), path, "exec"), found)
-    arguments, total = found["arguments"], found["TOTAL_STEPS"]
+    arguments = found["arguments"]
+    total = arguments.max_steps if arguments.max_steps > 0 else found["EPOCHS"] * (700 // 16)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=arguments.learning_rate)
     scheduler = get_scheduler(
         arguments.lr_scheduler_type, optimizer, num_warmup_steps=arguments.get_warmup_steps(total),
@@ -84,7 +75,7 @@ print("SAID" + json.dumps(said))
 """
 
 
-def test_every_schedule_the_trainer_has_is_the_plans(tmp_path: Path) -> None:
+def test_every_schedule_the_trainer_has_is_the_plans(run: Any, tmp_path: Path) -> None:
     plans = [
         example_plan(optimizer=optimizer, base_batch=16, warmup_steps=warmup, shape=shape, dataset_size=700)
         for optimizer, shape, warmup in (
@@ -92,17 +83,13 @@ def test_every_schedule_the_trainer_has_is_the_plans(tmp_path: Path) -> None:
             ("lars", "linear", 0),
         )
     ]  # fmt: skip
-    paths = [tmp_path / f"{number}.py" for number in range(len(plans))]
+    paths = [tmp_path / f"plan{number}.py" for number in range(len(plans))]
     for path, plan in zip(paths, plans, strict=True):
         path.write_text(emit(plan, "hf").text)
         assert "rate_factor" not in path.read_text()
-    shutil.copy(HERE / "sitecustomize.py", tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, *map(str, paths)], cwd=tmp_path, capture_output=True, text=True, timeout=120,
-        env=child_environment(), check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    for plan, one in zip(plans, json.loads(done.stdout.split("SAID")[1]), strict=True):
+    tmp_path.joinpath("rates.py").write_text(CHILD)
+    printed = run.script("rates.py", tmp_path)
+    for plan, one in zip(plans, json.loads(printed.split("SAID")[1].splitlines()[0]), strict=True):
         assert one["rates"] == pytest.approx(expected_rates(plan, 0.1), rel=1e-12)
         assert (one["clip"], one["drop"]) == (0, True)
 

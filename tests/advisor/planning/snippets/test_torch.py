@@ -9,9 +9,10 @@ import pytest
 
 from advisor.planning.snippets import emit
 from tests.advisor.planning.example import example_plan
-from tests.advisor.planning.snippets.running import close, expected_rates, run, train_whole_batches
+from tests.advisor.planning.snippets.running import close, expected_rates, runner, train_whole_batches
 
 torch = pytest.importorskip("torch")
+run = runner("torch", "torch", *(["timm.optim"] if find_spec("timm") else []))
 
 
 class Lars(torch.optim.SGD):
@@ -57,10 +58,11 @@ def weights(folder: Path) -> list[Any]:
     return [saved[f"weights.{i}"].numpy() for i in range(4)]
 
 
-def test_two_processes_train_as_one_on_whole_global_batches(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_processes_train_as_one_on_whole_global_batches(run: Any, tmp_path: Path) -> None:
     # 70 samples, 16 per step: 4 steps in each of 3 epochs, 6 samples left out
     plan = example_plan(optimizer="sgd")
-    ran = run(plan, "torch", tmp_path, samples=70)
+    ran = run(plan, tmp_path, samples=70, launched=True)
     assert ran.rates == pytest.approx(expected_rates(plan, 0.2), rel=1e-12)  # linear: 0.1 at 8, 0.2 at 16
     assert [len(set(step)) for step in ran.samples] == [16] * 12
     for epoch in range(3):  # no sample twice in an epoch, and epochs in another order
@@ -71,10 +73,10 @@ def test_two_processes_train_as_one_on_whole_global_batches(tmp_path: Path) -> N
     close(weights(tmp_path), whole)
 
 
-def test_tokens_of_all_processes_count_alike_also_in_a_smaller_last_step(tmp_path: Path) -> None:
+def test_tokens_of_all_processes_count_alike_also_in_a_smaller_last_step(run: Any, tmp_path: Path) -> None:
     # 37 samples kept: steps of 16, 16 and 5, of which two processes get 3 each, one sample twice
     plan = example_plan(samples="sequences", dataset_size=37, epochs=2, drop_last=False, shape="linear", warmup_steps=2)
-    ran = run(plan, "torch", tmp_path, samples=37)
+    ran = run(plan, tmp_path, samples=37)
     assert [len(step) for step in ran.samples] == [16, 16, 6] * 2
     assert set(ran.samples[0] + ran.samples[1] + ran.samples[2]) == set(range(37))
     assert ran.rates == pytest.approx(expected_rates(plan, 0.2), rel=1e-12)
@@ -83,33 +85,33 @@ def test_tokens_of_all_processes_count_alike_also_in_a_smaller_last_step(tmp_pat
     close(weights(tmp_path), whole)
 
 
-def test_adam_without_accumulation_as_an_older_recipe_has_it(tmp_path: Path) -> None:
+def test_adam_without_accumulation_as_an_older_recipe_has_it(run: Any, tmp_path: Path) -> None:
     plan = example_plan(gpus=1, optimizer="adam", accumulation=1, base_batch=4, recipe="timm-2022", dataset_size=20)
     text = emit(plan, "torch").text
     assert "foreach=False" in text
     assert "set_to_none=False" in text
-    ran = run(plan, "torch", tmp_path, samples=20)
+    ran = run(plan, tmp_path, samples=20)
     assert [len(step) for step in ran.samples] == [4] * 15
     assert ran.rates == pytest.approx(expected_rates(plan, 0.1), rel=1e-12)
     close(weights(tmp_path), train_whole_batches(ran, torch.optim.Adam, samples=20, kind="images"), within=1e-3)
 
 
-def test_a_smaller_last_step_is_the_mean_over_its_own_samples(tmp_path: Path) -> None:
+def test_a_smaller_last_step_is_the_mean_over_its_own_samples(run: Any, tmp_path: Path) -> None:
     # one GPU, 8 samples per step of micro-batches of 4: the last of 21 samples makes micro-batches of 4 and 1
     plan = example_plan(gpus=1, dataset_size=21, epochs=1.5, drop_last=False, shape="cosine", warmup_steps=1)
-    ran = run(plan, "torch", tmp_path, samples=21)
+    ran = run(plan, tmp_path, samples=21)
     assert [len(step) for step in ran.samples] == [8, 8, 5, 8, 8]  # half of 3 steps, rounded up
     assert ran.rates == pytest.approx(expected_rates(plan, 0.1), rel=1e-12)
     whole = train_whole_batches(ran, lambda p: torch.optim.SGD(p, momentum=0.9), samples=21, kind="images")
     close(weights(tmp_path), whole)
 
 
-def test_constants_are_filled_in_and_mixed_precision_trains_with_lamb(tmp_path: Path) -> None:
+def test_constants_are_filled_in_and_mixed_precision_trains_with_lamb(run: Any, tmp_path: Path) -> None:
     needs_timm()
     plan = example_plan(
         gpus=1, optimizer="lamb", lr=None, base_batch=2, dataset_size=None, epochs=None, precision="fp16", layout="nhwc"
     )
-    ran = run(plan, "torch", tmp_path, samples=21, fill={"BASE_LEARNING_RATE": 0.01, "EPOCHS": 2})
+    ran = run(plan, tmp_path, samples=21, fill={"BASE_LEARNING_RATE": 0.01, "EPOCHS": 2})
     assert [len(step) for step in ran.samples] == [8] * 4
     assert ran.rates == [0.02] * 4  # square root of 8 / 2 times 0.01
     whole, adam = (train_whole_batches(ran, made, samples=21, kind="images") for made in (Lamb, torch.optim.Adam))
@@ -117,16 +119,16 @@ def test_constants_are_filled_in_and_mixed_precision_trains_with_lamb(tmp_path: 
     assert mean_difference(weights(tmp_path), whole) < 2e-4 < 5 * 2e-4 < mean_difference(whole, adam)
 
 
-def test_lars_adapts_every_layer_though_no_weight_decays(tmp_path: Path) -> None:
+def test_lars_adapts_every_layer_though_no_weight_decays(run: Any, tmp_path: Path) -> None:
     needs_timm()
     plan = example_plan(gpus=1, optimizer="lars", accumulation=1, dataset_size=20, warmup_steps=2)
-    ran = run(plan, "torch", tmp_path, samples=20)
+    ran = run(plan, tmp_path, samples=20)
     adapted = train_whole_batches(ran, Lars, samples=20, kind="images")
     close(weights(tmp_path), adapted)
     with pytest.raises(AssertionError):
         close(adapted, train_whole_batches(ran, lambda p: torch.optim.SGD(p, momentum=0.9), samples=20, kind="images"))
 
 
-def test_a_dataset_of_another_size_than_planned_stops_the_script(tmp_path: Path) -> None:
+def test_a_dataset_of_another_size_than_planned_stops_the_script(run: Any, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="the plan is for 70 samples, the dataset has 71: plan again"):
-        run(example_plan(gpus=1, accumulation=1), "torch", tmp_path, samples=71)
+        run(example_plan(gpus=1, accumulation=1), tmp_path, samples=71)
