@@ -80,7 +80,7 @@ def test_the_best_of_the_formula_stands_beside_that_of_the_search(run, exchange:
     _, out, _ = run(f"{ISSUE} {exchange}")
     assert f"t0 / t1) is {low} to {high};" in out
     assert f"t0 = {1000 * target['t0_s']:.2f} ms and t1 = " in out
-    assert ("without the 12.0 ms of gradient exchange" in out) == bool(exchange)  # those of the table of cuts
+    assert ("steps of this table are without the 12.0 ms" in out) == ("are without the" in out) == bool(exchange)
 
 
 def test_warnings_stand_above_every_table(run) -> None:
@@ -251,6 +251,16 @@ def test_csv_has_the_figures_of_the_plan(run) -> None:
     for row, point in zip(points, answer.target.points, strict=True):
         assert float(row["time_s_low_critical"]) == pytest.approx(point.time_s[0])
         assert float(row["time_s_high_critical"]) == pytest.approx(point.time_s[1])
+
+
+def test_the_table_of_cuts_shows_their_figures(run) -> None:
+    cuts = json.loads(run(f"{ISSUE} --format json")[1])["planned"]["cuts"]
+    rows = run(f"{ISSUE} --table cuts")[1].splitlines()[2:]
+    assert len(rows) == len(cuts)
+    for row, ranked in zip(rows, cuts, strict=True):
+        least = f"{100 * ranked['cut']['time_s'] / cuts[0]['cut']['time_s']:,.1f} %"
+        for figure in (least, f"{ranked['cut']['samples_per_s']:,.0f}", f"{ranked['memory_bytes'] / 2**30:.2f} GiB"):
+            assert figure in row
 
 
 def test_a_cut_that_does_not_fit_is_shown_as_such(run) -> None:
