@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,6 +45,28 @@ def test_two_processes_count_tokens_alike_under_a_schedule_of_ours(run: Any, tmp
     assert ran.exchanges == 3
     whole = train_whole_batches(ran, lambda p: torch.optim.SGD(p, momentum=0.9), samples=38, kind="sequences")
     close(weights(tmp_path), whole)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "world_size", "n_gpu", "says"),
+    [
+        (1, 1, 8, "must see one GPU, this one sees 8"),  # the Trainer takes all, and a step 8 times the samples
+        (2, 1, 2, "is for 2 GPUs, but 1 processes run"),
+        (2, 4, 1, "is for 2 GPUs, but 4 processes run"),
+        (2, 2, 1, None),
+        (1, 1, 0, None),  # no GPU
+    ],
+)
+def test_other_gpus_than_planned_stop_the_script(gpus: int, world_size: int, n_gpu: int, says: str | None) -> None:
+    statements = ast.parse(emit(example_plan(gpus=gpus), "hf").text).body
+    checks = [s for s in statements if isinstance(s, ast.If) and "arguments." in ast.unparse(s.test)]
+    script = compile(ast.Module(checks, []), "checks", "exec")
+    given = {"arguments": SimpleNamespace(world_size=world_size, n_gpu=n_gpu), "GPUS": gpus}
+    if says is None:
+        exec(script, given)
+    else:
+        with pytest.raises(SystemExit, match=says):
+            exec(script, given)
 
 
 # What each file gives TrainingArguments, and the rates of the scheduler that the Trainer makes of it.
