@@ -13,7 +13,9 @@ import numpy as np
 SAMPLES, TOKENS, FEATURES, CLASSES = int(os.environ["SAMPLES"]), 3, 48, 5
 KIND = os.environ["KIND"]  # "images", "sequences"
 IGNORED = -100
-events: list[tuple[str, object]] = []  # ("saw", numbers of samples), ("step", rate), ("exchange", 1)
+events: list[
+    tuple[str, object]
+] = []  # ("saw", numbers of samples), ("step", rate), ("exchange", 1), ("scale", 65536.0)
 
 
 def make_data() -> tuple[np.ndarray, np.ndarray]:

@@ -33,6 +33,7 @@ class Ran:
     samples: list[list[int]]  # the samples of each step, over all processes
     rates: list[float]
     exchanges: int  # of gradients, in the first process
+    scales: list[Any]  # what its loss was scaled by, in each backward pass; of Keras, by which class
 
 
 def runner(framework: str, *imports: str) -> Any:
@@ -178,7 +179,8 @@ def _read(folder: Path) -> Ran:
     samples = [[n for step in at_once for n in step[0]] for at_once in zip(*steps, strict=True)]
     rates = [step[1] for step in steps[0]]
     assert all(step[1] == rate for process in steps for step, rate in zip(process, rates, strict=True))
-    return Ran(folder, samples, rates, sum(kind == "exchange" for kind, _ in records[0]))
+    exchanges = sum(kind == "exchange" for kind, _ in records[0])
+    return Ran(folder, samples, rates, exchanges, [value for kind, value in records[0] if kind == "scale"])
 
 
 def _steps(events: list[tuple[str, Any]]) -> list[tuple[list[int], float]]:

@@ -25,15 +25,15 @@ def weights(folder: Path) -> list[Any]:
 
 
 def test_the_trainers_own_schedule_has_the_planned_rate(run: Any, tmp_path: Path) -> None:
-    # 21 samples make 2 steps of 8, and the Trainer would make a third of the micro-batch left
+    # 20 samples make 2 steps of 8, and the Trainer would make a third of the micro-batch left
     plan = example_plan(
-        gpus=1, optimizer="adamw", base_batch=8, dataset_size=21, epochs=3, warmup_steps=2, shape="cosine"
+        gpus=1, optimizer="adamw", base_batch=8, dataset_size=20, epochs=3, warmup_steps=2, shape="cosine"
     )
-    ran = run(plan, tmp_path, samples=21)
+    ran = run(plan, tmp_path, samples=20)
     assert 'lr_scheduler_type="cosine"' in tmp_path.joinpath("train.py").read_text()
     assert [len(set(step)) for step in ran.samples] == [8] * 6
     assert ran.rates == pytest.approx(expected_rates(plan, 0.1), rel=1e-12)
-    whole = train_whole_batches(ran, lambda p: torch.optim.AdamW(p, weight_decay=0), samples=21, kind="images")
+    whole = train_whole_batches(ran, lambda p: torch.optim.AdamW(p, weight_decay=0), samples=20, kind="images")
     close(weights(tmp_path), whole, within=1e-4)
 
 
@@ -44,6 +44,28 @@ def test_two_processes_count_tokens_alike_under_a_schedule_of_ours(run: Any, tmp
     assert ran.rates == pytest.approx(expected_rates(plan, 0.2), rel=1e-12)
     assert ran.exchanges == 3
     whole = train_whole_batches(ran, lambda p: torch.optim.SGD(p, momentum=0.9), samples=38, kind="sequences")
+    close(weights(tmp_path), whole)
+
+
+def test_a_smaller_last_step_is_as_the_note_says(run: Any, tmp_path: Path) -> None:
+    # 21 samples: steps of 8, 8, and 5 in micro-batches of 4 and 1, which count alike
+    plan = example_plan(gpus=1, dataset_size=21, epochs=2, drop_last=False, shape="constant", warmup_steps=0)
+    ran = run(plan, tmp_path, samples=21)
+    assert [len(step) for step in ran.samples] == [8, 8, 5] * 2
+    assert any("its last micro-batch counting as much as a whole one" in note for note in emit(plan, "hf").notes)
+    whole = train_whole_batches(ran, lambda p: torch.optim.SGD(p, momentum=0.9), samples=21, kind="images")
+    with pytest.raises(AssertionError):
+        close(weights(tmp_path), whole)
+
+
+def test_two_processes_repeat_samples_in_a_smaller_last_step_as_the_note_says(run: Any, tmp_path: Path) -> None:
+    # 37 samples: steps of 16, 16, and 5, which two processes share as two whole micro-batches of 4
+    plan = example_plan(dataset_size=37, epochs=2, drop_last=False, shape="constant", warmup_steps=0)
+    ran = run(plan, tmp_path, samples=37)
+    assert [len(step) for step in ran.samples] == [16, 16, 8] * 2
+    assert set(ran.samples[0] + ran.samples[1] + ran.samples[2]) == set(range(37))
+    assert any("repeating samples so that every GPU has whole" in note for note in emit(plan, "hf").notes)
+    whole = train_whole_batches(ran, lambda p: torch.optim.SGD(p, momentum=0.9), samples=37, kind="images")
     close(weights(tmp_path), whole)
 
 

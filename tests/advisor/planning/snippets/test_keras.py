@@ -60,4 +60,5 @@ def test_constants_are_filled_in_and_mixed_precision_trains(run: Any, tmp_path: 
     )
     ran = run(plan, tmp_path, samples=21, fill={"BASE_LEARNING_RATE": 0.01, "EPOCHS": 2})
     assert [len(step) for step in ran.samples] == [4] * 10
+    assert ran.scales == ["LossScaleOptimizer"]
     assert ran.rates == pytest.approx([0.01 * 0.5**0.5] * 10)  # from 8 samples per step to 4

@@ -101,6 +101,7 @@ def test_a_smaller_last_step_is_the_mean_over_its_own_samples(run: Any, tmp_path
     plan = example_plan(gpus=1, dataset_size=21, epochs=1.5, drop_last=False, shape="cosine", warmup_steps=1)
     ran = run(plan, tmp_path, samples=21)
     assert [len(step) for step in ran.samples] == [8, 8, 5, 8, 8]  # half of 3 steps, rounded up
+    assert set(ran.samples[0]) != set(ran.samples[3])  # epochs in another order
     assert ran.rates == pytest.approx(expected_rates(plan, 0.1), rel=1e-12)
     whole = train_whole_batches(ran, lambda p: torch.optim.SGD(p, momentum=0.9), samples=21, kind="images")
     close(weights(tmp_path), whole)
@@ -113,6 +114,7 @@ def test_constants_are_filled_in_and_mixed_precision_trains_with_lamb(run: Any, 
     )
     ran = run(plan, tmp_path, samples=21, fill={"BASE_LEARNING_RATE": 0.01, "EPOCHS": 2})
     assert [len(step) for step in ran.samples] == [8] * 4
+    assert ran.scales == [65536] * 8  # one per backward pass: what GradScaler begins with
     assert ran.rates == [0.02] * 4  # square root of 8 / 2 times 0.01
     whole, adam = (train_whole_batches(ran, made, samples=21, kind="images") for made in (Lamb, torch.optim.Adam))
     # FP16 has 11 bits, and where a gradient is near 0 its sign decides: so the mean, and Adam is further away

@@ -42,6 +42,7 @@ def _compile(**given: object) -> None:
 
     object.__setattr__(optimizer, "_backend_update_step", recorded)
     type(model).compile(model, **given)
+    events.append(("scale", type(model.optimizer).__name__))
 
 
 object.__setattr__(model, "compile", _compile)

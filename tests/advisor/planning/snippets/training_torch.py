@@ -40,6 +40,13 @@ def _count_exchanges(self: DistributedDataParallel, *args: object, **kwargs: obj
     self.register_comm_hook(None, hook)
 
 
+def _record_scale(self: torch.amp.GradScaler, outputs: torch.Tensor) -> torch.Tensor:
+    events.append(("scale", self.get_scale() if self.is_enabled() else None))
+    return _scale(self, outputs)
+
+
+_scale = torch.amp.GradScaler.scale
+torch.amp.GradScaler.scale = _record_scale
 _initialise = DistributedDataParallel.__init__
 DistributedDataParallel.__init__ = _count_exchanges
 register_optimizer_step_post_hook(
