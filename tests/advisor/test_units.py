@@ -55,9 +55,7 @@ def test_long_times_are_read_easily(time_s: float, text: str) -> None:
     assert units.long_time(time_s) == text
 
 
-@pytest.mark.parametrize(
-    ("text", "time_s"), [("12ms", 0.012), ("1.5 s", 1.5), ("250us", 0.00025), ("2 min", 120.0)]
-)
+@pytest.mark.parametrize(("text", "time_s"), [("12ms", 0.012), ("1.5 s", 1.5), ("250us", 0.00025), ("2 min", 120.0)])
 def test_times_are_read_in_the_units_they_are_printed_in(text: str, time_s: float) -> None:
     assert units.parse_duration(text) == pytest.approx(time_s)
 
