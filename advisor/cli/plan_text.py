@@ -11,7 +11,6 @@ from advisor.cut import Cut
 from advisor.planning.build import TrainingPlan
 from advisor.planning.changes import companion_text, energy_text, epochs_text
 from advisor.planning.critical_batch import LEVEL
-from advisor.planning.launch import launch_command
 from advisor.planning.records import CriticalBatch, PlanAnswer, ScaledRate, Side, Target
 from advisor.units import counted, duration, gib, long_time, long_times, percent, rate, span
 
@@ -109,7 +108,7 @@ def _blocks(answer: PlanAnswer, format_: str) -> Iterator[list[str]]:
         f"Usual, not an answer: {each.low:,} to {each.high:,} {each.unit} for {each.task}{_remark(each.remark)}"
         for each in answer.usual
     ]
-    yield [f"launch   {launch_command(answer.planned.cut.gpus)}"]
+    yield [f"launch   {answer.launch}"]
 
 
 # Parts ----------------------------------------------------------------------------------------------------------------
@@ -125,12 +124,7 @@ def _table(answer: PlanAnswer, name: str, format_: str) -> str:
 
 def _left_out(answer: PlanAnswer) -> list[str]:
     more = len(answer.planned.cuts) - MOST_CUTS
-    said = [f"--table cuts has {counted(more, 'slower cut')} more."] if more > 0 else []
-    if answer.planned.run.exchange_s:
-        said.append(
-            f"The steps of this table are without the {duration(answer.planned.run.exchange_s)} of gradient exchange."
-        )
-    return said
+    return [f"--table cuts has {counted(more, 'slower cut')} more."] if more > 0 else []
 
 
 def _memory(answer: PlanAnswer) -> list[str]:

@@ -20,6 +20,7 @@ from advisor.planning.cautions import cautions
 from advisor.planning.changes import change_rows
 from advisor.planning.critical_batch import critical_batch as find_critical_batch
 from advisor.planning.curves import Curves, curves_of
+from advisor.planning.launch import launch_command
 from advisor.planning.power import PowerSource, power_source
 from advisor.planning.records import (
     SCHEMA_VERSION,
@@ -172,6 +173,7 @@ def decide(setup: Setup, request: Request, *, power: PowerSource | None = None) 
     if target is not None:
         target = with_planned(target, planned.global_batch, planned.cut.gpus)
     before = asked if planned.cut != asked.cut else None  # the global batch asked for may be the best
+    others = sides.planned_cuts(near.others, near.cuts[0].gpus)
     gpu = setup.resolved_gpu.gpu
     workload = setup.workload
     answer = PlanAnswer(
@@ -192,10 +194,12 @@ def decide(setup: Setup, request: Request, *, power: PowerSource | None = None) 
         before=before,
         changes=() if before is None else change_rows(before, planned, request=request, critical=critical),
         other_global_batches=near.others,
+        other_cuts=others,
         target=target,
         usual=usual_ranges(workload, request.optimizer, request.task),
-        warnings=cautions(curves, planned, near),
+        warnings=cautions(curves, planned, near, others),
         notes=(*notes(setup, request, planned, target, critical), *(power.notes(planned.cut.batch) if power else ())),
+        launch=launch_command(planned.cut.gpus),
         reasons=reasons(sides, planned, target),
     )  # fmt: skip
     return TrainingPlan(setup, answer)

@@ -9,16 +9,16 @@ import numpy as np
 from advisor.cut import BATCH_NORM_SAMPLES, NearestCuts
 from advisor.planning import sources
 from advisor.planning.curves import Curves
-from advisor.planning.records import ScaledRate, Side
+from advisor.planning.records import RankedCut, ScaledRate, Side
 from advisor.planning.request import MAX_GPUS
 from advisor.recommendation import poor_cut, samples_of
 from advisor.units import counted, duration, gib
 
 
-def cautions(curves: Curves, side: Side, near: NearestCuts) -> tuple[str, ...]:
-    """The warnings of a plan, the most important first."""
+def cautions(curves: Curves, side: Side, near: NearestCuts, others: Sequence[RankedCut]) -> tuple[str, ...]:
+    """The warnings of a plan, the most important first; `others` are the cuts of `near.others`."""
     return (
-        *_unequal(near, curves),
+        *_unequal(near, others, curves),
         *_batch_norm(side, curves.setup.workload.batch_norm_layers),
         *_token_means(side, samples_of(curves.setup.workload)),
         *past_range(side.rate),
@@ -26,26 +26,25 @@ def cautions(curves: Curves, side: Side, near: NearestCuts) -> tuple[str, ...]:
     )
 
 
-def _unequal(near: NearestCuts, curves: Curves) -> list[str]:
+def _unequal(near: NearestCuts, others: Sequence[RankedCut], curves: Curves) -> list[str]:
     """The global batch asked for is not the one planned: by how much, why, and what would keep it."""
     if not near.difference:
         return []
     gpus, planned = near.cuts[0].gpus, near.cuts[0].global_batch
     how = "more" if near.difference > 0 else "fewer"
-    others = (curves.cuts(other, gpus).cuts[0] for other in near.others)
     as_near = abs(near.difference)
-    other = "".join(
-        f"; {'as near is' if abs(cut.global_batch - near.asked) == as_near else 'the next nearest is'} "
-        f"{cut.global_batch:,} ({cut.factors}: {duration(cut.time_s)} per step)"
-        for cut in others
+    named = "".join(
+        f"; {'as near is' if abs(other.cut.global_batch - near.asked) == as_near else 'the next nearest is'} "
+        f"{other.cut.global_batch:,} ({other.cut.factors}: {duration(other.step_s)} per step)"
+        for other in others
     )
-    said = f"Planned is a global batch of {planned:,}, {abs(near.difference):,} {how} than asked{other}"
+    said = f"Planned is a global batch of {planned:,}, {abs(near.difference):,} {how} than asked{named}"
     if near.held_by_memory:
         return [f"{_held(near, curves)} {said}. {_room(near, curves)}"]
     exact = exact_gpus(near.asked, gpus)
     return [
-        f"{gpus:,} GPUs cannot share a global batch of {near.asked:,} equally. {said}. It would be exact with "
-        f"{' or '.join(f'{count:,}' for count in exact)} {'GPU' if exact == [1] else 'GPUs'}."
+        f"{gpus:,} GPUs cannot share a global batch of {near.asked:,} equally. {said}. {near.asked:,} would be "
+        f"exact with {' or '.join(f'{count:,}' for count in exact)} {'GPU' if exact == [1] else 'GPUs'}."
     ]
 
 

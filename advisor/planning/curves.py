@@ -69,14 +69,20 @@ class Curves:
         batches = np.arange(1, max(2, len(self.batches)) + 1)
         return batches, self.step_time_s if len(batches) == len(self.batches) else self.setup.curve(batches).time_s
 
-    def ranked(self, cuts: tuple[Cut, ...]) -> tuple[RankedCut, ...]:
-        """Cuts in the order given with memory and ties, then the next larger one of them that does not fit."""
-        least_s = min(cut.time_s for cut in cuts)
+    def ranked(self, cuts: tuple[Cut, ...], *, exchange_s: float = 0.0) -> tuple[RankedCut, ...]:
+        """Cuts in the order given with memory and ties, then the next larger one of them that does not fit.
+
+        `exchange_s` is added to every step on several GPUs.
+        """
+        extra_s = exchange_s if cuts[0].gpus > 1 else 0.0
+        least_s = min(cut.time_s for cut in cuts) + extra_s
         return tuple(
             RankedCut(
                 cut=cut,
-                relative_time=cut.time_s / least_s,
-                tie=cut.time_s <= (1 + choice.TIE) * least_s,
+                step_s=(step_s := cut.time_s + extra_s),
+                samples_per_s=cut.global_batch / step_s,
+                relative_time=step_s / least_s,
+                tie=step_s <= (1 + choice.TIE) * least_s,
                 memory_bytes=self.memory_of(cut),
                 fits=fits,
                 batch_norm_samples=cut.batch if self.batch_norm else None,

@@ -192,7 +192,9 @@ class RankedCut:
     """One way to cut the global batch, and what is predicted for it."""
 
     cut: Cut
-    relative_time: float  # per global step, over that of the fastest
+    step_s: float  # per global step, gradient exchange as given included
+    samples_per_s: float  # on all GPUs, exchange included
+    relative_time: float  # `step_s` over that of the fastest
     tie: bool  # with the fastest
     memory_bytes: int
     fits: bool
@@ -274,8 +276,10 @@ class PlanAnswer:
     before: Side | None  # as asked, where the global batch was changed
     changes: tuple[ChangeRow, ...]  # empty where it was not
     other_global_batches: tuple[int, ...]  # where the asked one cannot be shared equally: the next nearest
+    other_cuts: tuple[RankedCut, ...]  # the cut that would be planned of each of them
     target: Target | None  # None: no critical batch is known for this task
     usual: tuple[UsualRange, ...]
     warnings: tuple[str, ...]  # what may harm the run: BatchNorm, token means, rates past their range
     notes: tuple[str, ...]
+    launch: str  # the command that starts train.py on the planned GPUs
     reasons: tuple[str, ...] = ()  # why this cut, and this many GPUs

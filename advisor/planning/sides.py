@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from advisor import choice
-from advisor.cut import NearestCuts
+from advisor.cut import Cut, NearestCuts
 from advisor.errors import DoesNotFitError
 from advisor.planning.curves import Curves
 from advisor.planning.learning_rate import scale_rate
 from advisor.planning.power import PowerSource
-from advisor.planning.records import Side
+from advisor.planning.records import RankedCut, Side
 from advisor.planning.request import Request
 from advisor.planning.run import make_run
 from advisor.planning.schedule import count_steps, make_schedule
@@ -59,10 +60,18 @@ class Sides:
             power=self.power.at(cut.batch) if self.power else request.power, price_per_hour=request.price,
         )  # fmt: skip
         side = Side(
-            asked_global_batch=global_batch, global_batch=cut.global_batch, cuts=self.curves.ranked(near.cuts),
+            asked_global_batch=global_batch, global_batch=cut.global_batch, cuts=self.ranked(near.cuts),
             rate=rate, steps=steps, schedule=schedule, run=run, memory_bytes=self.curves.memory_of(cut),
         )  # fmt: skip
         return side, near
+
+    def ranked(self, cuts: tuple[Cut, ...]) -> tuple[RankedCut, ...]:
+        """Cuts as `Curves.ranked` has them, the exchange as asked in every step."""
+        return self.curves.ranked(cuts, exchange_s=self.request.exchange_s)
+
+    def planned_cuts(self, global_batches: Sequence[int], gpus: int) -> tuple[RankedCut, ...]:
+        """The cut that would be planned of each global batch."""
+        return tuple(self.ranked(self.curves.cuts(batch, gpus).cuts)[0] for batch in global_batches)
 
     def gpus_for(self, global_batch: int) -> int:
         """How many of the GPUs the objective plans for a global batch: all, but for objective "cost"."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from advisor.cut import Cut
+from advisor.planning.launch import launch_command
 from advisor.planning.learning_rate import scale_rate
 from advisor.planning.records import PlanAnswer, RankedCut, Run, Side
 from advisor.planning.schedule import count_steps, make_schedule
@@ -43,6 +44,8 @@ def example_plan(
     settings = make_recipe(recipe, precision=precision, layout=layout)
     ranked = RankedCut(
         cut,
+        step_s=1.0,
+        samples_per_s=16.0,
         relative_time=1.0,
         tie=True,
         memory_bytes=2**30,
@@ -75,8 +78,10 @@ def example_plan(
         before=None,
         changes=(),
         other_global_batches=(),
+        other_cuts=(),
         target=None,
         usual=(),
         warnings=(),
         notes=(),
+        launch=launch_command(gpus),
     )

@@ -118,10 +118,32 @@ def test_an_unequal_share_is_planned_as_the_nearest_and_said() -> None:
     assert (answer.planned.asked_global_batch, answer.planned.global_batch) == (1000, 999)
     assert answer.other_global_batches == (1002,)
     said = the(answer.warnings, "cannot share")
-    step = duration(answer_of(global_batch=1002, gpus=3).planned.run.step_s)
+    other = answer_of(global_batch=1002, gpus=3).planned
+    assert answer.other_cuts == other.cuts[:1]
+    step = duration(other.run.step_s)
     other = f"the next nearest is 1,002 (334 per GPU x 1 accumulation x 3 GPUs: {step} per step)"
-    for words in ("999", "1 fewer than asked", other, "exact with 2 or 4 GPUs"):
+    for words in ("999", "1 fewer than asked", other, "1,000 would be exact with 2 or 4 GPUs"):
         assert words in said
+
+
+def test_the_other_nearest_has_the_exchange_in_its_step() -> None:
+    plain = answer_of(global_batch=1000, gpus=3)
+    answer = answer_of(global_batch=1000, gpus=3, exchange_s=0.012)
+    (other,), (was,) = answer.other_cuts, plain.other_cuts
+    assert other.step_s == pytest.approx(was.step_s + 0.012)
+    assert f"GPUs: {duration(other.step_s)} per step)" in the(answer.warnings, "cannot share")
+
+
+def test_cuts_tie_where_the_exchange_hides_their_difference() -> None:
+    # 128 per GPU takes 4.8 % more than 512 by itself, and 1 s of exchange in both leaves less than 1 %
+    cuts = CURVES.ranked(CURVES.cuts(4096, 8).cuts, exchange_s=1.0)
+    assert [ranked.cut.batch for ranked in cuts if ranked.tie][:3] == [512, 256, 128]
+    assert not next(ranked for ranked in CURVES.ranked(CURVES.cuts(4096, 8).cuts) if ranked.cut.batch == 128).tie
+
+
+def test_one_gpu_has_no_exchange_in_its_cuts() -> None:
+    cuts = CURVES.cuts(64, 1).cuts
+    assert CURVES.ranked(cuts, exchange_s=1.0) == CURVES.ranked(cuts)
 
 
 def test_of_two_equally_near_the_faster_is_planned_and_the_other_said() -> None:
@@ -496,7 +518,15 @@ def test_exchange_is_part_of_every_step_on_several_gpus() -> None:
     assert slower.planned.run.epoch_s == pytest.approx(10 * step_s)
     assert slower.planned.run.run_s == pytest.approx(30 * step_s)
     assert slower.planned.run.cost == pytest.approx(8 * 2.0 * 30 * step_s / 3600)
-    assert slower.planned.cuts == plain.planned.cuts
+    for was, ranked in zip(plain.planned.cuts, slower.planned.cuts, strict=True):
+        assert (was.step_s, was.samples_per_s) == (was.cut.time_s, was.cut.samples_per_s)
+        assert ranked.cut == was.cut
+        assert ranked.step_s == pytest.approx(was.step_s + 0.012)
+        assert ranked.samples_per_s == pytest.approx(256 / ranked.step_s)
+        assert ranked.relative_time == pytest.approx(ranked.step_s / step_s)
+    assert (slower.planned.cuts[0].step_s, slower.planned.cuts[0].samples_per_s) == (
+        slower.planned.run.step_s, slower.planned.run.samples_per_s,
+    )  # fmt: skip
     assert the(plain.notes, "not in the predicted times")
     assert not any("not in the predicted times" in note for note in slower.notes)
 
