@@ -29,6 +29,7 @@ class Facts:
     """One side of a plan, as a snippet needs it."""
 
     headline: str
+    not_as_asked: str | None  # what is planned otherwise; None: nothing
     cut: Cut
     optimizer: PlanOptimizer
     settings: Recipe
@@ -130,6 +131,7 @@ def gather(answer: PlanAnswer) -> Facts:
     side = answer.planned
     return Facts(
         headline=plain(f"{answer.model.title} on {answer.gpu.name}: {side.cut}"),
+        not_as_asked=_not_as_asked(answer),
         cut=side.cut,
         optimizer=answer.optimizer,
         settings=answer.settings,
@@ -142,6 +144,15 @@ def gather(answer: PlanAnswer) -> Facts:
         tokens=answer.model.samples == "sequences",
         batch_norm_samples=side.cuts[0].batch_norm_samples,
     )
+
+
+def _not_as_asked(answer: PlanAnswer) -> str | None:
+    side, said = answer.planned, []
+    if side.global_batch != side.asked_global_batch:
+        said.append(f"a global batch of {side.global_batch:,} instead of {side.asked_global_batch:,}")
+    if side.cut.gpus < answer.gpus:
+        said.append(f"{side.cut.gpus:,} of {answer.gpus:,} GPUs, for objective {answer.objective}")
+    return f"Not as asked: {'; '.join(said)}." if said else None
 
 
 def _origin(rate: ScaledRate | None) -> str | None:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import ast
 import math
-from itertools import product
+from dataclasses import replace
+from itertools import product, takewhile
 from typing import Any
 
 import pytest
@@ -141,6 +142,21 @@ def test_what_is_not_known_is_marked_and_stops_the_script(
     check = next(s for s in ast.parse(snippet.text).body if isinstance(s, ast.If) and "FILL IN" in ast.unparse(s))
     with pytest.raises(SystemExit, match=f"FILL IN: {', '.join(names)}"):
         exec(compile(ast.Module([check], []), "check", "exec"), dict.fromkeys(names))
+
+
+@pytest.mark.parametrize("framework", SCRIPTS)
+def test_the_head_of_a_script_says_what_is_not_as_asked_and_what_is_left_to_do(framework: str) -> None:
+    def head(answer: PlanAnswer) -> str:
+        return "".join(takewhile(lambda line: line[0] == "#", emit(answer, framework).text.splitlines(True)))
+
+    asked = example_plan()
+    assert "Not as asked" not in head(asked)
+    assert "# Left to you: validation" in head(asked)
+    other = replace(asked, planned=replace(asked.planned, asked_global_batch=1017))
+    assert head(other).splitlines()[1] == "# Not as asked: a global batch of 16 instead of 1,017."
+    fewer = "2 of 8 GPUs, for objective cost."
+    assert head(replace(asked, gpus=8, objective="cost")).splitlines()[1] == f"# Not as asked: {fewer}"
+    assert head(replace(other, gpus=8, objective="cost")).splitlines()[1].endswith(f"instead of 1,017; {fewer}")
 
 
 def test_frameworks_are_named_where_there_is_no_such_one() -> None:
