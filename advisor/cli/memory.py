@@ -9,7 +9,7 @@ import click
 
 from advisor.alignment import BATCH_NOTE
 from advisor.cli.output import FORMATS, emit, output_options, render_rows, to_json
-from advisor.planning.memory_sum import MemoryAnswer, memory_sum
+from advisor.planning.memory_sum import MemoryAnswer, memory_sum, unit_hints
 from advisor.planning.sources import GOYAL_2017
 from advisor.units import short_size
 
@@ -34,11 +34,15 @@ def command(
     \b
     advisor memory --available 24GiB --fixed 4GiB --per-sample 0.2GiB
     advisor memory --available 12GiB --fixed 3GiB --per-sample 0.5GiB --global-batch 64
+
+    Exit codes as in `advisor --help`: 2 bad input, 4 nothing fits.
     """
     found = memory_sum(
         available=available, fixed=fixed, per_sample=per_sample, margin=margin, global_batch=global_batch, gpus=gpus
     )
     emit(_render(found, format_), output)
+    for hint in unit_hints(available, fixed, per_sample):
+        click.echo(f"advisor: {hint}", err=True)
 
 
 def _render(found: MemoryAnswer, format_: str) -> str:

@@ -104,6 +104,8 @@ def command(
         --dataset-size 1281167 --epochs 90
     advisor plan --model bert-large-512 --gpu h100 --gpus 64 --global-batch 8192 --optimizer lamb
     advisor plan --model resnet50 --gpu rtx4090 --global-batch 256 --lr 0.1 --emit torch > train.py
+
+    Exit codes as in `advisor --help`: 2 bad input, 4 nothing fits.
     """
     if plot is not None:
         check_path(plot)

@@ -15,6 +15,7 @@ from advisor.step import check_count, check_share
 from advisor.units import parse_bytes, short_size
 
 MAX_BYTES = 1 << 50  # no memory is larger; it bounds the answer
+LIKELY_BYTES = 1 << 20  # a smaller size without a unit is likely one whose unit was forgotten
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ def memory_sum(
     share = Fraction(str(check_share("margin", margin)))  # the decimal fraction that was meant, not the nearest float
     largest = math.floor((available_bytes / (1 + share) - fixed_bytes) / per_sample_bytes)
     if largest < 1:
-        raise DoesNotFitError(_nothing_fits(available_bytes, fixed_bytes, per_sample_bytes, share))
+        hints = unit_hints(available, fixed, per_sample)
+        why = _nothing_fits(available_bytes, fixed_bytes, per_sample_bytes, share)
+        raise DoesNotFitError("; ".join((why, *hints)))
     cut, others = None, list[int]()
     if global_batch is not None:
         anything = np.ones(1, dtype=bool)
@@ -91,6 +94,15 @@ def memory_sum(
         available_bytes, fixed_bytes, per_sample_bytes, share, largest, largest_power_of_two(largest), global_batch,
         cut, tuple(others),
     )  # fmt: skip
+
+
+def unit_hints(*sizes: str | int | Fraction) -> tuple[str, ...]:
+    """A line for each size that is text without a unit, and so few bytes that the unit may be forgotten."""
+    return tuple(
+        f"{size.strip()} has no unit, so it is {size.strip()} bytes: write it like 24GiB"
+        for size in sizes
+        if isinstance(size, str) and not any(c.isalpha() for c in size) and parse_bytes(size) < LIKELY_BYTES
+    )
 
 
 def _size(what: str, given: str | int | Fraction) -> Fraction:

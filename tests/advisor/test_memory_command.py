@@ -114,6 +114,23 @@ def test_where_not_one_sample_fits_the_exit_code_is_4_and_the_least_is_said(caps
     assert "at least 3.5 GiB must be available" in err
 
 
+def test_a_size_without_its_unit_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    _, err = run(capsys, "memory", "--available", "24", "--fixed", "4GiB", "--per-sample", "0.2GiB", expect=4)
+    assert err.count("\n") == 1
+    assert err.endswith("; 24 has no unit, so it is 24 bytes: write it like 24GiB\n")
+    out, err = run(capsys, "memory", "--available", "24GiB", "--fixed", "4", "--per-sample", "0.5 GiB")
+    assert "47.99, so 47 samples" in out
+    assert err == "advisor: 4 has no unit, so it is 4 bytes: write it like 24GiB\n"
+
+
+@pytest.mark.parametrize("size", ["1048576", "1MiB", "1000 B", "1k"])
+def test_a_size_with_its_unit_or_of_a_mib_is_not_said(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, err = run(capsys, "memory", "--available", "24GiB", "--fixed", "4GiB", "--per-sample", size)
+    assert err == ""
+    _, err = run(capsys, "memory", "--available", "24GiB", "--fixed", "4GiB", "--per-sample", "1048575")
+    assert err.startswith("advisor: 1048575 has no unit")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -141,3 +158,9 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
 def test_a_size_that_is_left_out_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     _, err = run(capsys, "memory", "--available", "12GiB", "--fixed", "3GiB", expect=2)
     assert "--per-sample" in err
+
+
+@pytest.mark.parametrize("command", ["memory", "plan"])
+def test_help_says_the_exit_codes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = run(capsys, command, "--help")
+    assert "Exit codes as in `advisor --help`: 2 bad input, 4 nothing fits." in out

@@ -57,6 +57,7 @@ TECHNICAL = {
     "advisor.planning.learning_rate.ADAM_BETA1": "a default of torch.optim.Adam",
     "advisor.planning.learning_rate.ADAM_BETA2": "a default of torch.optim.Adam",
     "advisor.planning.learning_rate.ADAM_EPS": "a default of torch.optim.Adam",
+    "advisor.planning.memory_sum.LIKELY_BYTES": "when a missing unit is pointed out",
     "advisor.planning.target.MARGIN": "how far a curve is drawn",
     "advisor.planning.target.NEAR_FACTOR": "when a size is not called twice the asked one",
 }
