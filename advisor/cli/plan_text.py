@@ -262,12 +262,12 @@ def _closed_form(target: Target, side: Side) -> list[str]:
     """The best global batch of the formula, beside that of the search."""
     if not target.t0_s or not target.t1_s:
         return []
-    exchange = " and the exchange" if side.run.exchange_s else ""
+    exchange = ", the exchange added to t0," if side.run.exchange_s else ""
     best = span(*(f"{end:,.0f}" for end in sorted(target.closed_form)))
     return [
         f"As a line a step on a GPU takes t0 = {duration(target.t0_s)} and t1 = {duration(target.t1_s)} per sample, "
-        f"off by {percent(target.line_error)} at most. With t0{exchange} the best of the formula sqrt(GPUs x critical "
-        f"batch x t0 / t1) is {best}; the search above takes the curve itself."
+        f"off by {percent(target.line_error)} at most. By the formula sqrt(GPUs x critical batch x "
+        f"t0 / t1){exchange} the best is {best}; the search above takes the curve itself."
     ]
 
 
@@ -277,7 +277,7 @@ def _known(answer: PlanAnswer) -> str:
     epochs = "" if steps is None or steps.epochs is None else f" in {epochs_text(steps.epochs)}"
     return (
         f"Taken as known: the run reaches its target at a global batch of {known_at:,}{epochs}. Samples to target are "
-        "over those; the rate is taken as tuned anew for each size."
+        "relative to that; the rate is taken as tuned anew for each size."
     )
 
 

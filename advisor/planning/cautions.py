@@ -97,9 +97,9 @@ def _token_means(side: Side, samples: str) -> list[str]:
     cut = side.cut
     if samples != "sequences" or cut.accumulation == cut.gpus == 1:
         return []
-    every = f"on all {cut.gpus:,} GPUs"
+    every = f"on {_every(cut.gpus)} GPUs"
     if cut.accumulation > 1:
-        every = f"in all {cut.accumulation:,} micro-batches{f' {every}' if cut.gpus > 1 else ''}"
+        every = f"in {_every(cut.accumulation)} micro-batches{f' {every}' if cut.gpus > 1 else ''}"
     ranks = "DistributedDataParallel averages gradients over ranks, so multiply by their number: " * (cut.gpus > 1)
     return [
         "A loss averaged over the tokens of each micro-batch is not that of the global batch, unless all hold equally "
@@ -107,6 +107,10 @@ def _token_means(side: Side, samples: str) -> list[str]:
         f"the count of tokens in them. {ranks}{'L' if cut.gpus == 1 else 'l'}oss of a micro-batch = "
         f"{f'{cut.gpus} x ' if cut.gpus > 1 else ''}(sum of its token losses) / (tokens {every})."
     ]
+
+
+def _every(count: int) -> str:
+    return "both" if count == 2 else f"all {count:,}"
 
 
 def past_range(rate: ScaledRate | None) -> list[str]:

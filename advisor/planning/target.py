@@ -366,7 +366,7 @@ def _add_counts(named: _Named, search: _Search, cheapest: _Sizes) -> None:
 
 
 def _sentence(target: Target, gpus: int, batches: Ints, worst: Floats) -> str:
-    """The answer in one sentence; `worst` is the time of each batch over the best, at the end that suits it worse."""
+    """The answer in words; `worst` is the time of each batch over the best, at the end that suits it worse."""
     critical, near = target.critical, batches[worst <= 1 + TOLERANCE]
     beyond = " (no larger one was searched)" if target.best[1] == batches[-1] else ""
     losses = []
@@ -376,14 +376,15 @@ def _sentence(target: Target, gpus: int, batches: Ints, worst: Floats) -> str:
             f"{target.compromise:,} loses {'next to nothing' if least < NONE else f'{percent(least, 1)} at most'}"
         )
     if len(near) > 1:
-        losses.append(f"batches that run well from {near[0]:,} to {near[-1]:,} lose {percent(TOLERANCE)} at most")
+        losses.append(f"sizes from {near[0]:,} to {near[-1]:,} with a fast cut lose {percent(TOLERANCE)} at most")
     losses.append(f"the asked one takes {_loss(target.asked_loses)}")
     losses.append(
         f"the one recommended for throughput ({target.most_throughput:,}) {_loss(target.most_throughput_loses)}"
     )
+    said = ", ".join(losses)
     return (
         f"On {counted(gpus, 'GPU')} the target is reached soonest at a global batch of {_span(target.best)}{beyond}, "
-        f"if the critical batch is {_span((critical.low, critical.high))} {critical.unit}; {', '.join(losses)}."
+        f"if the critical batch is {_span((critical.low, critical.high))} {critical.unit}. {said[0].upper()}{said[1:]}."
     )
 
 

@@ -78,7 +78,8 @@ def test_the_best_of_the_formula_stands_beside_that_of_the_search(run, exchange:
     ends = (math.sqrt(8 * critical * (target["t0_s"] + extra_s) / target["t1_s"]) for critical in (15_000, 46_910))
     low, high = (f"{end:,.0f}" for end in ends)
     _, out, _ = run(f"{ISSUE} {exchange}")
-    assert f"t0 / t1) is {low} to {high};" in out
+    added = ", the exchange added to t0," if exchange else ""
+    assert f"t0 / t1){added} the best is {low} to {high};" in out
     assert f"t0 = {1000 * target['t0_s']:.2f} ms and t1 = " in out
 
 

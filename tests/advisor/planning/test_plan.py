@@ -302,7 +302,7 @@ def test_token_means_are_warned_of_with_the_formula() -> None:
     accumulation = answer.planned.cut.accumulation
     assert accumulation > 1
     said = the(answer.warnings, "tokens")
-    every = f"in all {accumulation} micro-batches on all 2 GPUs"
+    every = f"in all {accumulation} micro-batches on both GPUs"
     assert f"the sum of the token losses {every}, over the count of tokens in them" in said
     assert f"2 x (sum of its token losses) / (tokens {every})" in said  # DDP divides by its 2 ranks
     assert "transformers #34191" in said
@@ -311,7 +311,7 @@ def test_token_means_are_warned_of_with_the_formula() -> None:
 def test_token_means_of_several_gpus_are_warned_of_without_accumulation() -> None:
     answer = answer_of("gpt2", global_batch=8, gpus=2)
     assert answer.planned.cut.accumulation == 1
-    assert "Right is the sum of the token losses on all 2 GPUs, over" in the(answer.warnings, "tokens")
+    assert "Right is the sum of the token losses on both GPUs, over" in the(answer.warnings, "tokens")
 
 
 def test_token_means_on_one_gpu_are_not_multiplied_by_ranks() -> None:
