@@ -137,7 +137,12 @@ def test_the_other_nearest_has_the_exchange_in_its_step() -> None:
 def test_cuts_tie_where_the_exchange_hides_their_difference() -> None:
     # 128 per GPU takes 4.8 % more than 512 by itself, and 1 s of exchange in both leaves less than 1 %
     cuts = CURVES.ranked(CURVES.cuts(4096, 8).cuts, exchange_s=1.0)
-    assert [ranked.cut.batch for ranked in cuts if ranked.tie][:3] == [512, 256, 128]
+    assert {512, 256, 128} <= {ranked.cut.batch for ranked in cuts if ranked.tie}
+    assert (
+        {ranked.cut.batch for ranked in cuts if not ranked.tie}
+        == {ranked.cut.batch for ranked in cuts if ranked.relative_time > 1.02}
+        != set()
+    )
     assert not next(ranked for ranked in CURVES.ranked(CURVES.cuts(4096, 8).cuts) if ranked.cut.batch == 128).tie
 
 
@@ -384,6 +389,7 @@ def test_exchange_costs_on_several_gpus_and_not_on_one() -> None:
     # Of 1.5 % of the step on one GPU: two pay 3 % more in all, no tie. Were it paid on one, too, they would tie.
     alone = answer_of(exchange_s=0.015 * step_s, **asked).planned
     assert (alone.cut.gpus, alone.run.exchange_s, alone.run.step_s) == (1, 0.0, step_s)
+    assert answer_of(exchange_s=0.015 * step_s, **asked).launch == "python train.py"
 
 
 def test_memory_is_that_of_the_gpus_that_are_planned() -> None:
