@@ -25,6 +25,8 @@ NEEDED = (
     "advisor/py.typed",
     "advisor/_worker/bench/__main__.py",
     "advisor/_worker/kernels/__init__.py",
+    "advisor/planning/critical-batch.json",
+    "advisor/planning/snippets/templates/torch.py.j2",
     "advisor/profiles/convolution/fp32.json",
     "advisor/profiling/live/child.py",
     "advisor/report/assets/plotly/LICENSE",
