@@ -29,7 +29,7 @@ from advisor.report import measurements
 from advisor.report.records import Origin
 from advisor.report.subject import Measured, MeasuredSteps
 from advisor.step import Setup, prepare
-from advisor.units import duration, gib, long_times, rate, span
+from advisor.units import duration, gib, long_time, long_times, percent, rate, span
 
 A100 = "a100-sxm4-80gb"
 GIB = 2**30
@@ -370,7 +370,9 @@ def test_time_to_target_keeps_the_cut_and_says_what_the_best_batch_is() -> None:
     assert target.target is not None
     assert target.target.asked_loses[0] > 0.05
     best, _ = best_for(target.target, "time-to-target")
-    assert f"soonest at a global batch of {best:,}" in target.reasons[-1]
+    low, high = sorted(target.target.asked_loses)
+    loses = span(percent(low), percent(high))
+    assert f"soonest at a global batch of {best:,}; the one asked takes {loses} longer" in target.reasons[-1]
 
 
 def test_cost_takes_as_many_gpus_as_tie_with_the_cheapest(resnet: Setup) -> None:
@@ -438,6 +440,13 @@ def test_the_table_before_and_after_counts_as_the_plans_of_both_sides_do() -> No
         assert rows["time to the same target (estimate)"][i] == long_times(min(point.time_s), max(point.time_s))
         low, high = sorted(point.cost)
         assert rows["cost to the same target (estimate)"][i] == span(rate(low), rate(high))
+        run = alone.planned.run
+        assert [rows[name][i] for name in ("time per step", "time per epoch", "time for 90 epochs")] == [
+            duration(run.step_s), long_time(run.epoch_s), long_time(run.run_s)
+        ]  # fmt: skip
+        assert rows["memory per GPU"][i] == gib(alone.planned.memory_bytes)
+        assert rows["cost of 90 epochs"][i] == rate(run.cost)
+        assert rows["samples/s"][i] == rate(run.samples_per_s)
 
 
 def test_adam_moves_its_betas_and_eps_with_the_batch() -> None:
@@ -604,6 +613,11 @@ def test_the_answer_obeys_its_published_schema(asked: dict[str, object]) -> None
     document = json.loads(plan("resnet50", gpu=A100, **asked).to_json())
     jsonschema.validate(document, schema)
     assert document["schema_version"] == 1
+
+
+def test_what_is_to_know_of_a_setup_is_to_know_of_its_plan(resnet: Setup) -> None:
+    assert resnet.notes()
+    assert set(resnet.notes()) <= set(decide(resnet, Request(256, 8)).answer.notes)
 
 
 def test_a_plan_prints_as_its_headline_and_emits_a_snippet() -> None:
