@@ -72,6 +72,36 @@ def test_an_unequal_share_and_an_unlucky_divisor_are_said(capsys: pytest.Capture
     assert "a global batch of 252, 18 per GPU x 14 accumulation, would fill it" in out
 
 
+@pytest.mark.parametrize(
+    ("batch", "gpus", "filling"),
+    [
+        (106, 2, "108, 18 per GPU x 3 accumulation"),  # 53 per GPU is prime, and 2.9 times 18
+        (27, 1, "36, 18 per GPU x 2 accumulation"),  # cut into 9, just half of what fits
+        (54, 1, None),  # 3 x 18
+        (34, 1, None),  # 2 x 17
+    ],
+)
+def test_a_cut_that_uses_half_of_the_memory_or_less_names_a_global_batch_that_fills_it(
+    batch: int, gpus: int, filling: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, _ = run(capsys, *UNET, "--global-batch", str(batch), "--gpus", str(gpus))
+    assert ("would fill it" in out) == (filling is not None)
+    assert f"a global batch of {filling}, would fill it" in out or filling is None
+
+
+def test_the_largest_that_fits_is_not_said_to_be_less(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = run(capsys, *UNET, "--global-batch", "54")
+    assert "is the largest size that fits and divides" not in out
+    out, _ = run(capsys, *UNET, "--global-batch", "34")
+    assert "17 is the largest size that fits and divides 34 samples per GPU exactly." in out
+
+
+def test_json_has_the_three_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(run(capsys, *UNET, "--format", "json")[0])
+    sizes = [found[name] / 2**30 for name in ("available_bytes", "fixed_bytes", "per_sample_bytes")]
+    assert sizes == [12, 3, 0.5]
+
+
 def test_the_value_alone_is_the_size_to_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, *UNET, "--format", "value")[0] == "18\n"
     assert run(capsys, *UNET, "--format", "value", "--global-batch", "64")[0] == "16\n"
