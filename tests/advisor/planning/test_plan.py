@@ -181,6 +181,16 @@ def test_memory_that_is_said_to_keep_a_global_batch_keeps_it() -> None:
     assert (held.planned.global_batch, room.planned.global_batch) == (8, 88)
 
 
+def test_gpus_that_would_not_fit_together_are_not_said_to_keep_a_global_batch() -> None:
+    setup = prepare("gpt2-medium", gpu=A100, optimizer="adamw", margin=0.0)
+    alone, kept = (int(setup.memory(np.array([1]), accumulate=keep).total_bytes[0]) for keep in (False, True))
+    together = int(replace(setup, gpus=2).memory(np.array([1]), accumulate=False).total_bytes[0])
+    assert alone < min(kept, together)  # several GPUs keep buckets of gradients
+    said = decide(replace(setup, memory_limit_bytes=alone), Request(3, 1, "adamw")).answer.warnings[0]
+    assert "would keep 3;" in said
+    assert "GPUs would" not in said
+
+
 @pytest.mark.parametrize(
     ("batch", "gpus", "exact"), [(1000, 3, [2, 4]), (7, 3, [1, 7]), (6, 4, [3, 6]), (4099, 64, [1, 4099])]
 )
