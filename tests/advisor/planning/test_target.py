@@ -303,7 +303,23 @@ def test_nothing_that_fits_and_a_batch_beyond_the_search_are_refused() -> None:
 def test_exchange_makes_larger_batches_better_on_several_gpus_alone() -> None:
     assert target_of(known(1600), exchange_s=0.03).best == (1600, 1600)  # four times t0, twice the batch
     assert target_of(known(1600), exchange_s=0.03).closed_form == pytest.approx((1600, 1600))
-    assert target_of(known(1600), gpus=1, exchange_s=0.03).best == (400, 400)
+    alone = target_of(known(1600), gpus=1, exchange_s=0.03)
+    assert alone.best == (400, 400)
+    assert alone.closed_form == pytest.approx((400, 400))
+
+
+def test_a_best_at_the_end_of_the_search_for_one_end_alone_is_said_to_be_there() -> None:
+    target = target_of(known(1600, 1e9))
+    assert target.best[0] < target.best[1] == 16_384
+    assert "no larger one was searched" in target.sentence
+
+
+def test_an_asked_batch_that_is_best_for_one_end_alone_is_not_said_to_lose_nothing() -> None:
+    best, _ = target_of(known(1600, 160_000)).best
+    target = target_of(known(1600, 160_000), asked=best)
+    low, high = sorted(target.asked_loses)
+    assert (low, high > 0.05) == (0, True)
+    assert f"the asked one takes 0 to {100 * high:.0f} % longer" in target.sentence
 
 
 def test_a_flat_line_leaves_the_closed_form_at_the_end_of_the_search() -> None:
