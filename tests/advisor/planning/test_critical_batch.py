@@ -213,6 +213,8 @@ def test_small_images_are_not_taken_for_imagenet(resnet: Workload) -> None:
     assert (found.low, found.title) == (900, "image classification on CIFAR-10")
     assert "CIFAR-10" in (found.assumed or "")
     assert critical_batch(msgspec.structs.replace(resnet, input_shape=(3, 64, 64))) is None
+    assert critical_batch(msgspec.structs.replace(resnet, input_shape=(3, 64, 224))) is None
+    assert critical_batch(msgspec.structs.replace(resnet, input_shape=(3, 128, 128))) == critical_batch(resnet)
 
 
 @pytest.mark.parametrize("model", ["unet", "t5-small"])
