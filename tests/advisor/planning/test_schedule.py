@@ -138,6 +138,11 @@ def test_lamb_s_share_of_warm_up_doubles_with_the_batch(batch: int, share: float
     assert "capped" not in warm_up.source
 
 
+def test_lamb_s_share_of_warm_up_is_of_the_run_and_not_of_an_epoch() -> None:
+    steps = count_steps(100 * 16_384, 16_384, epochs=10)
+    assert make_schedule("lamb", steps).warm_up.steps == 100  # 16,384 / (320 x 512) = 1/10 of 1,000 steps
+
+
 @pytest.mark.parametrize(
     ("optimizer", "steps", "capped"),
     [
