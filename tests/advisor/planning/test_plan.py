@@ -235,6 +235,12 @@ def test_the_next_larger_cut_that_does_not_fit_is_listed_last() -> None:
     assert ranked[-1].cut.samples_per_s == pytest.approx(12 / ranked[-1].cut.time_s)
 
 
+def test_a_whole_share_that_does_not_fit_is_listed_too() -> None:
+    setup = replace(CURVES.setup, memory_limit_bytes=int(TOTALS[False][True][1]), margin=0.0)
+    curves = Curves(setup, CURVES.batches, CURVES.step_time_s, CURVES.update_time_s)
+    assert [(each.cut.batch, each.fits) for each in curves.ranked(curves.cuts(7, 1).cuts)] == [(1, True), (7, False)]
+
+
 def test_the_next_cut_that_is_named_is_the_next_fastest() -> None:
     answer = answer_of(global_batch=64)
     least, following = sorted(ranked.cut.time_s for ranked in answer.planned.cuts)[:2]
@@ -521,6 +527,11 @@ def test_a_model_without_a_known_task_needs_a_critical_batch_for_its_target() ->
 def test_time_to_target_is_searched_to_65536_samples_on_each_gpu() -> None:
     assert answer_of(global_batch=1 << 16).target is not None
     assert answer_of(global_batch=(1 << 16) + 1).target is None
+
+
+def test_time_to_target_is_searched_to_four_times_the_global_batch_asked() -> None:
+    points = answer_of(global_batch=16_000).target.points
+    assert [point.global_batch for point in points if "four times the asked" in point.roles] == [64_000]
 
 
 def test_a_global_batch_beyond_the_search_has_a_plan_and_no_target() -> None:
