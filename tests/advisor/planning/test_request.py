@@ -77,3 +77,37 @@ def test_a_model_of_your_own_is_planned() -> None:
     assert answer.planned.steps is not None
     assert answer.planned.steps.total == 30
     assert answer.model.samples == "images"
+
+
+def test_the_bounds_of_power_and_exchange_are_themselves_allowed() -> None:
+    power = asked(power_w=1).answer.planned.run.power
+    assert power is not None
+    assert power.watts == 1
+    assert asked(gpus=2, exchange_s=86_400).answer.planned.run.exchange_s == 86_400
+
+
+def test_more_gpus_than_65536_are_refused() -> None:
+    with pytest.raises(BadInputError, match="number of GPUs 65537 is no whole number from 1 to 65536"):
+        asked(gpus=65_537, global_batch=65_537)
+
+
+def test_the_cheapest_global_batch_needs_a_critical_batch() -> None:
+    with pytest.raises(BadInputError, match=r"no critical batch is known for U-Net.*give --critical-batch"):
+        plan("unet", gpu="rtx-3060", global_batch=4, max_batch=8, objective="cost", change_global_batch="best")
+
+
+def test_the_task_that_is_named_also_says_what_is_usual() -> None:
+    assert [each.task for each in asked(task="detection").answer.usual] == ["detection and segmentation"]
+
+
+def test_sizes_recommended_for_throughput_are_searched_as_far_as_asked() -> None:
+    target = asked(gpus=2, max_batch=16, task="cifar10").answer.target
+    assert target is not None
+    assert target.most_throughput <= 2 * 16
+
+
+def test_the_best_global_batch_is_shared_equally_whatever_was_asked() -> None:
+    changed = asked(gpus=8, global_batch=1001, max_batch=1024, task="cifar10", change_global_batch="best").answer
+    assert changed.planned.global_batch % 8 == 0
+    assert changed.other_global_batches == ()
+    assert not [warning for warning in changed.warnings if "equally" in warning]
