@@ -28,6 +28,7 @@ from advisor.recipe import make_recipe
 from advisor.recommendation import DEFAULT_MAX_BATCH, ModelFacts, Recommendation, decide
 from advisor.step import Setup, check_count, check_share, prepare
 from advisor.steptime import StepError
+from advisor.units import HOUR_S
 from advisor.workload import Workload
 from advisor.workload.catalogue import resolve_workload
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 MILLION = 1_000_000  # samples; time and cost are given for so many
-HOUR_S = 3600
 Sort = Literal["throughput", "cost", "energy", "given"]
 APART = (
     "Told apart are GPUs that differ by more than both their errors together (those of nine in ten, taken as "

@@ -16,7 +16,8 @@ _FACTORS = {
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
 }  # fmt: skip
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0}
-DAY_S = 86400.0
+HOUR_S = 3600.0
+DAY_S = 24 * HOUR_S
 
 
 def parse_bytes(text: str) -> Fraction:
@@ -88,7 +89,7 @@ def long_time(time_s: float) -> str:
 
 def long_times(low_s: float, high_s: float) -> str:
     """Print a range of times in the unit that suits the longer: "1.90 to 2.19 h", "595 to 610 s"."""
-    for least, factor, unit in ((48 * 3600, 86400, "days"), (2 * 3600, 3600, "h"), (600, 60, "min")):
+    for least, factor, unit in ((2 * DAY_S, DAY_S, "days"), (2 * HOUR_S, HOUR_S, "h"), (600, 60, "min")):
         if high_s >= least:
             return span(f"{rate(low_s / factor)} {unit}", f"{rate(high_s / factor)} {unit}")
     unit = duration(high_s).partition(" ")[2]

@@ -289,12 +289,17 @@ def _line(one: Fitted) -> tuple[str, ...]:
     used = "yes" if one.reason is None else f"no: {one.reason}"
     if one.fit is None:
         return one.benchmark, rows, sizes, "", "", "", "", used
-    ends = " to ".join(rate(significant(end, 3)) if 0 < end < math.inf else "no bound" for end in one.fit.interval)
     return (
-        one.benchmark, rows, sizes, rate(significant(one.fit.critical_batch)), ends,
+        one.benchmark, rows, sizes, *fit_cells(one.fit),
         f"{percent(one.fit.median_error, 1)}, {percent(one.fit.largest_error, 1)}",
         f"{percent(float(np.median(one.held_out)), 1)}, {percent(float(one.held_out.max()), 1)}", used,
     )  # fmt: skip
+
+
+def fit_cells(fit: CriticalFit) -> tuple[str, str]:
+    """A critical batch and its interval as a table prints them."""
+    ends = (rate(significant(end, 3)) if 0 < end < math.inf else "no bound" for end in fit.interval)
+    return rate(significant(fit.critical_batch)), " to ".join(ends)
 
 
 def main(argv: list[str] | None = None) -> int:

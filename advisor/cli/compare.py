@@ -11,7 +11,7 @@ import click
 
 from advisor.choice import TOLERANCE
 from advisor.cli.options import add_options
-from advisor.cli.output import emit, output_options, render_rows
+from advisor.cli.output import as_markdown, emit, output_options, render_rows
 from advisor.cli.setup_options import (
     MARGIN_OPTION,
     MODEL_OPTION,
@@ -143,7 +143,7 @@ def _render(found: GpuComparison, format_: str) -> str:
         *_below(found, prices),
     ]
     if format_ == "markdown":
-        lines = [f"**{lines[0]}**", *lines[1:3], *(f"{line}  " if line else "" for line in lines[3:])]
+        lines = as_markdown(lines)
     return "\n".join(lines)
 
 

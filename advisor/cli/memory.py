@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from advisor.alignment import BATCH_NOTE
-from advisor.cli.output import FORMATS, emit, output_options, render_rows, to_json
+from advisor.cli.output import FORMATS, as_markdown, emit, output_options, render_rows, to_json
 from advisor.planning.memory_sum import MemoryAnswer, memory_sum, unit_hints
 from advisor.planning.sources import GOYAL_2017
 from advisor.units import short_size
@@ -65,7 +65,7 @@ def _render(found: MemoryAnswer, format_: str) -> str:
     headline = str(found) if found.cut is None else f"{found}; {found.cut}"
     lines = [headline, "", render_rows(shown, format_), "", *_sentences(found)]
     if format_ == "markdown":
-        lines = [f"**{lines[0]}**", *lines[1:3], *(f"{line}  " if line else "" for line in lines[3:])]
+        lines = as_markdown(lines)
     return "\n".join(lines)
 
 

@@ -62,6 +62,11 @@ def render_rows(rows: Sequence[Mapping[str, Any]], format_: str, *, headers: Map
     return table
 
 
+def as_markdown(lines: Sequence[str]) -> list[str]:
+    """Lines of a headline, an empty line, a table and what stands below it, as Markdown: each keeps its line end."""
+    return [f"**{lines[0]}**", *lines[1:3], *(f"{line}  " if line else "" for line in lines[3:])]
+
+
 def _alignment(cells: Sequence[Sequence[Any]]) -> list[str] | None:
     """Numbers (also as text with a unit; empty and unknown cells do not matter) to the right, words to the left."""
     columns = [

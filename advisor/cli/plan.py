@@ -27,12 +27,10 @@ from advisor.cli.setup_options import (
 from advisor.errors import BadInputError
 from advisor.planning.build import TrainingPlan, plan
 from advisor.planning.critical_batch import task_names
-from advisor.planning.records import OBJECTIVES, PLAN_OPTIMIZERS, SHAPES
+from advisor.planning.records import FRAMEWORKS, OBJECTIVES, PLAN_OPTIMIZERS, SHAPES
 from advisor.plots.canvas import check_path
 from advisor.recommendation import DEFAULT_MAX_BATCH
 from advisor.units import parse_duration
-
-_FRAMEWORKS = "torch|lightning|hf|deepspeed|keras"
 
 
 def _complete(names: Sequence[str]) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
@@ -82,7 +80,7 @@ _OPTIONS = (
     PROFILE_OPTION,
     click.option("--max-batch", type=int, default=DEFAULT_MAX_BATCH, show_default=True,
                  help="Search up to this size per GPU."),
-    click.option("--emit", "framework", metavar=_FRAMEWORKS, shell_complete=_complete(_FRAMEWORKS.split("|")),
+    click.option("--emit", "framework", metavar="|".join(FRAMEWORKS), shell_complete=_complete(FRAMEWORKS),
                  help="Print code or settings that train as planned, and nothing else."),
     click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.png",
                  help="Draw time to target over the global batch (PNG, SVG or PDF)."),

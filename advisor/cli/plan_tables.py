@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from advisor.errors import BadInputError
+from advisor.planning.changes import range_text
 from advisor.planning.records import PlanAnswer, RankedCut, ScheduleRow, TargetPoint
-from advisor.units import duration, gib, long_times, rate, span
+from advisor.units import duration, gib, long_times, rate
 
 _Rows = list[dict[str, Any]]
 MISSING = {  # why a plan may have no such table
@@ -94,20 +95,16 @@ def _target_row(point: TargetPoint, *, relative_cost: bool) -> dict[str, str]:
         "global batch": f"{point.global_batch:,}",
         "GPUs": f"{point.gpus:,}",
         "cut": f"{point.cut.batch:,} x {point.cut.accumulation:,}",
-        "samples to target": _range(point.samples_factor, _times),
+        "samples to target": range_text(point.samples_factor, _times),
     }
     if point.time_s is not None:
         shown["time to target"] = long_times(min(point.time_s), max(point.time_s))
-    shown["of best time"] = _range(point.relative_time, _times)
+    shown["of best time"] = range_text(point.relative_time, _times)
     if relative_cost:
-        shown["of least cost"] = _range(point.relative_cost, _times)
+        shown["of least cost"] = range_text(point.relative_cost, _times)
     if point.cost is not None:
-        shown["cost"] = _range(point.cost, rate)
+        shown["cost"] = range_text(point.cost, rate)
     return {**shown, "why listed": ", ".join(point.roles)}
-
-
-def _range(values: tuple[float, float], shown: Callable[[float], str]) -> str:
-    return span(shown(min(values)), shown(max(values)))
 
 
 def _times(ratio: float) -> str:

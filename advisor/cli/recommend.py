@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from advisor.choice import TOLERANCE, tied
-from advisor.cli.output import FORMATS, emit, output_options, render_rows
+from advisor.cli.output import FORMATS, as_markdown, emit, output_options, render_rows
 from advisor.cli.predict_step import plain_row
 from advisor.cli.setup_options import say_gpu, setup_arguments, setup_lines, setup_options
 from advisor.plots.canvas import check_path
@@ -77,7 +77,7 @@ def _render(found: Recommendation, format_: str) -> str:
         *setup_lines(found.setup, answer.notes),
     ]
     if format_ == "markdown":
-        lines = [f"**{lines[0]}**", *lines[1:3], *(f"{line}  " if line else "" for line in lines[3:])]
+        lines = as_markdown(lines)
     return "\n".join(lines)
 
 

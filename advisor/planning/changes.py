@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from advisor.comparison import HOUR_S
 from advisor.planning.critical_batch import samples_to_target
 from advisor.planning.records import ChangeRow, CriticalBatch, Side
 from advisor.planning.request import Request
-from advisor.units import counted, duration, energy, gib, long_time, long_times, rate, span
+from advisor.units import HOUR_S, counted, duration, energy, gib, long_time, long_times, rate, span
 
 # What is printed of a side; None: it has no such figure.
 _Shown = Callable[[Side], str | None]
@@ -86,9 +85,9 @@ def _to_target(request: Request, critical: CriticalBatch | None) -> Iterator[tup
         return low, high
 
     if epochs is None or size is None:
-        yield "samples to the same target (estimate)", lambda side: _range(factors(side), lambda f: f"x {f:.3g}")
+        yield "samples to the same target (estimate)", lambda side: range_text(factors(side), lambda f: f"x {f:.3g}")
         return
-    yield "epochs to the same target (estimate)", lambda side: _range(factors(side), lambda f: f"{epochs * f:.3g}")
+    yield "epochs to the same target (estimate)", lambda side: range_text(factors(side), lambda f: f"{epochs * f:.3g}")
 
     def times_s(side: Side) -> tuple[float, float]:
         low, high = sorted(factor * epochs * size / side.run.samples_per_s for factor in factors(side))
@@ -99,7 +98,7 @@ def _to_target(request: Request, critical: CriticalBatch | None) -> Iterator[tup
     if price is not None:
         yield (
             "cost to the same target (estimate)",
-            lambda side: _range(times_s(side), lambda time_s: rate(price / HOUR_S * side.cut.gpus * time_s)),
+            lambda side: range_text(times_s(side), lambda time_s: rate(price / HOUR_S * side.cut.gpus * time_s)),
         )
 
 
@@ -128,5 +127,6 @@ def energy_text(side: Side) -> str | None:
     return f"{'at most ' if run.power.kind == 'at most' else ''}{energy(run.energy_j)}"
 
 
-def _range(values: tuple[float, float], shown: Callable[[float], str]) -> str:
+def range_text(values: tuple[float, float], shown: Callable[[float], str]) -> str:
+    """As printed: both ends, the smaller first; one where they print alike."""
     return span(shown(min(values)), shown(max(values)))

@@ -19,6 +19,7 @@ Objective = Literal["throughput", "time-to-target", "cost"]
 PLAN_OPTIMIZERS: tuple[str, ...] = get_args(PlanOptimizer)
 SHAPES: tuple[str, ...] = get_args(Shape)
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
+FRAMEWORKS = ("torch", "lightning", "hf", "deepspeed", "keras")  # that `advisor.planning.snippets` emits for
 
 
 # Learning rate --------------------------------------------------------------------------------------------------------

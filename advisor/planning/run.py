@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from advisor.comparison import HOUR_S
 from advisor.comparison_inputs import Power
 from advisor.cut import Cut
 from advisor.planning.records import Run, Steps
 from advisor.steptime import StepError
+from advisor.units import HOUR_S
 
 
 def make_run(

@@ -20,7 +20,7 @@ from advisor.cut import Cut, LeastTimes
 from advisor.errors import BadInputError, DoesNotFitError
 from advisor.planning.critical_batch import samples_to_target
 from advisor.planning.records import CriticalBatch, Objective, Target, TargetCurve, TargetPoint
-from advisor.units import counted, percent, rate
+from advisor.units import HOUR_S, counted, percent, rate
 
 AROUND_ASKED = {
     0.25: "a quarter of the asked", 0.5: "half the asked", 2.0: "twice the asked", 4.0: "four times the asked",
@@ -211,7 +211,7 @@ class _Search:
         at = slice(i, i + 1)
         one = _Sizes(sizes.gpus, sizes.batch[at], sizes.micro_batch[at], sizes.cut_s[at], sizes.step_s[at])
         time_s = None if self.known_samples is None else _pair(self.known_samples * self.time(one))
-        per_s = None if self.price_per_hour is None else self.price_per_hour * sizes.gpus / 3600
+        per_s = None if self.price_per_hour is None else self.price_per_hour * sizes.gpus / HOUR_S
         return TargetPoint(
             global_batch=int(sizes.batch[i]),
             gpus=sizes.gpus,

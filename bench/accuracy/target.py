@@ -15,9 +15,18 @@ from advisor.planning.critical_batch import LEVEL, CriticalFit, fit_critical_bat
 from advisor.planning.records import CriticalBatch, CriticalValue, Target
 from advisor.planning.sources import MLPERF_RCP
 from advisor.planning.target import StepLine, find_target, fit_step_line
-from advisor.units import percent, rate, significant
+from advisor.units import percent, rate
 from bench.accuracy.calibration import table
-from bench.critical_batch import BENCHMARK_RULES, ROW_RULES, Fitted, fit_all, held_out_errors, points, read_rows
+from bench.critical_batch import (
+    BENCHMARK_RULES,
+    ROW_RULES,
+    Fitted,
+    fit_all,
+    fit_cells,
+    held_out_errors,
+    points,
+    read_rows,
+)
 from bench.gemm_data import read_records
 
 IMAGES = 50_000  # of CIFAR-100's training set
@@ -88,12 +97,7 @@ def moved_by_logarithms(one: Fitted) -> float:
 def _benchmark(one: Fitted) -> list[str]:
     sizes = f"{one.used[0].global_batch:,} to {one.used[-1].global_batch:,}" if one.used else ""
     start = [one.benchmark, str(len(one.used)), sizes]
-    return [*start, *([""] * 6 if one.fit is None else [*_fitted(one.fit), *_errors(one.fit, one.held_out)])]
-
-
-def _fitted(fit: CriticalFit) -> list[str]:
-    ends = (rate(significant(end, 3)) if 0 < end < np.inf else "no bound" for end in fit.interval)
-    return [rate(significant(fit.critical_batch)), " to ".join(ends)]
+    return [*start, *([""] * 6 if one.fit is None else [*fit_cells(one.fit), *_errors(one.fit, one.held_out)])]
 
 
 def _errors(fit: CriticalFit, held_out: Floats) -> list[str]:
@@ -272,7 +276,7 @@ def speech_part(data: Path) -> Iterator[str]:
         fit = fit_critical_batch(sizes, measured)
         rows.append([
             f"{target:.0f} %", str(len(sizes)), f"{sizes[0]:.0f} to {sizes[-1]:.0f}",
-            f"{measured.min():.1f} to {measured.max():.1f}", *_fitted(fit),
+            f"{measured.min():.1f} to {measured.max():.1f}", *fit_cells(fit),
             *_errors(fit, held_out_errors(sizes, measured)),
         ])  # fmt: skip
     yield "### Epochs to a word error rate"

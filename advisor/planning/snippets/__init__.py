@@ -6,14 +6,12 @@ Every number in a snippet is the plan's, or is marked FILL IN and stops the scri
 from __future__ import annotations
 
 from advisor.errors import UnknownNameError
-from advisor.planning.records import PlanAnswer
+from advisor.planning.records import FRAMEWORKS, PlanAnswer
 from advisor.planning.snippets.deepspeed import config
 from advisor.planning.snippets.facts import gather
 from advisor.planning.snippets.notes import notes
 from advisor.planning.snippets.python import render
 from advisor.planning.snippets.records import Snippet
-
-FRAMEWORKS: tuple[str, ...] = ("torch", "lightning", "hf", "deepspeed", "keras")
 
 __all__ = ["FRAMEWORKS", "Snippet", "emit"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from advisor.cut import BATCH_NORM_SAMPLES, Cut
 from advisor.planning.cautions import past_range
-from advisor.planning.launch import NODE_GPUS, launch_command
+from advisor.planning.launch import launch_command, machines
 from advisor.planning.learning_rate import ADAM_BETA1, ADAM_BETA2, ADAM_EPS
 from advisor.planning.records import PlanAnswer, PlanOptimizer, ScaledRate, Schedule, Steps
 from advisor.recipe import Recipe
@@ -118,7 +118,7 @@ class Facts:
     @property
     def nodes(self) -> int:
         """How many machines `launch` is for."""
-        return 1 if self.cut.gpus % NODE_GPUS else self.cut.gpus // NODE_GPUS
+        return machines(self.cut.gpus)
 
     @property
     def launch(self) -> str:
